@@ -1,0 +1,53 @@
+// swift-tools-version: 6.0
+import PackageDescription
+
+let package = Package(
+    name: "Monet",
+    platforms: [.macOS(.v15)],
+    products: [
+        .library(name: "MonetFoundation", targets: ["MonetFoundation"]),
+        .library(name: "MonetCompute", targets: ["MonetCompute"]),
+        .library(name: "MonetText", targets: ["MonetText"]),
+        .library(name: "MonetModel", targets: ["MonetModel"]),
+        .library(name: "MonetGeneration", targets: ["MonetGeneration"]),
+        .library(name: "MonetTraining", targets: ["MonetTraining"]),
+        .library(name: "MonetInsight", targets: ["MonetInsight"]),
+        .executable(name: "monet", targets: ["monet"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.6.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.0.0"),
+    ],
+    targets: [
+        .target(name: "CMonetKernels", exclude: ["kernels.inc"]),
+        .target(
+            name: "COneDNN",
+            linkerSettings: [.linkedLibrary("dnnl", .when(platforms: [.linux]))]),
+        .target(
+            name: "CSentencePiece",
+            linkerSettings: [
+                .linkedLibrary("sentencepiece"), .linkedLibrary("sentencepiece_train"),
+            ]),
+        .target(name: "MonetFoundation"),
+        .target(name: "MonetCompute", dependencies: ["CMonetKernels", "COneDNN", "MonetFoundation"]),
+        .target(name: "MonetText", dependencies: ["CSentencePiece", "MonetFoundation"]),
+        .target(name: "MonetModel", dependencies: ["MonetCompute", "MonetFoundation"]),
+        .target(name: "MonetGeneration", dependencies: ["MonetModel", "MonetText"]),
+        .target(name: "MonetTraining", dependencies: ["MonetModel", "MonetText"]),
+        .target(name: "MonetInsight", dependencies: ["MonetGeneration"]),
+        .executableTarget(
+            name: "monet",
+            dependencies: [
+                "MonetInsight", "MonetTraining",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "Yams", package: "Yams"),
+            ]),
+        .target(name: "TestSupport", dependencies: ["MonetModel"], path: "Tests/TestSupport"),
+        .testTarget(name: "MonetComputeTests", dependencies: ["MonetCompute", "TestSupport"]),
+        .testTarget(name: "MonetModelTests", dependencies: ["MonetModel", "TestSupport"]),
+    ],
+    swiftLanguageModes: [.v6],
+    cxxLanguageStandard: .cxx17
+)

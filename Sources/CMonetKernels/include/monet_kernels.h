@@ -1,0 +1,143 @@
+// The contract of the SIMD kernels: pure loops over pointers, one table of functions per
+// instruction set. Row-major everywhere; `n` counts elements. Pointers may be unaligned and must
+// not overlap unless a comment allows it.
+#ifndef MONET_KERNELS_H
+#define MONET_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#pragma clang assume_nonnull begin
+
+/// The non-zero routing probabilities of one token, one list per head.
+/// `index` and `value` are [heads][capacity]; `count` is [heads].
+typedef struct monet_selection {
+    const int32_t *count;
+    const int32_t *index;
+    const float *value;
+    size_t capacity;
+} monet_selection;
+
+typedef struct monet_adamw {
+    float learning_rate;
+    float beta1;
+    float beta2;
+    float epsilon;
+    float weight_decay;
+    /// 1 - beta^step for both moments.
+    float correction1;
+    float correction2;
+    /// Factor applied to the gradient first (clipping).
+    float gradient_scale;
+} monet_adamw;
+
+typedef struct monet_kernels {
+    const char *_Nonnull name;
+
+    // Conversions. To bfloat16 and float16: round to nearest even, NaN stays NaN.
+    void (*_Nonnull bf16_to_f32)(float *out, const uint16_t *x, size_t n);
+    void (*_Nonnull f16_to_f32)(float *out, const uint16_t *x, size_t n);
+    void (*_Nonnull f32_to_bf16)(uint16_t *out, const float *x, size_t n);
+    void (*_Nonnull f32_to_f16)(uint16_t *out, const float *x, size_t n);
+    /// out = x rounded to bfloat16 and widened again; out may equal x.
+    void (*_Nonnull round_to_bf16)(float *out, const float *x, size_t n);
+
+    // Vectors.
+    float (*_Nonnull dot)(const float *x, const float *y, size_t n);
+    double (*_Nonnull sum)(const float *x, size_t n);
+    double (*_Nonnull sum_of_squares)(const float *x, size_t n);
+    /// Sum of (x - center)^2.
+    double (*_Nonnull centered_squares)(const float *x, float center, size_t n);
+    /// y += a * x
+    void (*_Nonnull axpy)(float *y, float a, const float *x, size_t n);
+    /// out = x + y; out may equal x or y.
+    void (*_Nonnull add)(float *out, const float *x, const float *y, size_t n);
+    /// out = a * x; out may equal x.
+    void (*_Nonnull scale)(float *out, float a, const float *x, size_t n);
+
+    // Matrix times vector, y[r] = sum over c of w[r * stride + c] * x[c].
+    void (*_Nonnull gemv_f32)(float *y, const float *w, size_t stride, const float *x, size_t rows, size_t columns);
+    void (*_Nonnull gemv_bf16)(float *y, const uint16_t *w, size_t stride, const float *x, size_t rows, size_t columns);
+    void (*_Nonnull gemv_f16)(float *y, const uint16_t *w, size_t stride, const float *x, size_t rows, size_t columns);
+
+    /// y = weight * x / sqrt(mean(x^2) + epsilon); returns the reciprocal root.
+    float (*_Nonnull rms_norm)(float *y, const float *x, const float *weight, float epsilon, size_t n);
+    /// dx += gradient through one row; dweight += its share. `scale` is what rms_norm returned.
+    void (*_Nonnull rms_norm_gradient)(float *dx, float *dweight, const float *dy, const float *x, const float *weight,
+                              float scale, size_t n);
+
+    /// x = max(0, x + bias)^2 in place; bias may be NULL.
+    void (*_Nonnull squared_relu)(float *x, const float *_Nullable bias, size_t n);
+    /// d = d * 2 * sqrt(activation) in place, the derivative of squared ReLU.
+    void (*_Nonnull squared_relu_gradient)(float *d, const float *activation, size_t n);
+    /// out = silu(gate) * up
+    void (*_Nonnull gated_silu)(float *out, const float *gate, const float *up, size_t n);
+    /// dgate and dup from dout.
+    void (*_Nonnull gated_silu_gradient)(float *dgate, float *dup, const float *dout, const float *gate, const float *up,
+                                size_t n);
+
+    /// x = exp(x * scale - max) / sum in place; returns log(sum(exp(x * scale))).
+    float (*_Nonnull softmax)(float *x, float scale, size_t n);
+    /// x = exp(x * scale - log_sum_exp) in place.
+    void (*_Nonnull exp_shifted)(float *x, float scale, float log_sum_exp, size_t n);
+    /// d = p * (d - delta) * scale in place, the gradient of a softmax row.
+    void (*_Nonnull softmax_gradient)(float *d, const float *p, float delta, float scale, size_t n);
+
+    /// One router row: softmax over the logits whose normalized value reaches
+    /// min(threshold, largest normalized value); exact zeros elsewhere.
+    void (*_Nonnull route)(float *probabilities, const float *logits, float mean, float inverse_deviation, float threshold,
+                  size_t experts);
+
+    /// Rotates one head in the half-split layout: sign +1 forward, -1 backward. In place.
+    void (*_Nonnull rotate)(float *x, const float *cosine, const float *sine, float sign, size_t half);
+
+    /// destination[j] += sum_h to[h,j] * (sum_i from[h,i] * source[i]) over rows of `width`
+    /// (equation 12 and its vertical counterparts). `scratch` holds `width` floats.
+    void (*_Nonnull mix)(float *destination, const float *source, monet_selection from, monet_selection to, size_t heads,
+                size_t width, float *scratch);
+    /// Gradient of mix: dsource += ..., dfrom and dto [heads, experts] += ... at selected entries.
+    /// `scratch` holds 2 * width floats.
+    void (*_Nonnull mix_gradient)(float *dsource, float *dfrom, float *dto, const float *ddestination, const float *source,
+                         monet_selection from, monet_selection to, size_t heads, size_t width, size_t experts,
+                         float *scratch);
+    /// out[i] = weight[i] * x[i] over rows of `width`.
+    void (*_Nonnull scale_rows)(float *out, const float *x, const float *weight, size_t rows, size_t width);
+
+    /// One AdamW update of n parameters with decoupled decay.
+    void (*_Nonnull adamw)(float *parameter, float *moment1, float *moment2, const float *gradient, const monet_adamw *s,
+                  size_t n);
+} monet_kernels;
+
+/// The kernels of an instruction set ("scalar", "avx2", "avx512", "neon"), or NULL where this
+/// processor or this build does not have it.
+const monet_kernels *_Nullable monet_kernels_named(const char *_Nonnull name);
+
+/// The best table that this processor can run.
+const monet_kernels *_Nonnull monet_kernels_best(void);
+
+/// Whether the calling thread runs a chunk of a worker pool's job, and a way to say so.
+int monet_inside_pool(void);
+void monet_set_inside_pool(int inside);
+
+/// Processors that the calling thread may run on, or 0 where the system does not say.
+int monet_affinity_count(void);
+
+/// Tells the processor that the caller spins.
+static inline void monet_spin_hint(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+#pragma clang assume_nonnull end
+
+#ifdef __cplusplus
+}
+#endif
+#endif

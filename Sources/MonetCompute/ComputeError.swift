@@ -1,0 +1,25 @@
+/// What can go wrong in tensor computations.
+public enum ComputeError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// Shapes that do not fit an operation.
+    case shapeMismatch(operation: String, expected: String, found: String)
+    /// An element type that an operation does not take.
+    case unsupportedDType(operation: String, dtype: DType)
+    /// An index outside a table, such as a token id beyond the vocabulary.
+    case indexOutOfRange(operation: String, index: Int, limit: Int)
+    /// An instruction set that the machine or the build lacks.
+    case unknownInstructionSet(name: String, available: [String])
+
+    public var description: String {
+        switch self {
+        case .shapeMismatch(let operation, let expected, let found):
+            "\(operation): expected \(expected), found \(found)"
+        case .unsupportedDType(let operation, let dtype):
+            "\(operation): element type \(dtype.rawValue) is not supported"
+        case .indexOutOfRange(let operation, let index, let limit):
+            "\(operation): index \(index) is outside 0..<\(limit)"
+        case .unknownInstructionSet(let name, let available):
+            "MONET_ISA: instruction set '\(name)' is not available here; choose one of "
+                + available.joined(separator: ", ")
+        }
+    }
+}

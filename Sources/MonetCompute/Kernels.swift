@@ -1,0 +1,47 @@
+import CMonetKernels
+import Foundation
+
+/// The SIMD kernels of one instruction set.
+public struct Kernels: @unchecked Sendable {
+    package let table: UnsafePointer<monet_kernels>
+
+    /// The best kernels that this processor runs, unless `MONET_ISA` names others.
+    ///
+    /// An unusable `MONET_ISA` is reported by `validateEnvironment()`; here it counts as unset.
+    public static let best: Kernels = {
+        if let name = ProcessInfo.processInfo.environment["MONET_ISA"], let forced = Kernels(named: name) {
+            return forced
+        }
+        return Kernels(table: monet_kernels_best())
+    }()
+
+    private init(table: UnsafePointer<monet_kernels>) {
+        self.table = table
+    }
+
+    /// The kernels of the instruction set `name`, if this processor runs them.
+    public init?(named name: String) {
+        guard let table = monet_kernels_named(name) else { return nil }
+        self.table = table
+    }
+
+    /// The instruction set's name: `scalar`, `avx2`, `avx512` or `neon`.
+    public var name: String { String(cString: table.pointee.name) }
+
+    /// Every instruction set that this processor runs.
+    public static var available: [String] {
+        ["avx512", "avx2", "neon", "scalar"].filter { Kernels(named: $0) != nil }
+    }
+
+    /// Reports a `MONET_ISA` that cannot be used.
+    ///
+    /// - Throws: `ComputeError.unknownInstructionSet`.
+    public static func validateEnvironment() throws {
+        if let name = ProcessInfo.processInfo.environment["MONET_ISA"], Kernels(named: name) == nil {
+            throw ComputeError.unknownInstructionSet(name: name, available: available)
+        }
+    }
+
+    /// The functions themselves.
+    var functions: monet_kernels { table.pointee }
+}

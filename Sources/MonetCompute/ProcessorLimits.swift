@@ -1,0 +1,28 @@
+import CMonetKernels
+import Foundation
+
+/// How much of the machine this process may use.
+public enum ProcessorLimits {
+    /// Processors in the affinity mask, capped by the cgroup's quota.
+    public static var usableProcessors: Int {
+        var count = ProcessInfo.processInfo.activeProcessorCount
+        let allowed = Int(monet_affinity_count())
+        if allowed > 0 { count = min(count, allowed) }
+        if let quota = cgroupQuota() { count = min(count, max(1, Int(quota.rounded(.up)))) }
+        return max(1, count)
+    }
+
+    /// Processors' worth of time that the cgroup grants, if limited (cgroup v2 or v1).
+    static func cgroupQuota() -> Double? {
+        func numbers(_ path: String) -> [Double] {
+            guard let text = try? String(contentsOfFile: path, encoding: .utf8) else { return [] }
+            return text.split(whereSeparator: \.isWhitespace).compactMap { Double($0) }
+        }
+        let current = numbers("/sys/fs/cgroup/cpu.max")
+        if current.count == 2, current[1] > 0 { return current[0] / current[1] }
+        let quota = numbers("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+        let period = numbers("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+        if let quota = quota.first, let period = period.first, quota > 0, period > 0 { return quota / period }
+        return nil
+    }
+}

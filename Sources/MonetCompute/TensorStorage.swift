@@ -1,0 +1,86 @@
+import Foundation
+import MonetFoundation
+import Synchronization
+
+/// Memory of tensors: owned and writable, or a part of a mapped file and read-only.
+///
+/// Reading and writing through tensors that share a storage is not synchronized; an owner that
+/// mutates (the optimizer, a cache) is the only user meanwhile.
+public final class TensorStorage: @unchecked Sendable {
+    let address: UnsafeMutableRawPointer
+    /// Bytes available.
+    public let byteCount: Int
+    private let mapping: MappedFile?
+
+    /// Whether the memory belongs to a mapped file and must not be written.
+    public var isMapped: Bool { mapping != nil }
+
+    /// Allocates uninitialized memory aligned to 64 bytes.
+    init(byteCount: Int) {
+        self.byteCount = byteCount
+        address = BlockRecycler.shared.take(byteCount: byteCount)
+        mapping = nil
+    }
+
+    /// Refers to bytes of a mapped file.
+    package init(mapping: MappedFile, range: Range<Int>) {
+        self.mapping = mapping
+        byteCount = range.count
+        if let base = mapping.bytes.baseAddress, !range.isEmpty {
+            address = UnsafeMutableRawPointer(mutating: base + range.lowerBound)
+        } else {
+            // Nothing will be read: any aligned non-null address serves.
+            address = UnsafeMutableRawPointer(bitPattern: 64) ?? UnsafeMutableRawPointer.allocate(byteCount: 1, alignment: 1)
+        }
+    }
+
+    deinit {
+        if mapping == nil { BlockRecycler.shared.giveBack(address, byteCount: byteCount) }
+    }
+}
+
+/// Keeps large freed blocks for reuse: a fresh mapping costs a page fault for every 4 KiB.
+private final class BlockRecycler: Sendable {
+    static let shared = BlockRecycler()
+
+    private static let smallestKept = 1 << 18
+    private static let capacity = 4 << 30
+    private struct State {
+        var blocks: [Int: [UInt]] = [:]
+        var bytes = 0
+    }
+    private let state = Mutex(State())
+
+    func take(byteCount: Int) -> UnsafeMutableRawPointer {
+        let size = Self.rounded(byteCount)
+        if size >= Self.smallestKept {
+            let kept = state.withLock { state -> UInt? in
+                guard let address = state.blocks[size]?.popLast() else { return nil }
+                state.bytes -= size
+                return address
+            }
+            if let kept, let pointer = UnsafeMutableRawPointer(bitPattern: kept) { return pointer }
+        }
+        return UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 64)
+    }
+
+    func giveBack(_ pointer: UnsafeMutableRawPointer, byteCount: Int) {
+        let size = Self.rounded(byteCount)
+        if size >= Self.smallestKept {
+            let kept = state.withLock { state -> Bool in
+                guard state.bytes + size <= Self.capacity else { return false }
+                state.blocks[size, default: []].append(UInt(bitPattern: pointer))
+                state.bytes += size
+                return true
+            }
+            if kept { return }
+        }
+        pointer.deallocate()
+    }
+
+    /// Rounding up makes blocks of nearly equal size interchangeable.
+    private static func rounded(_ byteCount: Int) -> Int {
+        let unit = byteCount >= 1 << 20 ? 1 << 18 : (byteCount >= 1 << 12 ? 1 << 12 : 64)
+        return max(64, (byteCount + unit - 1) / unit * unit)
+    }
+}

@@ -1,0 +1,159 @@
+import CMonetKernels
+import Foundation
+import Synchronization
+
+/// Threads that run the chunks of one loop at a time, with wake-ups of about a microsecond.
+///
+///     pool.parallel(chunks: 8) { chunk in process(chunk) }
+///
+/// Workers spin briefly after a job and then park, so an idle pool takes no processor time. Which
+/// worker runs a chunk varies; a result that depends only on the chunk's index does not.
+public final class WorkerPool: Sendable {
+    /// Threads at work, the caller's included.
+    public let threadCount: Int
+    private let state: PoolState
+
+    /// The pool that everything uses unless told otherwise, one thread a usable processor.
+    public static let shared = WorkerPool(threadCount: ProcessorLimits.usableProcessors)
+
+    /// Starts `threadCount - 1` workers beside the calling thread.
+    public init(threadCount: Int) {
+        self.threadCount = max(1, threadCount)
+        let state = PoolState()
+        self.state = state
+        for index in 1..<max(2, self.threadCount) where self.threadCount > 1 {
+            let thread = Thread { state.work() }
+            thread.name = "monet-worker-\(index)"
+            thread.stackSize = 1 << 21
+            thread.start()
+        }
+    }
+
+    deinit { state.shutDown() }
+
+    /// Runs `body` for every chunk index and returns when all are done. Nested calls run in place.
+    public func parallel(chunks: Int, _ body: (Int) -> Void) {
+        if chunks <= 0 { return }
+        if chunks == 1 || threadCount == 1 || PoolState.isInsidePool {
+            for chunk in 0..<chunks { body(chunk) }
+            return
+        }
+        withoutActuallyEscaping(body) { state.run(chunks: chunks, body: $0) }
+    }
+
+    /// Splits `0..<count` into about `4 * threadCount` equal ranges of at least `minimum` and runs
+    /// `body` for each, with the range's index.
+    public func forEachRange(of count: Int, minimum: Int = 1, _ body: (Range<Int>, Int) -> Void) {
+        let chunks = rangeCount(of: count, minimum: minimum)
+        parallel(chunks: chunks) { chunk in
+            let start = count * chunk / chunks
+            let end = count * (chunk + 1) / chunks
+            if start < end { body(start..<end, chunk) }
+        }
+    }
+
+    /// How many ranges `forEachRange` makes; the size of an array of partial results.
+    public func rangeCount(of count: Int, minimum: Int = 1) -> Int {
+        count <= 0 ? 0 : max(1, min(threadCount == 1 ? 1 : threadCount * 4, count / max(1, minimum)))
+    }
+}
+
+/// What the caller and the workers share. `word` holds the job's generation (high bits), whether
+/// it takes helpers (bit 16) and how many joined (low 16 bits).
+private final class PoolState: @unchecked Sendable {
+    private static let openBit: UInt64 = 1 << 16
+    private static let countMask: UInt64 = openBit - 1
+    private static let spins = 4000
+
+    private let word = Atomic<UInt64>(0)
+    private let nextChunk = Atomic<Int>(0)
+    private let sleepers = Atomic<Int>(0)
+    private let stopped = Atomic<Bool>(false)
+    private let wakeUp = NSCondition()
+    private let callers = NSLock()
+    private var chunks = 0
+    private var body: ((Int) -> Void)?
+
+    static var isInsidePool: Bool { monet_inside_pool() != 0 }
+
+    func run(chunks: Int, body: @escaping (Int) -> Void) {
+        callers.lock()
+        defer { callers.unlock() }
+        self.chunks = chunks
+        self.body = body
+        nextChunk.store(0, ordering: .relaxed)
+        let generation = (word.load(ordering: .relaxed) >> 17) + 1
+        word.store(generation << 17 | Self.openBit, ordering: .sequentiallyConsistent)
+        if sleepers.load(ordering: .sequentiallyConsistent) > 0 {
+            wakeUp.lock()
+            wakeUp.broadcast()
+            wakeUp.unlock()
+        }
+        monet_set_inside_pool(1)
+        drain(chunks, body)
+        monet_set_inside_pool(0)
+        // Nobody may join any more; wait for those who did.
+        word.bitwiseXor(Self.openBit, ordering: .acquiringAndReleasing)
+        var spun = 0
+        while word.load(ordering: .acquiring) & Self.countMask != 0 {
+            spun += 1
+            if spun < Self.spins { monet_spin_hint() } else { sched_yield() }
+        }
+        self.body = nil
+    }
+
+    private func drain(_ chunks: Int, _ body: (Int) -> Void) {
+        while true {
+            let chunk = nextChunk.add(1, ordering: .relaxed).oldValue
+            if chunk >= chunks { return }
+            body(chunk)
+        }
+    }
+
+    func work() {
+        monet_set_inside_pool(1)
+        var lastGeneration: UInt64 = 0
+        while !stopped.load(ordering: .relaxed) {
+            guard let job = waitForJob(after: lastGeneration) else { return }
+            lastGeneration = job >> 17
+            // Join only while the job is open: a late riser must not see the next job's body.
+            var current = job
+            while true {
+                guard current & Self.openBit != 0, current >> 17 == lastGeneration else { break }
+                let (exchanged, original) = word.weakCompareExchange(
+                    expected: current, desired: current + 1, ordering: .acquiringAndReleasing)
+                if exchanged {
+                    if let body { drain(chunks, body) }
+                    word.subtract(1, ordering: .acquiringAndReleasing)
+                    break
+                }
+                current = original
+            }
+        }
+    }
+
+    private func waitForJob(after generation: UInt64) -> UInt64? {
+        for _ in 0..<Self.spins {
+            let current = word.load(ordering: .acquiring)
+            if current & Self.openBit != 0, current >> 17 != generation { return current }
+            monet_spin_hint()
+        }
+        wakeUp.lock()
+        defer { wakeUp.unlock() }
+        sleepers.add(1, ordering: .sequentiallyConsistent)
+        defer { sleepers.subtract(1, ordering: .sequentiallyConsistent) }
+        while true {
+            if stopped.load(ordering: .relaxed) { return nil }
+            let current = word.load(ordering: .sequentiallyConsistent)
+            if current & Self.openBit != 0, current >> 17 != generation { return current }
+            wakeUp.wait()
+        }
+    }
+
+    func shutDown() {
+        stopped.store(true, ordering: .relaxed)
+        wakeUp.lock()
+        wakeUp.broadcast()
+        wakeUp.unlock()
+    }
+}

@@ -1,0 +1,21 @@
+/// What can go wrong with files and their syntax.
+public enum FileError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// The file cannot be opened, read or mapped.
+    case unreadable(path: String, reason: String)
+    /// The file cannot be written; what was there before is untouched.
+    case unwritable(path: String, reason: String)
+    /// The text is not JSON, or a kind of JSON that is refused (duplicate keys, NaN).
+    case malformedJSON(source: String, offset: Int, reason: String)
+    /// The file is not UTF-8 text.
+    case notUTF8(path: String, offset: Int)
+
+    public var description: String {
+        switch self {
+        case .unreadable(let path, let reason): "\(path): cannot be read: \(reason)"
+        case .unwritable(let path, let reason): "\(path): cannot be written: \(reason)"
+        case .malformedJSON(let source, let offset, let reason):
+            "\(source): malformed JSON at byte \(offset): \(reason)"
+        case .notUTF8(let path, let offset): "\(path): not UTF-8 text (byte \(offset))"
+        }
+    }
+}

@@ -1,0 +1,185 @@
+import Foundation
+import MonetCompute
+import MonetFoundation
+
+/// Checkpoint folders in the Hugging Face layout.
+public enum Checkpoint {
+    static let singleFile = "model.safetensors"
+    static let indexFile = "model.safetensors.index.json"
+
+    /// Reads the configuration of a checkpoint folder.
+    public static func configuration(_ folder: String) throws -> MonetConfiguration {
+        let path = folder + "/config.json"
+        var isFolder: ObjCBool = false
+        guard FileManager.default.fileExists(atPath: folder, isDirectory: &isFolder), isFolder.boolValue else {
+            throw FileError.unreadable(path: folder, reason: "it is not a checkpoint folder")
+        }
+        guard FileManager.default.fileExists(atPath: path) else {
+            throw ModelError.missingFile(folder: folder, name: "config.json")
+        }
+        return try MonetConfiguration(contentsOfFile: path)
+    }
+
+    /// Maps the tensors of a checkpoint, one file or shards, by name.
+    public static func tensors(_ folder: String) throws -> CheckpointTensors {
+        let index = folder + "/" + indexFile
+        let single = folder + "/" + singleFile
+        if FileManager.default.fileExists(atPath: single) {
+            let file = try SafetensorsFile(path: single)
+            return CheckpointTensors(
+                folder: folder, files: [singleFile: file],
+                fileOfTensor: Dictionary(uniqueKeysWithValues: file.entries.map { ($0.name, singleFile) }))
+        }
+        guard FileManager.default.fileExists(atPath: index) else {
+            throw ModelError.missingFile(folder: folder, name: "\(singleFile) or \(indexFile)")
+        }
+        let json = try JSONValue(contentsOfFile: index)
+        guard let map = json["weight_map"]?.members else {
+            throw ModelError.malformedSafetensors(file: index, tensor: nil, reason: "no weight_map")
+        }
+        var files: [String: SafetensorsFile] = [:]
+        var fileOfTensor: [String: String] = [:]
+        for member in map {
+            guard let name = member.value.stringValue, !name.contains("/"), !name.isEmpty else {
+                throw ModelError.malformedSafetensors(
+                    file: index, tensor: member.key, reason: "its shard is not a file name")
+            }
+            if files[name] == nil {
+                guard FileManager.default.fileExists(atPath: folder + "/" + name) else {
+                    throw ModelError.missingFile(folder: folder, name: name)
+                }
+                files[name] = try SafetensorsFile(path: folder + "/" + name)
+            }
+            guard files[name]?.contains(member.key) ?? false else {
+                throw ModelError.missingTensor(file: folder + "/" + name, tensor: member.key)
+            }
+            fileOfTensor[member.key] = name
+        }
+        for (name, file) in files {
+            for entry in file.entries where fileOfTensor[entry.name] != name {
+                throw ModelError.unexpectedTensor(file: file.path, tensor: entry.name)
+            }
+        }
+        return CheckpointTensors(folder: folder, files: files, fileOfTensor: fileOfTensor)
+    }
+
+    /// Writes configuration and weights into an existing folder, in shards of at most `shardBytes`.
+    public static func write(_ model: MonetLanguageModel, dtype: DType, shardBytes: Int = 5 << 30, to folder: String) throws {
+        var configuration = model.configuration
+        configuration.dtype = dtype
+        try AtomicFile.write(configuration.json().serialized(pretty: true) + "\n", to: folder + "/config.json")
+        let generation: JSONValue = .object(
+            [
+                JSONValue.Member("_from_model_config", true),
+                .init("bos_token_id", configuration.beginTokenID.map { .integer($0) } ?? .null),
+                .init(
+                    "eos_token_id",
+                    configuration.endTokenIDs.count == 1
+                        ? .integer(configuration.endTokenIDs[0]) : .array(configuration.endTokenIDs.map { .integer($0) })),
+                .init("transformers_version", "4.44.2"),
+            ])
+        try AtomicFile.write(generation.serialized(pretty: true) + "\n", to: folder + "/generation_config.json")
+
+        func width(_ parameter: Parameter) -> Int {
+            parameter.tensor.count * (parameter.role.isParameter ? dtype : parameter.tensor.dtype).byteCount
+        }
+        var shards: [[Parameter]] = [[]]
+        var bytes = 0
+        for parameter in model.parameters.all {
+            let size = width(parameter)
+            if bytes + size > shardBytes, !(shards.last?.isEmpty ?? true) {
+                shards.append([])
+                bytes = 0
+            }
+            shards[shards.count - 1].append(parameter)
+            bytes += size
+        }
+        func name(_ index: Int) -> String {
+            shards.count == 1
+                ? singleFile : String(format: "model-%05d-of-%05d.safetensors", index + 1, shards.count)
+        }
+        var map: [JSONValue.Member] = []
+        for (index, shard) in shards.enumerated() {
+            // Routers' statistics keep their own type: bfloat16 would blur the selection.
+            try SafetensorsWriter.write(
+                shard.map { ($0.name, $0.role.isParameter ? $0.tensor.converted(to: dtype) : $0.tensor) },
+                metadata: ["format": "pt"], to: folder + "/" + name(index))
+            map += shard.map { .init($0.name, .string(name(index))) }
+        }
+        if shards.count > 1 {
+            let total = model.parameters.all.reduce(0) { $0 + width($1) }
+            let json: JSONValue = ["metadata": ["total_size": .integer(total)], "weight_map": .object(map)]
+            try AtomicFile.write(json.serialized(pretty: true) + "\n", to: folder + "/" + indexFile)
+        }
+    }
+}
+
+/// The mapped tensors of a checkpoint folder.
+public struct CheckpointTensors: Sendable {
+    /// The folder.
+    public let folder: String
+    /// The files by name.
+    public let files: [String: SafetensorsFile]
+    /// Which file holds a tensor.
+    public let fileOfTensor: [String: String]
+
+    /// Path of the file that holds `name`; the folder if none does.
+    public func path(of name: String) -> String {
+        fileOfTensor[name].map { folder + "/" + $0 } ?? folder
+    }
+
+    /// A view of the tensor `name`.
+    public func tensor(_ name: String) throws -> Tensor {
+        guard let file = fileOfTensor[name].flatMap({ files[$0] }) else {
+            throw ModelError.missingTensor(file: folder, tensor: name)
+        }
+        return try file.tensor(name)
+    }
+
+    /// The tensors that `configuration` asks for, checked for names, shapes and types.
+    ///
+    /// - Parameter trainable: whether to copy into writable float32 memory.
+    /// - Throws: `ModelError` for a missing, unexpected or ill-shaped tensor.
+    public func parameters(for configuration: MonetConfiguration, trainable: Bool = false) throws -> ParameterSet {
+        let shapes = configuration.shapes()
+        var known = Set(shapes.map(\.name))
+        var result: [Parameter] = []
+        for shape in shapes {
+            guard fileOfTensor[shape.name] != nil else {
+                throw ModelError.missingTensor(file: files.count == 1 ? path(of: fileOfTensor.keys.first ?? "") : folder, tensor: shape.name)
+            }
+            var tensor = try tensor(shape.name)
+            let file = path(of: shape.name)
+            guard tensor.shape == shape.shape else {
+                throw ModelError.wrongShape(
+                    file: file, tensor: shape.name, expected: shape.shape, found: tensor.shape)
+            }
+            guard tensor.dtype.isFloatingPoint != (shape.role == .batchCount) else {
+                throw ModelError.wrongDType(
+                    file: file, tensor: shape.name, expected: shape.role == .batchCount ? "I64" : "F32, BF16 or F16",
+                    found: tensor.dtype.rawValue)
+            }
+            switch shape.role {
+            case .runningMean, .runningVariance: tensor = tensor.converted(to: .float32).copy()
+            case .batchCount: tensor = Tensor(scalar: Int64(tensor.integers().first ?? 0))
+            default: if trainable { tensor = tensor.dtype == .float32 ? tensor.copy() : tensor.converted(to: .float32) }
+            }
+            result.append(Parameter(name: shape.name, tensor: tensor, role: shape.role))
+        }
+        // Tied checkpoints may repeat the head, old Llama ones carry their rotary frequencies.
+        if configuration.tieWordEmbeddings { known.insert("lm_head.weight") }
+        for name in fileOfTensor.keys.sorted() where !known.contains(name) && !name.hasSuffix("rotary_emb.inv_freq") {
+            throw ModelError.unexpectedTensor(file: path(of: name), tensor: name)
+        }
+        return ParameterSet(result)
+    }
+}
+
+extension MonetLanguageModel {
+    /// Opens a checkpoint folder; weights stay mapped unless they are to be trained.
+    public static func load(_ folder: String, trainable: Bool = false) throws -> MonetLanguageModel {
+        let configuration = try Checkpoint.configuration(folder)
+        let parameters = try Checkpoint.tensors(folder).parameters(for: configuration, trainable: trainable)
+        return try MonetLanguageModel(configuration: configuration, parameters: parameters)
+    }
+}

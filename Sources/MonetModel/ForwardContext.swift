@@ -1,0 +1,76 @@
+import MonetCompute
+
+/// One run of the model: the tape, whether routers learn, and what to keep.
+public final class ForwardContext {
+    /// What training asks of a forward pass.
+    public struct Training: Sendable {
+        /// Which probabilities the uniformity loss averages.
+        public var uniformity: UniformitySource
+        /// Weights of the two auxiliary losses in the total, already divided by accumulation steps.
+        public var uniformityWeight: Float
+        public var ambiguityWeight: Float
+        /// Share of the batch in the running statistics.
+        public var momentum: Float
+
+        /// Collects the settings.
+        public init(uniformity: UniformitySource, uniformityWeight: Float, ambiguityWeight: Float, momentum: Float = 0.1) {
+            self.uniformity = uniformity
+            self.uniformityWeight = uniformityWeight
+            self.ambiguityWeight = ambiguityWeight
+            self.momentum = momentum
+        }
+    }
+
+    /// Where operations run and are recorded.
+    public let tape: GradientTape
+    /// Set in training: batch statistics normalize, and update the running ones.
+    public let training: Training?
+    /// Whether to keep every layer's input, for `ForwardOutput.hiddenStates`.
+    public var keepsHiddenStates = false
+    /// Whether to measure routing (objective and usage) without training.
+    public var measuresRouting = false
+    private let variables: ParameterVariables?
+
+    /// A run that gives values only.
+    public init(inferenceOn backend: any Backend) {
+        tape = GradientTape(backend: backend, isRecording: false)
+        training = nil
+        variables = nil
+    }
+
+    /// A run whose gradients add up in `variables`.
+    public init(trainingOn backend: any Backend, _ training: Training, variables: ParameterVariables) {
+        tape = GradientTape(backend: backend, isRecording: true)
+        self.training = training
+        self.variables = variables
+    }
+
+    /// The variable of a parameter.
+    func callAsFunction(_ parameter: Parameter) -> Variable {
+        variables?.variable(of: parameter) ?? Variable(parameter.tensor)
+    }
+}
+
+/// Variables of a model's parameters, which hold gradients between micro-batches.
+public final class ParameterVariables {
+    private var byName: [String: Variable] = [:]
+    private let frozen: Set<String>
+
+    /// Variables for all parameters; those named in `frozen` get no gradient.
+    public init(frozen: Set<String> = []) {
+        self.frozen = frozen
+    }
+
+    func variable(of parameter: Parameter) -> Variable {
+        if let known = byName[parameter.name] { return known }
+        let variable = Variable(parameter.tensor, requiresGradient: !frozen.contains(parameter.name))
+        byName[parameter.name] = variable
+        return variable
+    }
+
+    /// The gradient collected for a parameter; nil if nothing reached it.
+    public func gradient(of parameter: Parameter) -> Tensor? { byName[parameter.name]?.gradient }
+
+    /// Forgets all gradients.
+    public func reset() { byName.removeAll() }
+}

@@ -1,0 +1,47 @@
+import MonetCompute
+
+/// What can go wrong with configurations and checkpoints.
+public enum ModelError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// A key of a configuration has a value that cannot be used.
+    case invalidConfiguration(file: String, key: String, found: String, expected: String)
+    /// A preset that does not exist.
+    case unknownPreset(name: String, available: [String])
+    /// A safetensors file that breaks the format.
+    case malformedSafetensors(file: String, tensor: String?, reason: String)
+    /// A tensor that the model needs and the checkpoint lacks.
+    case missingTensor(file: String, tensor: String)
+    /// A tensor that the model does not know.
+    case unexpectedTensor(file: String, tensor: String)
+    /// A tensor of another shape than the configuration asks for.
+    case wrongShape(file: String, tensor: String, expected: [Int], found: [Int])
+    /// A tensor of a type that it cannot have.
+    case wrongDType(file: String, tensor: String, expected: String, found: String)
+    /// A checkpoint folder without a file that it needs.
+    case missingFile(folder: String, name: String)
+    /// More tokens than the model's context holds.
+    case contextExceeded(tokens: Int, context: Int)
+    /// A call with inputs that do not fit together.
+    case invalidInput(reason: String)
+
+    public var description: String {
+        switch self {
+        case .invalidConfiguration(let file, let key, let found, let expected):
+            "\(file): key \"\(key)\" is \(found), expected \(expected)"
+        case .unknownPreset(let name, let available):
+            "unknown preset '\(name)'; the presets are \(available.joined(separator: ", "))"
+        case .malformedSafetensors(let file, let tensor, let reason):
+            "\(file): \(tensor.map { "tensor \"\($0)\": " } ?? "")\(reason)"
+        case .missingTensor(let file, let tensor): "\(file): tensor \"\(tensor)\" is missing"
+        case .unexpectedTensor(let file, let tensor):
+            "\(file): tensor \"\(tensor)\" does not belong to the model that config.json describes"
+        case .wrongShape(let file, let tensor, let expected, let found):
+            "\(file): tensor \"\(tensor)\" has shape \(found), expected \(expected)"
+        case .wrongDType(let file, let tensor, let expected, let found):
+            "\(file): tensor \"\(tensor)\" has type \(found), expected \(expected)"
+        case .missingFile(let folder, let name): "\(folder): the file \(name) is missing"
+        case .contextExceeded(let tokens, let context):
+            "\(tokens) tokens do not fit into the model's context of \(context)"
+        case .invalidInput(let reason): reason
+        }
+    }
+}

@@ -1,0 +1,54 @@
+import Foundation
+import MonetCompute
+import MonetFoundation
+
+extension MonetLanguageModel {
+    /// A model with random weights: normal with the configuration's deviation, biases 0, norms 1.
+    ///
+    /// - Parameters:
+    ///   - seed: equal seeds give equal weights, on every machine and for every dtype before rounding.
+    ///   - dtype: type of the parameters; routers' statistics are float32 always.
+    public static func random(
+        _ configuration: MonetConfiguration, seed: UInt64, dtype: DType = .float32
+    ) throws -> MonetLanguageModel {
+        try configuration.validate()
+        let parameters = configuration.shapes().map { shape in
+            let tensor: Tensor
+            switch shape.role {
+            case .norm: tensor = Tensor(filled: shape.shape, with: 1).converted(to: dtype)
+            case .bias: tensor = Tensor(zeros: shape.shape, dtype: dtype)
+            case .runningMean: tensor = Tensor(zeros: shape.shape)
+            case .runningVariance: tensor = Tensor(filled: shape.shape, with: 1)
+            case .batchCount: tensor = Tensor(scalar: 0)
+            case .embedding, .linear, .router, .expert:
+                // A stream for each name: one tensor's values do not depend on the others.
+                tensor = normal(
+                    shape.shape, deviation: Float(configuration.initializerRange), dtype: dtype,
+                    seed: seed ^ StableHash.of(shape.name))
+            }
+            return Parameter(name: shape.name, tensor: tensor, role: shape.role)
+        }
+        return try MonetLanguageModel(configuration: configuration, parameters: ParameterSet(parameters))
+    }
+
+    private static func normal(_ shape: [Int], deviation: Float, dtype: DType, seed: UInt64) -> Tensor {
+        let result = Tensor(uninitialized: shape, dtype: dtype)
+        let block = 1 << 16
+        let blocks = (result.count + block - 1) / block
+        WorkerPool.shared.parallel(chunks: blocks) { index in
+            let start = index * block
+            let count = min(block, result.count - start)
+            var generator = SplitMix64(seed: seed &+ UInt64(index) &* 0x9e37_79b9_7f4a_7c15)
+            var values: [Float] = []
+            values.reserveCapacity(count + 1)
+            while values.count < count {
+                let (first, second) = generator.nextNormalPair()
+                values.append(Float(first) * deviation)
+                values.append(Float(second) * deviation)
+            }
+            let source = Tensor(Array(values.prefix(count)), shape: [count]).converted(to: dtype)
+            (result.address + start * dtype.byteCount).copyMemory(from: source.address, byteCount: source.byteCount)
+        }
+        return result
+    }
+}

@@ -1,0 +1,106 @@
+import Foundation
+import MonetCompute
+import Synchronization
+
+/// A Llama decoder whose feed-forward blocks are Monet experts, or dense for comparison.
+///
+///     let model = try MonetLanguageModel.load("checkpoints/monet-vd-1.4B")
+///     let output = try model.forward([[1, 5, 17]], ForwardContext(inferenceOn: CPUBackend()))
+///     let logits = try model.logits(output.hidden)
+public final class MonetLanguageModel: Sendable {
+    /// The model's shape.
+    public let configuration: MonetConfiguration
+    /// All tensors, by their names in the checkpoint.
+    public let parameters: ParameterSet
+    private let embedding: Parameter
+    private let layers: [DecoderLayer]
+    private let finalNorm: RMSNorm
+    private let head: Parameter
+    private let rotary: RotaryEmbedding
+    private let rotaryTable = Mutex<RotaryTable?>(nil)
+
+    /// Builds the layers from a complete set of tensors.
+    public init(configuration: MonetConfiguration, parameters: ParameterSet) throws {
+        self.configuration = configuration
+        self.parameters = parameters
+        embedding = try parameters("model.embed_tokens.weight")
+        layers = try (0..<configuration.layerCount).map { try DecoderLayer($0, configuration, parameters) }
+        finalNorm = RMSNorm(weight: try parameters("model.norm.weight"), epsilon: Float(configuration.rmsNormEpsilon))
+        head = configuration.tieWordEmbeddings ? embedding : try parameters("lm_head.weight")
+        rotary = RotaryEmbedding(configuration)
+    }
+
+    /// What a forward pass gives.
+    public struct ForwardOutput {
+        /// After the final norm, `[tokens, d]`.
+        public let hidden: Variable
+        /// Input of every layer and the final norm's output, if asked for.
+        public let hiddenStates: [Tensor]
+        /// The routing of each layer that owns a router.
+        public let routings: [(layer: Int, routing: Routing)]
+    }
+
+    /// Runs token ids through the layers.
+    ///
+    /// - Parameters:
+    ///   - sequences: token ids, all lists of one length.
+    ///   - cache: earlier tokens, to which these are added.
+    /// - Throws: `ModelError.contextExceeded`, `ModelError.invalidInput`, `ComputeError`.
+    public func forward(
+        _ sequences: [[Int32]], cache: KVCache? = nil, _ context: ForwardContext
+    ) throws -> ForwardOutput {
+        guard let length = sequences.first?.count, length > 0, sequences.allSatisfy({ $0.count == length }) else {
+            throw ModelError.invalidInput(reason: "a batch needs one or more sequences of one length, not empty")
+        }
+        let start = cache?.count ?? 0
+        if let cache {
+            guard cache.sequences == sequences.count else {
+                throw ModelError.invalidInput(
+                    reason: "a cache of \(cache.sequences) sequences for a batch of \(sequences.count)")
+            }
+            try cache.reserve(length)
+        }
+        let positions = SequencePositions(
+            starts: Array(repeating: start, count: sequences.count), rotary: rotations(length: start + length))
+        var x = try context.tape.embed(sequences.flatMap { $0 }, table: context(embedding))
+        var hiddenStates: [Tensor] = []
+        var routing: Routing?
+        var routings: [(Int, Routing)] = []
+        for (index, layer) in layers.enumerated() {
+            if context.keepsHiddenStates { hiddenStates.append(x.value) }
+            x = try layer(x, routing: &routing, positions: positions, cache: cache?.layer(index), context)
+            if layer.router != nil, let routing { routings.append((index, routing)) }
+        }
+        cache?.advance(by: length)
+        let hidden = try finalNorm(x, context)
+        if context.keepsHiddenStates { hiddenStates.append(hidden.value) }
+        return ForwardOutput(hidden: hidden, hiddenStates: hiddenStates, routings: routings)
+    }
+
+    /// Next-token logits of hidden states, `[tokens, vocabulary]`.
+    public func logits(_ hidden: Tensor, on backend: any Backend) throws -> Tensor {
+        try backend.linear(hidden, weight: head.tensor, bias: nil)
+    }
+
+    /// Cross entropy of every token against `targets` (negative: left out), `scale · sum` on the tape.
+    public func crossEntropy(
+        _ hidden: Variable, targets: [Int32], scale: Float, _ context: ForwardContext
+    ) throws -> [Float] {
+        try context.tape.crossEntropy(hidden: hidden, weight: context(head), targets: targets, scale: scale)
+    }
+
+    /// Rotations for at least `length` positions; kept and grown, unless they depend on the length.
+    private func rotations(length: Int) -> RotaryTable {
+        if rotary.changesWithLength, length > configuration.maxPositionEmbeddings {
+            return rotary.table(length: length)
+        }
+        return rotaryTable.withLock { kept in
+            if let kept, kept.cosine.rowCount >= length { return kept }
+            var room = max(length, 2 * (kept?.cosine.rowCount ?? 32))
+            if rotary.changesWithLength { room = min(room, configuration.maxPositionEmbeddings) }
+            let table = rotary.table(length: room)
+            kept = table
+            return table
+        }
+    }
+}

@@ -1,0 +1,84 @@
+import Foundation
+import MonetCompute
+
+/// Adaptive routing with batch normalization (section 3 of the paper).
+///
+/// For each side s: z = h · wsᵀ; n = z normalized per head; selected are the experts with
+/// n ≥ min(Φ⁻¹(1 − k/E), max n); probabilities are the softmax of z over the selected.
+struct Router: Sendable {
+    let left: Side
+    let right: Side
+    let heads: Int
+    let experts: Int
+    /// Φ⁻¹(1 − k/E), the value that k of E standard normal numbers exceed.
+    let threshold: Float
+
+    /// One side's projection and running statistics.
+    struct Side: Sendable {
+        let weight: Parameter
+        let runningMean: Tensor
+        let runningVariance: Tensor
+        let batchCount: Tensor
+    }
+
+    static let epsilon: Float = 1e-5
+
+    init(_ left: Side, _ right: Side, configuration: MonetConfiguration) {
+        self.left = left
+        self.right = right
+        heads = configuration.routingHeads
+        experts = configuration.expertsPerSide
+        threshold = Float(
+            GaussianQuantile.callAsFunction(1 - Double(configuration.topK) / Double(configuration.expertsPerSide)))
+    }
+
+    /// Probabilities of both sides, `[tokens, heads, experts]`, for `h` `[tokens, d]`.
+    func callAsFunction(_ h: Variable, _ context: ForwardContext) throws -> Routing {
+        let (g1, objective1) = try route(h, left, context)
+        let (g2, objective2) = try route(h, right, context)
+        return Routing(left: g1, right: g2, leftObjective: objective1, rightObjective: objective2)
+    }
+
+    private func route(_ h: Variable, _ side: Side, _ context: ForwardContext) throws -> (Variable, RouterObjective?) {
+        let tape = context.tape
+        let projected = try tape.linear(h, weight: context(side.weight), bias: nil)
+        let logits = tape.reshape(projected, [h.value.rowCount, heads, experts])
+        let statistics: RouterStatistics
+        if let training = context.training {
+            statistics = try tape.backend.routerStatistics(logits.value)
+            side.update(with: statistics, count: h.value.rowCount * experts, momentum: training.momentum)
+        } else {
+            statistics = RouterStatistics(mean: side.runningMean.floats(), variance: side.runningVariance.floats())
+        }
+        let probabilities = try tape.route(logits, statistics: statistics, epsilon: Self.epsilon, threshold: threshold)
+        var objective: RouterObjective?
+        if context.training != nil || context.measuresRouting {
+            objective = try tape.routerObjective(
+                logits: logits, probabilities: probabilities, uniformity: context.training?.uniformity ?? .selected,
+                uniformityWeight: context.training?.uniformityWeight ?? 0,
+                ambiguityWeight: context.training?.ambiguityWeight ?? 0)
+        }
+        return (probabilities, objective)
+    }
+}
+
+extension Router.Side {
+    /// Moves the running statistics towards a batch's; the running variance is the unbiased one.
+    func update(with batch: RouterStatistics, count: Int, momentum: Float) {
+        let correction = count > 1 ? Float(count) / Float(count - 1) : 1
+        let (mean, variance) = (runningMean.floats(), runningVariance.floats())
+        runningMean.overwrite(zip(mean, batch.mean).map { $0 + momentum * ($1 - $0) })
+        runningVariance.overwrite(zip(variance, batch.variance).map { $0 + momentum * ($1 * correction - $0) })
+        batchCount.overwrite(Int64(batchCount.integers().first ?? 0) + 1)
+    }
+}
+
+/// The routing of a batch in one group of layers.
+public struct Routing {
+    /// ĝ1 and ĝ2, `[tokens, heads, experts]` with exact zeros outside the selection.
+    public let left: Variable
+    public let right: Variable
+    /// Auxiliary losses and usage of each side; nil unless training or measuring.
+    public let leftObjective: RouterObjective?
+    public let rightObjective: RouterObjective?
+}
