@@ -233,19 +233,19 @@ public struct RouterObjective: Sendable {
     public let meanProbability: [Float]
     /// Experts selected per token and head, on average.
     public let selectedPerHead: Double
-    /// Experts that no head selected for any token.
-    public let unselectedExperts: Int
+    /// How many tokens selected each expert, `[heads × experts]`.
+    public let selectionCounts: [Int]
 
     /// Collects the results.
     public init(
         uniformity: Double, ambiguity: Double, meanProbability: [Float], selectedPerHead: Double,
-        unselectedExperts: Int
+        selectionCounts: [Int]
     ) {
         self.uniformity = uniformity
         self.ambiguity = ambiguity
         self.meanProbability = meanProbability
         self.selectedPerHead = selectedPerHead
-        self.unselectedExperts = unselectedExperts
+        self.selectionCounts = selectionCounts
     }
 }
 

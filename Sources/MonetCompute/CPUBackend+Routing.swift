@@ -127,15 +127,11 @@ extension CPUBackend {
         addColumnSums(of: used, into: totalUsed)
         let mean = total.floats().map { $0 / Float(max(1, tokens)) }
         let logs = mean.reduce(0.0) { $0 + log(Double(max($1, Self.smallestProbability))) }
-        let usedValues = totalUsed.floats()
-        let unselected = (0..<experts).count { expert in
-            (0..<heads).allSatisfy { usedValues[$0 * experts + expert] == 0 }
-        }
         let rows = Double(max(1, tokens * heads))
         return RouterObjective(
             uniformity: -logs / Double(2 * rowWidth), ambiguity: ambiguity.reduce(0, +) / rows / 2,
             meanProbability: mean, selectedPerHead: Double(selected.reduce(0, +)) / rows,
-            unselectedExperts: unselected)
+            selectionCounts: totalUsed.floats().map { Int($0) })
     }
 
     public func routerObjectiveGradient(

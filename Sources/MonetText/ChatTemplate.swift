@@ -1,0 +1,55 @@
+import MonetFoundation
+
+/// One turn of a conversation.
+public struct ChatMessage: Sendable, Equatable, Codable {
+    /// `system`, `user` or `assistant`.
+    public var role: String
+    /// The text.
+    public var content: String
+
+    /// A turn.
+    public init(role: String, content: String) {
+        self.role = role
+        self.content = content
+    }
+}
+
+/// A chat template of a tokenizer, in the part of Jinja that published templates use.
+///
+/// What it does not know is an error that names it, never a prompt that differs.
+public struct ChatTemplate: Sendable {
+    private let source: String
+
+    /// Parses a template.
+    ///
+    /// - Throws: `TextError.unsupportedTemplate`, `TextError.templateFailure`.
+    public init(_ source: String) throws {
+        self.source = source
+        _ = try Self.parse(source)
+    }
+
+    private static func parse(_ source: String) throws -> [JinjaNode] {
+        var lexer = JinjaLexer(source)
+        var parser = JinjaParser(try lexer.tokenize())
+        return try parser.parse()
+    }
+
+    /// The prompt for a conversation.
+    ///
+    /// - Parameter addGenerationPrompt: whether to open the assistant's turn.
+    public func render(
+        _ messages: [ChatMessage], addGenerationPrompt: Bool = true, beginToken: String = "<s>",
+        endToken: String = "</s>", variables: JSONValue = .null
+    ) throws -> String {
+        var values: [String: JinjaValue] = [
+            "messages": .array(messages.map { .object([("role", .string($0.role)), ("content", .string($0.content))]) }),
+            "add_generation_prompt": .bool(addGenerationPrompt), "bos_token": .string(beginToken),
+            "eos_token": .string(endToken),
+        ]
+        for member in variables.members ?? [] { values[member.key] = JinjaValue(member.value) }
+        var interpreter = JinjaInterpreter(variables: values)
+        var out = ""
+        try interpreter.run(try Self.parse(source), into: &out)
+        return out
+    }
+}

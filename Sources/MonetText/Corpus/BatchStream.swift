@@ -1,0 +1,95 @@
+import MonetFoundation
+
+/// Windows of a corpus in a shuffled, repeatable order.
+///
+/// Batch `n` depends on the seed and `n` alone: a resumed run reads what an uninterrupted one
+/// would have. Every epoch is a new permutation of all windows, with a new offset.
+public struct BatchStream: Sendable {
+    /// The corpus.
+    public let corpus: Corpus
+    /// Tokens that the model reads at a time; targets reach one further.
+    public let length: Int
+    /// Sequences of a batch.
+    public let batchSize: Int
+    /// Decides the order.
+    public let seed: UInt64
+    private let windows: Int
+
+    /// Inputs with the token that follows each.
+    public struct Batch: Sendable, Equatable {
+        /// `batchSize` lists of `length` ids.
+        public let inputs: [[Int32]]
+        /// The next token of each input, sequence after sequence.
+        public let targets: [Int32]
+    }
+
+    /// - Throws: `TextError.malformedCorpus` if the training split is shorter than two windows.
+    public init(corpus: Corpus, length: Int, batchSize: Int, seed: UInt64) throws {
+        self.corpus = corpus
+        self.length = length
+        self.batchSize = batchSize
+        self.seed = seed
+        // One window is kept back so that the offset of an epoch never runs past the end.
+        windows = (corpus.tokenCount(.train) - 1) / max(1, length) - 1
+        guard windows >= 1, length >= 1, batchSize >= 1 else {
+            throw TextError.malformedCorpus(
+                path: corpus.folder,
+                reason: "\(corpus.tokenCount(.train)) training tokens are too few for sequences of \(length)")
+        }
+    }
+
+    /// Batches of one pass over the corpus.
+    public var batchesPerEpoch: Double { Double(windows) / Double(batchSize) }
+
+    /// Batch `index` of the endless stream.
+    public func batch(_ index: Int) -> Batch {
+        var inputs: [[Int32]] = []
+        var targets: [Int32] = []
+        for sequence in 0..<batchSize {
+            let position = index * batchSize + sequence
+            let epoch = position / windows
+            var generator = SplitMix64(seed: seed &+ UInt64(truncatingIfNeeded: epoch) &* 0xd1b5_4a32_d192_ed03)
+            let offset = Int(generator.next() % UInt64(length))
+            let window = permuted(position % windows, key: generator.next())
+            let start = offset + window * length
+            let tokens = corpus.tokens(in: .train, start..<(start + length + 1))
+            inputs.append(Array(tokens.dropLast()))
+            targets += tokens.dropFirst()
+        }
+        return Batch(inputs: inputs, targets: targets)
+    }
+
+    /// A keyed permutation of `0..<windows`: a Feistel network over the next power of four, walked
+    /// until it lands inside.
+    private func permuted(_ index: Int, key: UInt64) -> Int {
+        var half = 1
+        while 1 << (2 * half) < windows { half += 1 }
+        let mask = UInt64(1) << UInt64(half) - 1
+        var value = UInt64(index)
+        repeat {
+            var (left, right) = (value >> UInt64(half), value & mask)
+            for round in 0..<4 as Range<UInt64> {
+                var mixer = SplitMix64(seed: key ^ (right << 8 | round))
+                (left, right) = (right, (left ^ mixer.next()) & mask)
+            }
+            value = left << UInt64(half) | right
+        } while value >= UInt64(windows)
+        return Int(value)
+    }
+
+    /// Consecutive windows of the held-out split, `batchSize` at a time, up to `limit` batches.
+    public func validationBatches(limit: Int) -> [Batch] {
+        let count = corpus.tokenCount(.validation)
+        let available = max(0, (count - 1) / length)
+        return (0..<min(limit, (available + batchSize - 1) / batchSize)).map { batch in
+            var inputs: [[Int32]] = []
+            var targets: [Int32] = []
+            for window in (batch * batchSize)..<min(available, (batch + 1) * batchSize) {
+                let tokens = corpus.tokens(in: .validation, (window * length)..<((window + 1) * length + 1))
+                inputs.append(Array(tokens.dropLast()))
+                targets += tokens.dropFirst()
+            }
+            return Batch(inputs: inputs, targets: targets)
+        }
+    }
+}

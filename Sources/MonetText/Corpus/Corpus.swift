@@ -1,0 +1,120 @@
+import Foundation
+import MonetFoundation
+
+/// A corpus folder: mapped token shards with labelled documents.
+///
+///     let corpus = try Corpus(folder: "corpora/demo")
+///     let tokens = corpus.tokens(in: .train, 0..<1024)
+public struct Corpus: Sendable {
+    /// The folder.
+    public let folder: String
+    /// Pieces of the tokenizer that encoded it.
+    public let vocabularySize: Int
+    /// Labels by number.
+    public let labels: [String]
+    /// Bytes of text before encoding.
+    public let textBytes: Int
+    private let shards: [CorpusSplit: [Shard]]
+
+    private struct Shard: Sendable {
+        let tokens: MappedFile
+        let documents: MappedFile
+        /// Tokens of the split's earlier shards.
+        let start: Int
+        let count: Int
+        let tokenBytes: Int
+
+        func token(_ index: Int) -> Int32 {
+            tokenBytes == 2
+                ? Int32(UInt16(littleEndian: tokens.bytes.loadUnaligned(fromByteOffset: 2 * index, as: UInt16.self)))
+                : Int32(bitPattern: UInt32(littleEndian: tokens.bytes.loadUnaligned(fromByteOffset: 4 * index, as: UInt32.self)))
+        }
+    }
+
+    /// One document's place in its split.
+    public struct DocumentRange: Sendable, Equatable {
+        /// Tokens, counted from the split's start.
+        public let tokens: Range<Int>
+        /// Number of its label.
+        public let label: Int
+    }
+
+    /// Opens and checks a folder.
+    ///
+    /// - Throws: `FileError`, `TextError.malformedCorpus`.
+    public init(folder: String) throws {
+        let path = folder + "/" + CorpusFormat.description
+        func fail(_ reason: String) -> TextError { .malformedCorpus(path: path, reason: reason) }
+        let json = try JSONValue(contentsOfFile: path)
+        guard json["version"]?.intValue == CorpusFormat.version else {
+            throw fail("version \(json["version"]?.serialized() ?? "absent"), expected \(CorpusFormat.version)")
+        }
+        guard let vocabularySize = json["vocab_size"]?.intValue, vocabularySize > 0, let tokenBytes = json["token_bytes"]?.intValue,
+            tokenBytes == 2 || tokenBytes == 4, let labels = json["labels"]?.arrayValue?.compactMap(\.stringValue),
+            let splits = json["splits"]?.members
+        else { throw fail("vocab_size, token_bytes, labels or splits are missing") }
+        self.folder = folder
+        self.vocabularySize = vocabularySize
+        self.labels = labels
+        textBytes = json["text_bytes"]?.intValue ?? 0
+        var shards: [CorpusSplit: [Shard]] = [:]
+        for member in splits {
+            guard let split = CorpusSplit(rawValue: member.key), let entries = member.value.arrayValue else {
+                throw fail("unknown split \"\(member.key)\"")
+            }
+            var start = 0
+            for entry in entries {
+                guard let name = entry["name"]?.stringValue, !name.contains("/"), let count = entry["tokens"]?.intValue,
+                    let documentCount = entry["documents"]?.intValue, count >= 0, count < 1 << 40,
+                    documentCount >= 0, documentCount < 1 << 40
+                else { throw fail("an entry of \"\(member.key)\" is not a shard") }
+                let tokens = try MappedFile(path: folder + "/" + name + ".tokens")
+                let documents = try MappedFile(path: folder + "/" + name + ".documents")
+                guard tokens.bytes.count == count * tokenBytes,
+                    documents.bytes.count == documentCount * CorpusFormat.recordSize
+                else { throw TextError.malformedCorpus(path: tokens.path, reason: "its size differs from what corpus.json says") }
+                let shard = Shard(tokens: tokens, documents: documents, start: start, count: count, tokenBytes: tokenBytes)
+                shards[split, default: []].append(shard)
+                start += count
+            }
+        }
+        self.shards = shards
+    }
+
+    /// Tokens of a split.
+    public func tokenCount(_ split: CorpusSplit) -> Int { shards[split]?.reduce(0) { $0 + $1.count } ?? 0 }
+
+    /// Token ids `range` of a split, which must lie inside it.
+    public func tokens(in split: CorpusSplit, _ range: Range<Int>) -> [Int32] {
+        var result: [Int32] = []
+        result.reserveCapacity(range.count)
+        for shard in shards[split] ?? [] {
+            let low = max(range.lowerBound, shard.start)
+            let high = min(range.upperBound, shard.start + shard.count)
+            if low < high { for index in low..<high { result.append(shard.token(index - shard.start)) } }
+        }
+        return result
+    }
+
+    /// The documents of a split, in the order of their tokens.
+    ///
+    /// - Throws: `TextError.malformedCorpus` for records outside the shard or labels unknown.
+    public func documents(in split: CorpusSplit) throws -> [DocumentRange] {
+        var result: [DocumentRange] = []
+        for shard in shards[split] ?? [] {
+            for offset in stride(from: 0, to: shard.documents.bytes.count, by: CorpusFormat.recordSize) {
+                let bytes = shard.documents.bytes
+                let start = UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
+                let count = UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: offset + 8, as: UInt32.self))
+                let label = UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: offset + 12, as: UInt32.self))
+                guard start <= UInt64(shard.count), Int(start) + Int(count) <= shard.count, Int(label) < labels.count else {
+                    throw TextError.malformedCorpus(
+                        path: shard.documents.path, reason: "record \(offset / CorpusFormat.recordSize) is out of range")
+                }
+                let first = shard.start + Int(start)
+                result.append(DocumentRange(tokens: first..<(first + Int(count)), label: Int(label)))
+            }
+        }
+        return result
+    }
+}

@@ -1,0 +1,198 @@
+import Foundation
+import MonetFoundation
+
+/// Makes a corpus folder from sources: encodes, drops exact repeats, splits by document.
+public struct CorpusBuilder: Sendable {
+    /// The encoder.
+    public var tokenizer: Tokenizer
+    /// Share of documents held out, chosen by a hash of their text.
+    public var validationShare: Double
+    /// Changes which documents are held out.
+    public var seed: UInt64
+
+    /// What was built.
+    public struct Summary: Sendable, Equatable {
+        public var documents = 0
+        public var duplicates = 0
+        public var tokens: [String: Int] = [:]
+        public var bytes = 0
+        /// Documents by label, in both splits.
+        public var labels: [String: Int] = [:]
+    }
+
+    /// Settings of a build.
+    public init(tokenizer: Tokenizer, validationShare: Double = 0.05, seed: UInt64 = 0) {
+        self.tokenizer = tokenizer
+        self.validationShare = validationShare
+        self.seed = seed
+    }
+
+    /// Reads all sources and writes the folder, whole or not at all.
+    ///
+    /// - Parameter progress: called now and then with what is done so far.
+    public func build(
+        _ sources: [CorpusSource], into folder: String, replacing: Bool = false,
+        progress: (Summary) -> Void = { _ in }
+    ) throws -> Summary {
+        var summary = Summary()
+        try AtomicFile.writeFolder(folder, replacing: replacing) { temporary in
+            var writers: [CorpusSplit: SplitWriter] = [:]
+            for split in CorpusSplit.allCases {
+                writers[split] = SplitWriter(
+                    split: split, folder: temporary, wide: tokenizer.vocabularySize > 1 << 16)
+            }
+            var labelIDs: [String: UInt32] = [:]
+            var labelNames: [String] = []
+            var seen: Set<TextDigest> = []
+            var batch: [Document] = []
+            var batchBytes = 0
+
+            func flush() throws {
+                let encoded = encode(batch)
+                for (document, ids) in zip(batch, encoded) {
+                    let ids = try ids.get()
+                    let label = labelIDs[document.label] ?? UInt32(labelNames.count)
+                    if Int(label) == labelNames.count {
+                        labelIDs[document.label] = label
+                        labelNames.append(document.label)
+                    }
+                    let split = split(of: document.text)
+                    try writers[split]?.append(ids, label: label)
+                    summary.documents += 1
+                    summary.bytes += document.text.utf8.count
+                    summary.tokens[split.rawValue, default: 0] += ids.count
+                    summary.labels[document.label, default: 0] += 1
+                }
+                batch.removeAll(keepingCapacity: true)
+                batchBytes = 0
+                progress(summary)
+            }
+
+            for source in sources {
+                try source.forEachDocument { document in
+                    guard seen.insert(TextDigest(document.text)).inserted else {
+                        summary.duplicates += 1
+                        return
+                    }
+                    batch.append(document)
+                    batchBytes += document.text.utf8.count
+                    if batchBytes > 4 << 20 || batch.count >= 4096 { try flush() }
+                }
+            }
+            try flush()
+            guard summary.documents > 0 else {
+                throw TextError.malformedCorpus(
+                    path: sources.map(\.path).joined(separator: ", "), reason: "no text was found")
+            }
+            var splits: [JSONValue.Member] = []
+            for split in CorpusSplit.allCases {
+                if let entry = try writers[split]?.finish() { splits.append(.init(split.rawValue, entry)) }
+            }
+            let model = try MappedFile(path: tokenizer.path)
+            try AtomicFile.write(to: temporary + "/tokenizer.model") { try $0.write(model.bytes) }
+            let description: JSONValue = [
+                "version": .integer(CorpusFormat.version), "vocab_size": .integer(tokenizer.vocabularySize),
+                "token_bytes": .integer(tokenizer.vocabularySize > 1 << 16 ? 4 : 2),
+                "text_bytes": .integer(summary.bytes), "labels": .array(labelNames.map { .string($0) }),
+                "splits": .object(splits),
+            ]
+            try AtomicFile.write(
+                description.serialized(pretty: true) + "\n", to: temporary + "/" + CorpusFormat.description)
+        }
+        return summary
+    }
+
+    /// Encodes documents on all processors, each as begin token, text, end token.
+    private func encode(_ documents: [Document]) -> [Result<[Int32], any Error>] {
+        nonisolated(unsafe) let results = UnsafeMutableBufferPointer<Result<[Int32], any Error>>.allocate(
+            capacity: documents.count)
+        defer {
+            results.deinitialize()
+            results.deallocate()
+        }
+        DispatchQueue.concurrentPerform(iterations: documents.count) { index in
+            let result = Result {
+                try tokenizer.encode(documents[index].text, addBegin: true) + (tokenizer.endID.map { [$0] } ?? [])
+            }
+            results.initializeElement(at: index, to: result)
+        }
+        return Array(results)
+    }
+
+    /// The split of a document: the same in every build, whatever else the corpus holds.
+    private func split(of text: String) -> CorpusSplit {
+        var generator = SplitMix64(seed: StableHash.of(text) ^ seed)
+        return generator.nextUnit() < validationShare ? .validation : .train
+    }
+}
+
+/// 128 bits of a text, to find exact repeats.
+private struct TextDigest: Hashable {
+    private let low: UInt64
+    private let high: UInt64
+
+    init(_ text: String) {
+        low = StableHash.of(text)
+        var other: UInt64 = 0x9ae1_6a3b_2f90_404f
+        for byte in text.utf8 { other = (other &+ UInt64(byte)) &* 0x9e37_79b9_7f4a_7c15 ^ (other >> 29) }
+        high = other
+    }
+}
+
+/// Writes the shards of one split.
+private final class SplitWriter {
+    private let split: CorpusSplit
+    private let folder: String
+    private let wide: Bool
+    private var tokens: FileWriter?
+    private var records: FileWriter?
+    private var shards: [JSONValue] = []
+    private var shardTokens = 0
+    private var shardDocuments = 0
+
+    init(split: CorpusSplit, folder: String, wide: Bool) {
+        self.split = split
+        self.folder = folder
+        self.wide = wide
+    }
+
+    func append(_ ids: [Int32], label: UInt32) throws {
+        if tokens == nil || shardTokens + ids.count > CorpusFormat.shardTokens {
+            try closeShard()
+            let base = folder + "/" + CorpusFormat.shardName(split, shards.count)
+            tokens = try FileWriter(path: base + ".tokens")
+            records = try FileWriter(path: base + ".documents")
+        }
+        var record: [UInt8] = []
+        withUnsafeBytes(of: UInt64(shardTokens).littleEndian) { record += $0 }
+        withUnsafeBytes(of: UInt32(ids.count).littleEndian) { record += $0 }
+        withUnsafeBytes(of: label.littleEndian) { record += $0 }
+        try records?.write(record)
+        if wide {
+            try ids.map { UInt32(bitPattern: $0).littleEndian }.withUnsafeBytes { try tokens?.write($0) }
+        } else {
+            try ids.map { UInt16(truncatingIfNeeded: $0).littleEndian }.withUnsafeBytes { try tokens?.write($0) }
+        }
+        shardTokens += ids.count
+        shardDocuments += 1
+    }
+
+    private func closeShard() throws {
+        guard let tokens, let records else { return }
+        try tokens.finish()
+        try records.finish()
+        shards.append([
+            "name": .string(CorpusFormat.shardName(split, shards.count)), "tokens": .integer(shardTokens),
+            "documents": .integer(shardDocuments),
+        ])
+        self.tokens = nil
+        self.records = nil
+        shardTokens = 0
+        shardDocuments = 0
+    }
+
+    func finish() throws -> JSONValue? {
+        try closeShard()
+        return shards.isEmpty ? nil : .array(shards)
+    }
+}

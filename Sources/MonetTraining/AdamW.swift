@@ -1,0 +1,86 @@
+import MonetCompute
+import MonetModel
+
+/// AdamW with decoupled decay (Loshchilov, Hutter 2019).
+public final class AdamW {
+    /// Fixed numbers of the optimizer.
+    public struct Settings: Sendable {
+        public var beta1: Double
+        public var beta2: Double
+        public var epsilon: Double
+        public var weightDecay: Double
+        /// Whether norms and biases decay too.
+        public var decaysEverything: Bool
+
+        /// Collects the numbers.
+        public init(beta1: Double, beta2: Double, epsilon: Double, weightDecay: Double, decaysEverything: Bool) {
+            self.beta1 = beta1
+            self.beta2 = beta2
+            self.epsilon = epsilon
+            self.weightDecay = weightDecay
+            self.decaysEverything = decaysEverything
+        }
+    }
+
+    private let settings: Settings
+    private let parameters: [Parameter]
+    private let moments: [(first: Tensor, second: Tensor)]
+    /// Updates done.
+    public private(set) var step = 0
+
+    /// An optimizer at rest.
+    public init(_ parameters: [Parameter], settings: Settings) {
+        self.parameters = parameters
+        self.settings = settings
+        moments = parameters.map { (Tensor(zeros: $0.tensor.shape), Tensor(zeros: $0.tensor.shape)) }
+    }
+
+    /// ‖gradient‖ over all parameters.
+    public func gradientNorm(_ variables: ParameterVariables, on backend: any Backend) throws -> Double {
+        var sum = 0.0
+        for parameter in parameters {
+            if let gradient = variables.gradient(of: parameter) { sum += try backend.sumOfSquares(gradient) }
+        }
+        return sum.squareRoot()
+    }
+
+    /// Updates every parameter that has a gradient, after scaling it by `gradientScale`.
+    public func update(
+        _ variables: ParameterVariables, learningRate: Double, gradientScale: Double, on backend: any Backend
+    ) throws {
+        step += 1
+        for (parameter, moment) in zip(parameters, moments) {
+            guard let gradient = variables.gradient(of: parameter) else { continue }
+            let decays = settings.decaysEverything || !(parameter.role == .norm || parameter.role == .bias)
+            try backend.adamWStep(
+                AdamWStep(
+                    learningRate: Float(learningRate), beta1: Float(settings.beta1), beta2: Float(settings.beta2),
+                    epsilon: Float(settings.epsilon), weightDecay: decays ? Float(settings.weightDecay) : 0,
+                    step: step, gradientScale: Float(gradientScale)),
+                parameter: parameter.tensor, gradient: gradient, moment1: moment.first, moment2: moment.second)
+        }
+    }
+
+    // MARK: State
+
+    /// The moments under the names that a checkpoint uses.
+    public func state() -> [(name: String, tensor: Tensor)] {
+        zip(parameters, moments).flatMap { parameter, moment in
+            [("exp_avg.\(parameter.name)", moment.first), ("exp_avg_sq.\(parameter.name)", moment.second)]
+        }
+    }
+
+    /// Restores what `state` gave.
+    ///
+    /// - Throws: `ModelError` if a tensor is missing or has another shape.
+    public func restore(_ file: SafetensorsFile, step: Int) throws {
+        for (name, tensor) in state() {
+            let saved = try file.tensor(name)
+            guard saved.shape == tensor.shape, saved.dtype == .float32 else {
+                throw ModelError.wrongShape(file: file.path, tensor: name, expected: tensor.shape, found: saved.shape)
+            }
+            tensor.overwrite(saved.floats())
+        }
+        self.step = step
+    }
+}

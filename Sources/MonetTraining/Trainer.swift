@@ -1,0 +1,303 @@
+import Foundation
+import MonetCompute
+import MonetFoundation
+import MonetModel
+import MonetText
+
+/// What a running training tells about itself.
+public struct TrainingProgress: Sendable {
+    public let step: Int
+    public let steps: Int
+    public let losses: TrainingLosses
+    public let learningRate: Double
+    public let gradientNorm: Double
+    /// Tokens seen since the start of the run.
+    public let tokens: Int
+    public let tokensPerSecond: Double
+    /// Share of the machine's measured peak, counting the dense formulas' operations.
+    public let peakShare: Double
+    public let secondsLeft: Double
+}
+
+/// Trains a model in a run folder.
+public final class Trainer {
+    /// What happens along the way.
+    public enum Event: Sendable {
+        case started(parameters: Int, step: Int)
+        case progress(TrainingProgress)
+        case evaluated(step: Int, HeldOutEvaluation)
+        case saved(step: Int, path: String)
+    }
+
+    /// How a run ended.
+    public enum Outcome: Sendable, Equatable {
+        case finished(checkpoint: String)
+        /// Asked to stop; the checkpoint can be resumed from.
+        case interrupted(step: Int, checkpoint: String)
+    }
+
+    /// The settings.
+    public let configuration: RunConfiguration
+    /// The model in training.
+    public let model: MonetLanguageModel
+    private let directory: RunDirectory
+    private let corpus: Corpus
+    private let stream: BatchStream
+    private let backend: any Backend
+    private let optimizer: AdamW
+    private var state: RunDirectory.State
+
+    /// Starts a new run, or continues the one in `directory`.
+    ///
+    /// - Throws: `TrainingError`, `ModelError`, `TextError`, `FileError`.
+    public init(
+        _ configuration: RunConfiguration, directory: RunDirectory, resuming: Bool, backend: any Backend
+    ) throws {
+        try configuration.validate(source: "run")
+        let corpus = try Corpus(folder: configuration.corpus)
+        guard corpus.vocabularySize <= configuration.model.vocabularySize else {
+            throw TrainingError.invalidSetting(
+                source: "run", key: "model.vocab_size", found: "\(configuration.model.vocabularySize)",
+                expected: "at least the corpus's \(corpus.vocabularySize)")
+        }
+        self.configuration = configuration
+        self.directory = directory
+        self.corpus = corpus
+        self.backend = backend
+        stream = try BatchStream(
+            corpus: corpus, length: configuration.sequenceLength, batchSize: configuration.batchSize,
+            seed: configuration.seed)
+        let settings = AdamW.Settings(
+            beta1: configuration.beta1, beta2: configuration.beta2, epsilon: configuration.epsilon,
+            weightDecay: configuration.weightDecay, decaysEverything: configuration.decaysEverything)
+        if resuming {
+            guard let newest = directory.checkpoints().last else {
+                // Killed before its first checkpoint: the beginning is the state to resume from.
+                guard directory.exists else {
+                    throw TrainingError.cannotResume(folder: directory.path, reason: "there is no run")
+                }
+                model = try Self.initialModel(configuration)
+                optimizer = AdamW(model.parameters.trainable, settings: settings)
+                state = RunDirectory.State(step: 0)
+                try directory.truncateMetrics(after: 0)
+                return
+            }
+            let saved = try directory.load(newest.path)
+            guard saved.model.configuration.shapes() == configuration.model.shapes() else {
+                throw TrainingError.cannotResume(
+                    folder: directory.path, reason: "\(newest.path) holds a model of other sizes")
+            }
+            model = saved.model
+            optimizer = AdamW(model.parameters.trainable, settings: settings)
+            try optimizer.restore(saved.optimizer, step: saved.state.step)
+            state = saved.state
+            try directory.truncateMetrics(after: state.step)
+        } else {
+            try directory.create(configuration)
+            model = try Self.initialModel(configuration)
+            optimizer = AdamW(model.parameters.trainable, settings: settings)
+            state = RunDirectory.State(step: 0)
+        }
+    }
+
+    private static func initialModel(_ configuration: RunConfiguration) throws -> MonetLanguageModel {
+        if let path = configuration.initialCheckpoint {
+            let model = try MonetLanguageModel.load(path, trainable: true)
+            guard model.configuration.shapes() == configuration.model.shapes() else {
+                throw TrainingError.invalidSetting(
+                    source: "run", key: "init_from", found: path, expected: "a checkpoint of the sizes under \"model\"")
+            }
+            return model
+        }
+        return try MonetLanguageModel.random(configuration.model, seed: configuration.seed)
+    }
+
+    /// Trains to the last step.
+    ///
+    /// - Parameters:
+    ///   - shouldStop: asked after every step; true saves and returns.
+    ///   - report: told what happens.
+    /// - Throws: `TrainingError.diverged`, and errors of files and computations.
+    public func run(shouldStop: () -> Bool = { false }, report: (Event) throws -> Void) throws -> Outcome {
+        let schedule = LearningRateSchedule(configuration)
+        let objective = TrainingObjective(
+            uniformity: configuration.uniformity, uniformityWeight: configuration.uniformityWeight,
+            ambiguityWeight: configuration.ambiguityWeight, momentum: configuration.routerMomentum)
+        let metrics = try FileWriter(path: directory.metricsPath, appending: true)
+        let board = try TensorBoardWriter(folder: directory.path)
+        let validation = stream.validationBatches(limit: configuration.evaluationBatches)
+        let peak = try MachinePeak.measure(on: backend)
+        try report(.started(parameters: model.configuration.parameterCount, step: state.step))
+        var watch = DivergenceWatch(threshold: configuration.divergenceThreshold)
+        var meter = SpeedMeter()
+
+        func evaluate() throws {
+            guard !validation.isEmpty else { return }
+            let result = try HeldOutEvaluation(model: model, batches: validation, backend: backend)
+            var members: [(String, JSONValue)] = [
+                ("step", .integer(state.step)), ("eval_loss", .number(result.loss)),
+                ("eval_perplexity", .number(result.perplexity)),
+            ]
+            var scalars = [("eval/loss", result.loss), ("eval/perplexity", result.perplexity)]
+            if !result.aliveShares.isEmpty {
+                members += [
+                    ("eval_alive_experts", .number(result.smallestAliveShare)),
+                    ("eval_selected_per_head", .number(result.selectedPerHead)),
+                ]
+                scalars += [
+                    ("eval/alive_experts", result.smallestAliveShare), ("eval/selected_per_head", result.selectedPerHead),
+                ]
+            }
+            try metrics.write(JSONValue.object(members.map { .init($0.0, $0.1) }).serialized() + "\n")
+            try metrics.flush()
+            try board.write(scalars, step: state.step)
+            if result.loss < state.bestLoss ?? .infinity, state.step > 0 {
+                state.bestLoss = result.loss
+                state.bestStep = state.step
+                // The best is a checkpoint like any other: saved at once, so that it exists.
+                try save(report)
+            }
+            try report(.evaluated(step: state.step, result))
+        }
+
+        if state.step == 0 { try evaluate() }
+        while state.step < configuration.steps {
+            let step = state.step + 1
+            meter.begin()
+            let (losses, norm) = try trainStep(
+                step, objective: objective, learningRate: schedule.rate(at: step), watch: &watch)
+            state.step = step
+            meter.end(tokens: configuration.tokensPerStep)
+            if step % configuration.logEvery == 0 || step == configuration.steps || step == 1 {
+                let rate = meter.tokensPerSecond
+                let progress = TrainingProgress(
+                    step: step, steps: configuration.steps, losses: losses, learningRate: schedule.rate(at: step),
+                    gradientNorm: norm, tokens: step * configuration.tokensPerStep, tokensPerSecond: rate,
+                    peakShare: rate * operationsPerToken / peak,
+                    secondsLeft: Double((configuration.steps - step) * configuration.tokensPerStep) / rate)
+                try record(progress, metrics, board)
+                try report(.progress(progress))
+            }
+            let isLast = step == configuration.steps
+            let stops = !isLast && shouldStop()
+            if step % configuration.evaluateEvery == 0 || isLast { try evaluate() }
+            if step % configuration.saveEvery == 0 || isLast || stops { try save(report) }
+            if stops, let newest = directory.checkpoints().last {
+                return .interrupted(step: step, checkpoint: newest.path)
+            }
+        }
+        try metrics.finish()
+        return .finished(checkpoint: directory.checkpoints().last?.path ?? directory.path)
+    }
+
+    /// One optimizer step over all its micro-batches.
+    private func trainStep(
+        _ step: Int, objective: TrainingObjective, learningRate: Double, watch: inout DivergenceWatch
+    ) throws -> (TrainingLosses, Double) {
+        let variables = ParameterVariables()
+        let share = 1 / Double(configuration.accumulation)
+        var mean = TrainingLosses()
+        for micro in 0..<configuration.accumulation {
+            let batch = stream.batch((step - 1) * configuration.accumulation + micro)
+            let losses = try objective.addGradient(
+                model: model, inputs: batch.inputs, targets: batch.targets, share: share, backend: backend,
+                variables: variables)
+            mean.add(losses, share: share)
+        }
+        let norm = try optimizer.gradientNorm(variables, on: backend)
+        if let reason = watch.problem(loss: mean.total, gradientNorm: norm) {
+            throw TrainingError.diverged(
+                step: step, reason: reason, lastCheckpoint: directory.checkpoints().last?.path)
+        }
+        let clip = configuration.gradientClip
+        let scale = clip > 0 && norm > clip ? clip / (norm + 1e-6) : 1
+        try optimizer.update(variables, learningRate: learningRate, gradientScale: scale, on: backend)
+        return (mean, norm)
+    }
+
+    private func save(_ report: (Event) throws -> Void) throws {
+        let path = try directory.save(
+            model: model, optimizer: optimizer, state: state, tokenizerPath: corpus.folder + "/tokenizer.model",
+            keepLast: configuration.keepLast)
+        try report(.saved(step: state.step, path: path))
+    }
+
+    private func record(_ progress: TrainingProgress, _ metrics: FileWriter, _ board: TensorBoardWriter) throws {
+        let losses = progress.losses
+        var scalars: [(String, Double)] = [
+            ("loss", losses.languageModel), ("lr", progress.learningRate), ("grad_norm", progress.gradientNorm),
+            ("tokens_per_second", progress.tokensPerSecond), ("peak_share", progress.peakShare),
+        ]
+        if configuration.model.feedForward != .dense {
+            scalars += [
+                ("total_loss", losses.total), ("uniformity", losses.uniformity), ("ambiguity", losses.ambiguity),
+                ("selected_per_head", losses.selectedPerHead), ("unselected_experts", losses.unselectedShare),
+            ]
+        }
+        let members =
+            [JSONValue.Member("step", .integer(progress.step)), .init("tokens", .integer(progress.tokens))]
+            + scalars.map { .init($0.0, .number($0.1)) }
+        try metrics.write(JSONValue.object(members).serialized() + "\n")
+        try metrics.flush()
+        try board.write(scalars.map { ("train/" + $0.0, $0.1) }, step: progress.step)
+    }
+
+    /// Operations of one token, forward and backward, by the dense formulas.
+    private var operationsPerToken: Double {
+        let model = configuration.model
+        let embedding = model.vocabularySize * model.hiddenSize
+        let products = model.parameterCount - (model.tieWordEmbeddings ? 0 : embedding)
+        let attention = 2 * model.layerCount * configuration.sequenceLength * model.attentionHeads * model.headWidth
+        return 6 * Double(products) + 3 * Double(attention)
+    }
+}
+
+extension TrainingLosses {
+    fileprivate mutating func add(_ other: TrainingLosses, share: Double) {
+        languageModel += share * other.languageModel
+        uniformity += share * other.uniformity
+        ambiguity += share * other.ambiguity
+        total += share * other.total
+        selectedPerHead += share * other.selectedPerHead
+        unselectedShare += share * other.unselectedShare
+    }
+}
+
+/// Notices a loss that is no number or runs away.
+private struct DivergenceWatch {
+    let threshold: Double
+    private var smoothed: Double?
+    private var lowest = Double.infinity
+
+    init(threshold: Double) {
+        self.threshold = threshold
+    }
+
+    mutating func problem(loss: Double, gradientNorm: Double) -> String? {
+        if !loss.isFinite { return "the loss is \(loss)" }
+        if !gradientNorm.isFinite { return "the gradient's norm is \(gradientNorm)" }
+        let value = smoothed.map { 0.9 * $0 + 0.1 * loss } ?? loss
+        smoothed = value
+        lowest = min(lowest, value)
+        return value > lowest + threshold
+            ? String(format: "the loss diverges: %.3f after a low of %.3f (smoothed)", value, lowest) : nil
+    }
+}
+
+/// Tokens a second over recent steps, evaluation and saving left out.
+private struct SpeedMeter {
+    private var recent: [(tokens: Int, seconds: Double)] = []
+    private var start = ContinuousClock.now
+
+    mutating func begin() { start = ContinuousClock.now }
+
+    mutating func end(tokens: Int) {
+        recent.append((tokens, (ContinuousClock.now - start).seconds))
+        if recent.count > 20 { recent.removeFirst() }
+    }
+
+    var tokensPerSecond: Double {
+        let seconds = recent.reduce(0) { $0 + $1.seconds }
+        return seconds > 0 ? Double(recent.reduce(0) { $0 + $1.tokens }) / seconds : 0
+    }
+}

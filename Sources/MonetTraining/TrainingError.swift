@@ -1,0 +1,24 @@
+/// What can go wrong in training.
+public enum TrainingError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// A key of a run file that cannot be used.
+    case invalidSetting(source: String, key: String, found: String, expected: String)
+    /// The loss or the gradient is no number, or the loss runs away.
+    case diverged(step: Int, reason: String, lastCheckpoint: String?)
+    /// The run folder holds a run already.
+    case runExists(folder: String)
+    /// Nothing to resume, or something that does not fit.
+    case cannotResume(folder: String, reason: String)
+
+    public var description: String {
+        switch self {
+        case .invalidSetting(let source, let key, let found, let expected):
+            "\(source): \"\(key)\" is \(found), expected \(expected)"
+        case .diverged(let step, let reason, let lastCheckpoint):
+            "training stopped at step \(step): \(reason); "
+                + (lastCheckpoint.map { "the last good checkpoint is \($0)" } ?? "there is no checkpoint yet")
+        case .runExists(let folder):
+            "\(folder): a run is there already; continue it with --resume or choose another folder"
+        case .cannotResume(let folder, let reason): "\(folder): cannot resume: \(reason)"
+        }
+    }
+}

@@ -1,0 +1,95 @@
+import MonetCompute
+import MonetModel
+import MonetText
+
+/// The losses of a batch and how its routers behaved.
+public struct TrainingLosses: Sendable, Equatable {
+    /// Mean next-token cross entropy.
+    public var languageModel = 0.0
+    /// Equation 16, averaged over the routers.
+    public var uniformity = 0.0
+    /// Equation 17, averaged over the routers.
+    public var ambiguity = 0.0
+    /// The sum that is minimized (equation 18).
+    public var total = 0.0
+    /// Experts that a head selects for a token, on average.
+    public var selectedPerHead = 0.0
+    /// Share of a side's experts that no token of the batch selected, averaged over sides and routers.
+    public var unselectedShare = 0.0
+}
+
+/// The training objective: language-model loss plus the weighted auxiliary losses.
+public struct TrainingObjective: Sendable {
+    /// Which probabilities the uniformity loss averages.
+    public var uniformity: UniformitySource
+    /// λ of the uniformity loss.
+    public var uniformityWeight: Double
+    /// λ of the ambiguity loss.
+    public var ambiguityWeight: Double
+    /// Share of a batch in the routers' running statistics.
+    public var momentum: Double
+
+    /// Collects the settings.
+    public init(uniformity: UniformitySource, uniformityWeight: Double, ambiguityWeight: Double, momentum: Double = 0.1) {
+        self.uniformity = uniformity
+        self.uniformityWeight = uniformityWeight
+        self.ambiguityWeight = ambiguityWeight
+        self.momentum = momentum
+    }
+
+    /// Adds the gradient of `share` times the objective into `variables` and returns the losses.
+    ///
+    /// - Parameters:
+    ///   - targets: next token of each input, negative where none counts.
+    ///   - share: 1 over the number of micro-batches.
+    public func addGradient(
+        model: MonetLanguageModel, inputs: [[Int32]], targets: [Int32], share: Double, backend: any Backend,
+        variables: ParameterVariables
+    ) throws -> TrainingLosses {
+        let routers = max(1, model.configuration.routerLayers.count)
+        let context = ForwardContext(
+            trainingOn: backend,
+            ForwardContext.Training(
+                uniformity: uniformity, uniformityWeight: Float(uniformityWeight * share / Double(routers)),
+                ambiguityWeight: Float(ambiguityWeight * share / Double(routers)), momentum: Float(momentum)),
+            variables: variables)
+        let output = try model.forward(inputs, context)
+        let counted = max(1, targets.count { $0 >= 0 })
+        let losses = try model.crossEntropy(
+            output.hidden, targets: targets, scale: Float(share / Double(counted)), context)
+        try context.tape.backward()
+        var result = RoutingSummary(output.routings.map(\.routing)).losses
+        result.languageModel = losses.reduce(0.0) { $0 + Double($1) } / Double(counted)
+        result.total =
+            result.languageModel + uniformityWeight * result.uniformity + ambiguityWeight * result.ambiguity
+        return result
+    }
+}
+
+/// Averages over the routers of a forward pass.
+struct RoutingSummary {
+    var losses = TrainingLosses()
+
+    init(_ routings: [Routing]) {
+        let count = Double(max(1, routings.count))
+        for routing in routings {
+            for side in [routing.leftObjective, routing.rightObjective].compactMap({ $0 }) {
+                let heads = routing.left.value.shape[1]
+                let experts = routing.left.value.shape[2]
+                losses.uniformity += side.uniformity / count
+                losses.ambiguity += side.ambiguity / count
+                losses.selectedPerHead += side.selectedPerHead / (2 * count)
+                losses.unselectedShare +=
+                    Double(experts - side.selectedExperts(heads: heads, experts: experts).count) / Double(experts)
+                    / (2 * count)
+            }
+        }
+    }
+}
+
+extension RouterObjective {
+    /// Experts that any head selected for any token.
+    func selectedExperts(heads: Int, experts: Int) -> Set<Int> {
+        Set((0..<experts).filter { expert in (0..<heads).contains { selectionCounts[$0 * experts + expert] > 0 } })
+    }
+}
