@@ -47,6 +47,7 @@ let package = Package(
         .target(name: "TestSupport", dependencies: ["MonetModel"], path: "Tests/TestSupport"),
         .testTarget(name: "MonetComputeTests", dependencies: ["MonetCompute", "TestSupport"]),
         .testTarget(name: "MonetModelTests", dependencies: ["MonetModel", "TestSupport"]),
+        .testTarget(name: "MonetTrainingTests", dependencies: ["MonetTraining", "TestSupport"]),
     ],
     swiftLanguageModes: [.v6],
     cxxLanguageStandard: .cxx17

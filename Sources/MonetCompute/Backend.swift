@@ -166,18 +166,15 @@ public struct AttentionInput: Sendable {
 
 /// One layer's keys and values, `[sequences, capacity, keyValueHeads × headWidth]`.
 public struct AttentionCache: Sendable {
-    /// Keys; rotated unless `holdsUnrotatedKeys`.
+    /// Rotated keys.
     public let keys: Tensor
     /// Values.
     public let values: Tensor
-    /// Whether keys are rotated when read: needed where the frequencies change with the length.
-    public let holdsUnrotatedKeys: Bool
 
     /// Wraps two tensors of equal shape.
-    public init(keys: Tensor, values: Tensor, holdsUnrotatedKeys: Bool) {
+    public init(keys: Tensor, values: Tensor) {
         self.keys = keys
         self.values = values
-        self.holdsUnrotatedKeys = holdsUnrotatedKeys
     }
 }
 

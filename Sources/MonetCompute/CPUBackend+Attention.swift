@@ -37,8 +37,8 @@ extension CPUBackend {
         let start = input.startPositions[sequence]
         let visible = start + rows.upperBound
         let group = head / layout.headsPerKey
-        var keys: UnsafeMutablePointer<Float>
-        var values: UnsafeMutablePointer<Float>
+        let keys: UnsafeMutablePointer<Float>
+        let values: UnsafeMutablePointer<Float>
         let stride = layout.keyStride
         if let cache = input.cache {
             let base = sequence * cache.keys.shape[1] * stride + group * width
@@ -49,48 +49,34 @@ extension CPUBackend {
             keys = key.pointer + base
             values = input.value.pointer + base
         }
-        var keyRowStride = stride
-        var rotatedKeys: Tensor?
-        if let cache = input.cache, cache.holdsUnrotatedKeys {
-            let copy = Tensor(uninitialized: [visible, width])
-            for position in 0..<visible {
-                memcpy(copy.pointer + position * width, keys + position * stride, width * 4)
-                rotate(copy.pointer + position * width, position: position, sign: 1, input.rotary)
-            }
-            keys = copy.pointer
-            keyRowStride = width
-            rotatedKeys = copy
-        }
         let firstRow = sequence * layout.length + rows.lowerBound
         let queries = query.pointer + firstRow * layout.queryStride + head * width
         let out = output.pointer + firstRow * layout.queryStride + head * width
-        withExtendedLifetime(rotatedKeys) {
-            if rows.count == 1 {
-                attendOne(
-                    queries, keys: keys, keyStride: keyRowStride, values: values, valueStride: stride, count: visible,
-                    width: width, scale: layout.scale, out: out,
-                    logSumExp: logSumExp.pointer + firstRow * input.heads + head)
-                return
-            }
-            let scores = Tensor(uninitialized: [rows.count, visible])
-            matrixProduct.singlePrecision(
-                m: rows.count, n: visible, k: width,
-                MatrixOperand(UnsafeMutableRawPointer(queries), stride: layout.queryStride),
-                MatrixOperand(UnsafeMutableRawPointer(keys), stride: keyRowStride, transposed: true),
-                c: scores.pointer, cStride: visible, accumulate: false)
-            for row in rows {
-                let line = scores.pointer + (row - rows.lowerBound) * visible
-                let seen = start + row + 1
-                logSumExp.pointer[(sequence * layout.length + row) * input.heads + head] =
-                    kernels.softmax(line, layout.scale, seen)
-                if seen < visible { memset(line + seen, 0, (visible - seen) * 4) }
-            }
-            matrixProduct.singlePrecision(
-                m: rows.count, n: width, k: visible,
-                MatrixOperand(UnsafeMutableRawPointer(scores.pointer), stride: visible),
-                MatrixOperand(UnsafeMutableRawPointer(values), stride: stride),
-                c: out, cStride: layout.queryStride, accumulate: false)
+        if rows.count == 1 {
+            attendOne(
+                queries, keys: keys, keyStride: stride, values: values, valueStride: stride, count: visible,
+                width: width, scale: layout.scale, out: out,
+                logSumExp: logSumExp.pointer + firstRow * input.heads + head)
+            return
         }
+        let scores = Tensor(uninitialized: [rows.count, visible])
+        matrixProduct.singlePrecision(
+            m: rows.count, n: visible, k: width,
+            MatrixOperand(UnsafeMutableRawPointer(queries), stride: layout.queryStride),
+            MatrixOperand(UnsafeMutableRawPointer(keys), stride: stride, transposed: true),
+            c: scores.pointer, cStride: visible, accumulate: false)
+        for row in rows {
+            let line = scores.pointer + (row - rows.lowerBound) * visible
+            let seen = start + row + 1
+            logSumExp.pointer[(sequence * layout.length + row) * input.heads + head] =
+                kernels.softmax(line, layout.scale, seen)
+            if seen < visible { memset(line + seen, 0, (visible - seen) * 4) }
+        }
+        matrixProduct.singlePrecision(
+            m: rows.count, n: width, k: visible,
+            MatrixOperand(UnsafeMutableRawPointer(scores.pointer), stride: visible),
+            MatrixOperand(UnsafeMutableRawPointer(values), stride: stride),
+            c: out, cStride: layout.queryStride, accumulate: false)
     }
 
     /// One query against all keys, for decoding.
@@ -140,7 +126,6 @@ extension CPUBackend {
     ) throws {
         let stride = layout.keyStride
         let capacity = cache.keys.shape[1]
-        let newKeys = cache.holdsUnrotatedKeys ? input.key : key
         for sequence in 0..<input.sequences {
             let start = input.startPositions[sequence]
             guard start + layout.length <= capacity else {
@@ -149,7 +134,7 @@ extension CPUBackend {
             }
             let target = (sequence * capacity + start) * stride
             let source = sequence * layout.length * stride
-            memcpy(cache.keys.pointer + target, newKeys.pointer + source, layout.length * stride * 4)
+            memcpy(cache.keys.pointer + target, key.pointer + source, layout.length * stride * 4)
             memcpy(cache.values.pointer + target, input.value.pointer + source, layout.length * stride * 4)
         }
     }

@@ -7,10 +7,14 @@ public final class KVCache {
     /// Tokens that fit into each.
     public private(set) var capacity: Int
     /// Tokens held by each sequence.
-    public private(set) var count = 0
-    private let limit: Int
+    public var count: Int { tokens.first?.count ?? 0 }
+    /// The tokens whose keys and values are held.
+    public private(set) var tokens: [[Int32]]
+    /// Whether keys were rotated for a length beyond the model's own, by dynamic scaling.
+    private(set) var isStretched = false
+    /// Tokens that each sequence may reach.
+    public let limit: Int
     private let keyWidth: Int
-    private let holdsUnrotatedKeys: Bool
     private var keys: [Tensor]
     private var values: [Tensor]
 
@@ -19,7 +23,7 @@ public final class KVCache {
         self.sequences = sequences
         self.limit = limit ?? configuration.contextLength
         keyWidth = configuration.keyValueHeads * configuration.headWidth
-        holdsUnrotatedKeys = RotaryEmbedding(configuration).changesWithLength
+        tokens = Array(repeating: [], count: sequences)
         capacity = 0
         keys = Array(repeating: Tensor(uninitialized: [sequences, 0, keyWidth]), count: configuration.layerCount)
         values = keys
@@ -51,11 +55,16 @@ public final class KVCache {
     }
 
     func layer(_ index: Int) -> AttentionCache {
-        AttentionCache(keys: keys[index], values: values[index], holdsUnrotatedKeys: holdsUnrotatedKeys)
+        AttentionCache(keys: keys[index], values: values[index])
     }
 
-    func advance(by tokens: Int) { count += tokens }
+    func append(_ sequences: [[Int32]], isStretched: Bool) {
+        for (index, sequence) in sequences.enumerated() { tokens[index] += sequence }
+        self.isStretched = isStretched
+    }
 
-    /// Forgets all but the first `tokens` tokens.
-    public func truncate(to tokens: Int) { count = min(count, max(0, tokens)) }
+    /// Forgets all but the first `length` tokens.
+    public func truncate(to length: Int) {
+        for index in tokens.indices { tokens[index] = Array(tokens[index].prefix(max(0, length))) }
+    }
 }

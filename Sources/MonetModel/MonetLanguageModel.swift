@@ -38,6 +38,21 @@ public final class MonetLanguageModel: Sendable {
         public let hiddenStates: [Tensor]
         /// The routing of each layer that owns a router.
         public let routings: [(layer: Int, routing: Routing)]
+
+        /// The values of each sequence's last `count` tokens.
+        func lastTokens(_ count: Int, sequences: Int) -> ForwardOutput {
+            func last(_ tensor: Tensor) -> Tensor { tensor.lastRows(count, of: sequences) }
+            return ForwardOutput(
+                hidden: Variable(last(hidden.value)), hiddenStates: hiddenStates.map(last),
+                routings: routings.map { layer, routing in
+                    (
+                        layer,
+                        Routing(
+                            left: Variable(last(routing.left.value)), right: Variable(last(routing.right.value)),
+                            leftObjective: routing.leftObjective, rightObjective: routing.rightObjective)
+                    )
+                })
+        }
     }
 
     /// Runs token ids through the layers.
@@ -59,6 +74,9 @@ public final class MonetLanguageModel: Sendable {
                     reason: "a cache of \(cache.sequences) sequences for a batch of \(sequences.count)")
             }
             try cache.reserve(length)
+            if start > 0, isStretched(length: start + length) || cache.isStretched {
+                return try recompute(cache.tokens, followedBy: sequences, cache, context)
+            }
         }
         let positions = SequencePositions(
             starts: Array(repeating: start, count: sequences.count), rotary: rotations(length: start + length))
@@ -71,10 +89,32 @@ public final class MonetLanguageModel: Sendable {
             x = try layer(x, routing: &routing, positions: positions, cache: cache?.layer(index), context)
             if layer.router != nil, let routing { routings.append((index, routing)) }
         }
-        cache?.advance(by: length)
+        cache?.append(sequences, isStretched: isStretched(length: start + length))
         let hidden = try finalNorm(x, context)
         if context.keepsHiddenStates { hiddenStates.append(hidden.value) }
         return ForwardOutput(hidden: hidden, hiddenStates: hiddenStates, routings: routings)
+    }
+
+    /// Whether the rotations of all positions change with the length, as with dynamic scaling.
+    public var rotationsDependOnLength: Bool { rotary.changesWithLength }
+
+    private func isStretched(length: Int) -> Bool {
+        rotary.changesWithLength && length > configuration.maxPositionEmbeddings
+    }
+
+    /// Runs earlier tokens again with new ones: dynamic scaling rotates all keys anew at each length,
+    /// so that keys rotated for a shorter one would give other values than no cache at all.
+    private func recompute(
+        _ earlier: [[Int32]], followedBy new: [[Int32]], _ cache: KVCache, _ context: ForwardContext
+    ) throws -> ForwardOutput {
+        cache.truncate(to: 0)
+        do {
+            let whole = try forward(zip(earlier, new).map { $0 + $1 }, cache: cache, context)
+            return whole.lastTokens(new[0].count, sequences: new.count)
+        } catch {
+            cache.truncate(to: 0)
+            throw error
+        }
     }
 
     /// Next-token logits of hidden states, `[tokens, vocabulary]`.
@@ -91,9 +131,7 @@ public final class MonetLanguageModel: Sendable {
 
     /// Rotations for at least `length` positions; kept and grown, unless they depend on the length.
     private func rotations(length: Int) -> RotaryTable {
-        if rotary.changesWithLength, length > configuration.maxPositionEmbeddings {
-            return rotary.table(length: length)
-        }
+        if isStretched(length: length) { return rotary.table(length: length) }
         return rotaryTable.withLock { kept in
             if let kept, kept.cosine.rowCount >= length { return kept }
             var room = max(length, 2 * (kept?.cosine.rowCount ?? 32))
@@ -102,5 +140,20 @@ public final class MonetLanguageModel: Sendable {
             kept = table
             return table
         }
+    }
+}
+
+extension Tensor {
+    /// The last `count` outermost rows of each of `parts` equal parts, `[parts × count, …]`.
+    fileprivate func lastRows(_ count: Int, of parts: Int) -> Tensor {
+        let length = shape[0] / parts
+        if count == length { return self }
+        let result = Tensor(uninitialized: [parts * count] + shape.dropFirst(), dtype: dtype)
+        for part in 0..<parts {
+            let rows = slice((part * length + length - count)..<((part + 1) * length))
+            result.slice((part * count)..<((part + 1) * count)).address.copyMemory(
+                from: rows.address, byteCount: rows.byteCount)
+        }
+        return result
     }
 }

@@ -199,6 +199,11 @@ public final class Tokenizer: @unchecked Sendable {
         return String(decoding: UnsafeRawBufferPointer(start: bytes, count: count), as: UTF8.self)
     }
 
+    /// The piece of an id with plain spaces, to show to a reader.
+    public func displayText(_ id: Int32) throws -> String {
+        try piece(id).replacingOccurrences(of: "\u{2581}", with: " ")
+    }
+
     /// What kind of piece an id is.
     public func kind(_ id: Int32) throws -> PieceKind {
         try check(id)
@@ -219,7 +224,7 @@ public final class Tokenizer: @unchecked Sendable {
         case .byte:
             let digits = try piece(id).dropFirst(3).dropLast()
             return .byte(UInt8(digits, radix: 16) ?? 0xff)
-        case .normal: return .text(try piece(id).replacingOccurrences(of: "\u{2581}", with: " "))
+        case .normal: return .text(try displayText(id))
         }
     }
 

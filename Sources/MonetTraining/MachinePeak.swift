@@ -1,5 +1,6 @@
 import Foundation
 import MonetCompute
+import MonetFoundation
 
 /// What the machine reaches in a large dense product, to relate training speed to.
 enum MachinePeak {
@@ -16,9 +17,4 @@ enum MachinePeak {
         }
         return best
     }
-}
-
-extension Duration {
-    /// The duration in seconds.
-    var seconds: Double { Double(components.seconds) + Double(components.attoseconds) * 1e-18 }
 }

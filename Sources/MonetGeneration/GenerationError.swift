@@ -1,0 +1,21 @@
+/// What can go wrong in generation.
+public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// A sampling or stopping setting that cannot be used.
+    case invalidSetting(name: String, found: String, expected: String)
+    /// A prompt without any token.
+    case emptyPrompt
+    /// Logits that are no numbers: the weights or the activations overflowed.
+    case logitsNotFinite(position: Int)
+    /// Text was asked of a model without a tokenizer.
+    case missingTokenizer(purpose: String)
+
+    public var description: String {
+        switch self {
+        case .invalidSetting(let name, let found, let expected): "\(name) is \(found), expected \(expected)"
+        case .emptyPrompt: "the prompt has no tokens"
+        case .logitsNotFinite(let position):
+            "the logits of token \(position) are not finite; the weights are damaged or overflow this precision"
+        case .missingTokenizer(let purpose): "\(purpose) needs the tokenizer, and the checkpoint has no tokenizer.model"
+        }
+    }
+}

@@ -1,0 +1,55 @@
+import Foundation
+import MonetCompute
+import MonetModel
+
+/// Perplexity of a long text, read in windows that overlap so that tokens have a context.
+public struct Perplexity: Sendable {
+    /// Tokens scored.
+    public private(set) var tokens = 0
+    /// Sum of −log p over them.
+    public private(set) var negativeLogLikelihood = 0.0
+
+    /// exp of the mean.
+    public var value: Double { tokens > 0 ? exp(negativeLogLikelihood / Double(tokens)) : .nan }
+    /// Mean −log p.
+    public var loss: Double { tokens > 0 ? negativeLogLikelihood / Double(tokens) : .nan }
+
+    /// Scores every token but the first.
+    ///
+    /// - Parameters:
+    ///   - window: tokens that the model reads at a time.
+    ///   - stride: new tokens that each window after the first scores.
+    ///   - progress: called with the tokens scored so far; false stops.
+    /// - Throws: `GenerationError.invalidSetting`, `ModelError`.
+    public init(
+        of ids: [Int32], model: MonetLanguageModel, window: Int, stride: Int, backend: any Backend,
+        progress: (Perplexity) -> Bool = { _ in true }
+    ) throws {
+        guard ids.count >= 2 else {
+            throw GenerationError.invalidSetting(name: "text", found: "\(ids.count) tokens", expected: "two or more")
+        }
+        guard window >= 2, window <= model.configuration.contextLength else {
+            throw GenerationError.invalidSetting(
+                name: "context", found: "\(window)", expected: "from 2 to the model's \(model.configuration.contextLength)")
+        }
+        guard stride >= 1, stride < window else {
+            throw GenerationError.invalidSetting(
+                name: "stride", found: "\(stride)", expected: "from 1 to \(window - 1), less than the context")
+        }
+        var scored = 1
+        while scored < ids.count {
+            let end = scored == 1 ? min(ids.count, window) : min(ids.count, scored + stride)
+            let start = max(0, end - window)
+            let part = Array(ids[start..<end])
+            // The prediction at place i is of token i + 1.
+            let targets = (start..<end).map { $0 + 1 >= scored && $0 + 1 < end ? ids[$0 + 1] : -1 }
+            let context = ForwardContext(inferenceOn: backend)
+            let output = try model.forward([part], context)
+            let losses = try model.crossEntropy(output.hidden, targets: targets, scale: 1, context)
+            negativeLogLikelihood += losses.reduce(0.0) { $0 + Double($1) }
+            tokens += targets.count { $0 >= 0 }
+            scored = end
+            guard progress(self) else { return }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+import Foundation
+import MonetFoundation
+
+/// How the next token is drawn from the logits.
+public struct SamplingSettings: Sendable, Equatable, Codable {
+    /// Divides the logits; 0 takes the most likely token.
+    public var temperature = 0.8
+    /// Keeps the k most likely tokens; 0 keeps all.
+    public var topK = 0
+    /// Keeps the most likely tokens up to this share of the probability; 1 keeps all.
+    public var topP = 0.95
+    /// Keeps tokens of at least this share of the most likely one's probability; 0 keeps all.
+    public var minP = 0.0
+    /// Divides positive and multiplies negative logits of tokens seen before (Keskar et al. 2019); 1 is off.
+    public var repetitionPenalty = 1.0
+    /// Equal seeds draw equal tokens.
+    public var seed: UInt64 = 0
+
+    /// Temperature 0.8, top-p 0.95.
+    public init() {}
+
+    /// The most likely token each time.
+    public static var greedy: SamplingSettings {
+        var settings = SamplingSettings()
+        settings.temperature = 0
+        return settings
+    }
+
+    /// Checks the ranges.
+    ///
+    /// - Throws: `GenerationError.invalidSetting`.
+    public func validate() throws {
+        func require(_ condition: Bool, _ name: String, _ found: CustomStringConvertible, _ expected: String) throws {
+            if !condition {
+                throw GenerationError.invalidSetting(name: name, found: found.description, expected: expected)
+            }
+        }
+        try require(temperature >= 0 && temperature <= 100, "temperature", temperature, "a number from 0 to 100")
+        try require(topK >= 0, "top-k", topK, "0 (all) or more")
+        try require(topP > 0 && topP <= 1, "top-p", topP, "a number above 0, at most 1")
+        try require(minP >= 0 && minP <= 1, "min-p", minP, "a number from 0 to 1")
+        try require(
+            repetitionPenalty > 0 && repetitionPenalty <= 100, "repetition-penalty", repetitionPenalty,
+            "a number above 0, at most 100")
+    }
+}
+
+/// Draws tokens: repetition penalty, temperature, top-k, top-p, min-p, in Hugging Face's order.
+///
+///     var sampler = try Sampler(settings)
+///     let id = try sampler.next(logits, history: ids)
+public struct Sampler: Sendable {
+    private let settings: SamplingSettings
+    private var generator: SplitMix64
+
+    /// A sampler at its seed.
+    ///
+    /// - Throws: `GenerationError.invalidSetting`.
+    public init(_ settings: SamplingSettings) throws {
+        try settings.validate()
+        self.settings = settings
+        generator = SplitMix64(seed: settings.seed)
+    }
+
+    /// Starts again from a seed.
+    public mutating func reseed(_ seed: UInt64) { generator = SplitMix64(seed: seed) }
+
+    /// The next token.
+    ///
+    /// - Parameters:
+    ///   - logits: one a token of the vocabulary.
+    ///   - history: tokens so far, which the repetition penalty counts.
+    /// - Throws: `GenerationError.logitsNotFinite`.
+    public mutating func next(_ logits: [Float], history: [Int32]) throws -> Int32 {
+        var logits = logits
+        if settings.repetitionPenalty != 1 {
+            let penalty = Float(settings.repetitionPenalty)
+            for id in Set(history) where id >= 0 && Int(id) < logits.count {
+                let value = logits[Int(id)]
+                logits[Int(id)] = value > 0 ? value / penalty : value * penalty
+            }
+        }
+        var best = 0
+        for index in logits.indices where logits[index] > logits[best] || logits[best].isNaN { best = index }
+        guard !logits.isEmpty, logits[best].isFinite, !logits.contains(where: \.isNaN) else {
+            throw GenerationError.logitsNotFinite(position: history.count)
+        }
+        if settings.temperature == 0 { return Int32(best) }
+        let candidates = candidates(logits, largest: logits[best])
+        let total = candidates.reduce(0) { $0 + $1.weight }
+        let target = generator.nextUnit() * total
+        var sum = 0.0
+        for candidate in candidates {
+            sum += candidate.weight
+            if target < sum { return candidate.id }
+        }
+        return candidates.last?.id ?? Int32(best)
+    }
+
+    private struct Candidate {
+        let id: Int32
+        /// exp((logit − largest) / temperature).
+        let weight: Double
+    }
+
+    /// Tokens that the filters leave, most likely first; all in vocabulary order without filters.
+    private func candidates(_ logits: [Float], largest: Float) -> [Candidate] {
+        func weight(_ logit: Float) -> Double { exp(Double(logit - largest) / settings.temperature) }
+        let total = logits.reduce(0.0) { $0 + weight($1) }
+        let limitsCount = settings.topK > 0 && settings.topK < logits.count
+        if !limitsCount && settings.topP == 1 && settings.minP == 0 {
+            return logits.indices.map { Candidate(id: Int32($0), weight: weight(logits[$0])) }
+        }
+        // Only a few tokens near the largest are ever kept: sort those, and widen if they do not suffice.
+        var reach = 8.0
+        while true {
+            let lowest = exp(-reach)
+            var near: [Candidate] = []
+            for (index, logit) in logits.enumerated() {
+                let weight = weight(logit)
+                if weight >= lowest { near.append(Candidate(id: Int32(index), weight: weight)) }
+            }
+            let isAll = near.count == logits.count || reach > 700
+            let suffices =
+                limitsCount ? near.count >= settings.topK : near.reduce(0) { $0 + $1.weight } >= settings.topP * total
+            if isAll || suffices {
+                near.sort { ($1.weight, $0.id) < ($0.weight, $1.id) }
+                return filtered(near, total: total, limitsCount: limitsCount)
+            }
+            reach *= 2
+        }
+    }
+
+    private func filtered(_ sorted: [Candidate], total: Double, limitsCount: Bool) -> [Candidate] {
+        var kept = sorted
+        var total = total
+        if limitsCount, kept.count > settings.topK {
+            // Tokens as likely as the last one kept stay too, as in Hugging Face.
+            let last = kept[settings.topK - 1].weight
+            kept = Array(kept.prefix { $0.weight >= last })
+        }
+        if limitsCount { total = kept.reduce(0) { $0 + $1.weight } }
+        if settings.topP < 1 {
+            var sum = 0.0
+            var count = 0
+            while count < kept.count, count == 0 || sum < settings.topP * total {
+                sum += kept[count].weight
+                count += 1
+            }
+            kept = Array(kept.prefix(count))
+        }
+        let largest = kept.first?.weight ?? 0
+        return settings.minP > 0 ? kept.filter { $0.weight >= settings.minP * largest } : kept
+    }
+}
+
+/// Log-probabilities of a distribution over the vocabulary.
+public struct LogProbabilities: Sendable {
+    private let logits: [Float]
+    private let logSum: Double
+
+    /// The softmax of `logits`, before any sampling setting.
+    public init(_ logits: [Float]) {
+        self.logits = logits
+        let largest = Double(logits.max() ?? 0)
+        logSum = largest + log(logits.reduce(0.0) { $0 + exp(Double($1) - largest) })
+    }
+
+    /// log p(id).
+    public subscript(id: Int32) -> Double { Double(logits[Int(id)]) - logSum }
+
+    /// The `count` most likely tokens, most likely first.
+    public func top(_ count: Int) -> [TokenProbability] {
+        var best: [TokenProbability] = []
+        for (index, logit) in logits.enumerated() {
+            let value = Double(logit) - logSum
+            if best.count == count, let last = best.last, value <= last.logProbability { continue }
+            let place = best.firstIndex { $0.logProbability < value } ?? best.count
+            best.insert(TokenProbability(id: Int32(index), logProbability: value), at: place)
+            if best.count > count { best.removeLast() }
+        }
+        return best
+    }
+}
+
+/// A token and its log-probability.
+public struct TokenProbability: Sendable, Equatable, Codable {
+    /// The token.
+    public let id: Int32
+    /// Natural logarithm of its probability.
+    public let logProbability: Double
+}

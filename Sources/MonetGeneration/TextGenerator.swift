@@ -1,0 +1,184 @@
+import Foundation
+import MonetCompute
+import MonetFoundation
+import MonetModel
+import MonetText
+
+/// What to generate, and when to stop.
+public struct GenerationSettings: Sendable, Equatable {
+    /// Tokens at most.
+    public var maxNewTokens = 256
+    /// How tokens are drawn.
+    public var sampling = SamplingSettings()
+    /// Texts that end the generation; they are not part of the result.
+    public var stopStrings: [String] = []
+    /// Tokens that end the generation; nil takes the checkpoint's.
+    public var endTokenIDs: [Int]?
+    /// Alternatives to report with each token.
+    public var topLogProbabilities = 0
+    /// Whether keys and values are kept between tokens. Without, every token runs the whole text again.
+    public var usesCache = true
+
+    /// 256 tokens at most.
+    public init() {}
+}
+
+/// One generated token.
+public struct GeneratedToken: Sendable, Equatable {
+    /// The token.
+    public let id: Int32
+    /// log p of the token under the model, before any sampling setting.
+    public let logProbability: Double
+    /// The most likely tokens at this place, if asked for.
+    public let alternatives: [TokenProbability]
+}
+
+/// Progress of a generation.
+public struct GenerationStep: Sendable, Equatable {
+    /// The token drawn; nil for text that was held back until the end.
+    public let token: GeneratedToken?
+    /// Text that is complete now; empty while a character or a stop string is under way.
+    public let text: String
+}
+
+/// Why a generation ended.
+public enum FinishReason: String, Sendable, Codable {
+    /// An end token or a stop string.
+    case stop
+    /// The number of tokens asked for, or a full context.
+    case length
+    /// The caller's wish.
+    case cancelled
+}
+
+/// A finished generation.
+public struct GenerationResult: Sendable {
+    /// Prompt tokens.
+    public let promptTokens: Int
+    /// What was drawn, without an end token.
+    public let tokens: [GeneratedToken]
+    /// All text, without stop strings; empty without a tokenizer.
+    public let text: String
+    /// Why it ended.
+    public let finishReason: FinishReason
+    /// Seconds for the prompt and for the tokens after the first.
+    public let promptSeconds: Double
+    public let decodeSeconds: Double
+
+    /// The ids that were drawn.
+    public var ids: [Int32] { tokens.map(\.id) }
+}
+
+/// Continues texts with a model.
+///
+///     let generator = TextGenerator(model: model, tokenizer: tokenizer, backend: CPUBackend())
+///     let result = try generator.generate(tokenizer.encode("The sea", addBegin: true)) { step in
+///         print(step.text, terminator: "")
+///         return true
+///     }
+public struct TextGenerator {
+    /// The model.
+    public let model: MonetLanguageModel
+    /// Needed for text and stop strings; token ids do without.
+    public let tokenizer: Tokenizer?
+    private let backend: any Backend
+    /// Prompt tokens that run at a time, which bounds the memory for activations.
+    private static let promptBlock = 512
+
+    /// Joins a model and its tokenizer.
+    public init(model: MonetLanguageModel, tokenizer: Tokenizer?, backend: any Backend) {
+        self.model = model
+        self.tokenizer = tokenizer
+        self.backend = backend
+    }
+
+    /// Continues `prompt`.
+    ///
+    /// - Parameters:
+    ///   - cache: keys and values of an earlier part of the same text; `prompt` follows it.
+    ///   - onStep: called with every token; false stops.
+    /// - Throws: `GenerationError`, `ModelError.contextExceeded` if the prompt leaves no room.
+    public func generate(
+        _ prompt: [Int32], settings: GenerationSettings = GenerationSettings(), cache: KVCache? = nil,
+        onStep: (GenerationStep) throws -> Bool = { _ in true }
+    ) throws -> GenerationResult {
+        guard !prompt.isEmpty else { throw GenerationError.emptyPrompt }
+        guard settings.maxNewTokens >= 0 else {
+            throw GenerationError.invalidSetting(
+                name: "max-new-tokens", found: "\(settings.maxNewTokens)", expected: "0 or more")
+        }
+        if !settings.stopStrings.isEmpty, tokenizer == nil {
+            throw GenerationError.missingTokenizer(purpose: "a stop string")
+        }
+        let cache = cache ?? KVCache(configuration: model.configuration)
+        guard cache.count + prompt.count <= cache.limit else {
+            throw ModelError.contextExceeded(tokens: cache.count + prompt.count, context: cache.limit)
+        }
+        var sampler = try Sampler(settings.sampling)
+        var decoder = tokenizer.map { StreamingDecoder(tokenizer: $0, continuing: true) }
+        var filter = StopFilter(settings.stopStrings)
+        let endIDs = Set(settings.endTokenIDs ?? model.configuration.endTokenIDs)
+        var history = cache.tokens.first.map { $0 + prompt } ?? prompt
+        var text = ""
+        var tokens: [GeneratedToken] = []
+        var reason = FinishReason.length
+
+        let clock = ContinuousClock()
+        let start = clock.now
+        var logits = try lastLogits(of: prompt, cache)
+        let promptEnd = clock.now
+        while tokens.count < settings.maxNewTokens {
+            let id = try sampler.next(logits, history: history)
+            if endIDs.contains(Int(id)) {
+                reason = .stop
+                break
+            }
+            let probabilities = LogProbabilities(logits)
+            let shown = filter.append(try decoder?.append(id) ?? "")
+            text += shown
+            history.append(id)
+            let token = GeneratedToken(
+                id: id, logProbability: probabilities[id],
+                alternatives: settings.topLogProbabilities > 0 ? probabilities.top(settings.topLogProbabilities) : [])
+            tokens.append(token)
+            if try !onStep(GenerationStep(token: token, text: shown)) {
+                reason = .cancelled
+                break
+            }
+            if filter.found != nil {
+                reason = .stop
+                break
+            }
+            if tokens.count == settings.maxNewTokens || history.count >= cache.limit { break }
+            if settings.usesCache {
+                logits = try lastLogits(of: [id], cache)
+            } else {
+                cache.truncate(to: 0)
+                logits = try lastLogits(of: history, cache)
+            }
+        }
+        let rest = filter.append(decoder?.finish() ?? "") + filter.finish()
+        if !rest.isEmpty {
+            text += rest
+            _ = try onStep(GenerationStep(token: nil, text: rest))
+        }
+        return GenerationResult(
+            promptTokens: prompt.count, tokens: tokens, text: text, finishReason: reason,
+            promptSeconds: (promptEnd - start).seconds, decodeSeconds: (clock.now - promptEnd).seconds)
+    }
+
+    /// Logits after the last of `ids`, `[vocabulary]`.
+    private func lastLogits(of ids: [Int32], _ cache: KVCache) throws -> [Float] {
+        let context = ForwardContext(inferenceOn: backend)
+        // Dynamic rotary scaling depends on the whole length: the prompt runs in one piece.
+        let block = model.rotationsDependOnLength ? ids.count : Self.promptBlock
+        var hidden: Tensor?
+        for start in stride(from: 0, to: ids.count, by: block) {
+            let part = Array(ids[start..<min(start + block, ids.count)])
+            hidden = try model.forward([part], cache: cache, context).hidden.value
+        }
+        guard let hidden else { throw GenerationError.emptyPrompt }
+        let last = hidden.slice((hidden.shape[0] - 1)..<hidden.shape[0])
+        return try model.logits(last, on: backend).floats()
+    }
+}

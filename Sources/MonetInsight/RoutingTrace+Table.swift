@@ -1,0 +1,46 @@
+import Foundation
+
+extension RoutingTrace {
+    /// A table: a row a token, a column a group, `strongest` experts with their scores in a cell.
+    public func table(strongest: Int = 3) -> String {
+        let header = ["token"] + layersOfGroup.enumerated().map { group, layers in
+            "group \(group) (layers \(layers.first ?? 0)–\(layers.last ?? 0))"
+        }
+        let rows = tokens.map { token in
+            [token.text.quotedForTable]
+                + token.groups.map { routing in
+                    routing.experts.prefix(strongest).map {
+                        "\($0.expert) " + String(format: "%.2f", $0.score)
+                    }.joined(separator: "  ")
+                }
+        }
+        let widths = header.indices.map { column in ([header] + rows).map { $0[column].count }.max() ?? 0 }
+        func line(_ cells: [String]) -> String {
+            zip(cells, widths).map { $0 + String(repeating: " ", count: $1 - $0.count) }
+                .joined(separator: "   ").trimmingTrailingSpaces + "\n"
+        }
+        return line(header) + line(widths.map { String(repeating: "─", count: $0) }) + rows.map(line).joined()
+    }
+}
+
+extension String {
+    /// Quotes, with control characters spelled out: a table's cell stays on its line.
+    fileprivate var quotedForTable: String {
+        let shown = unicodeScalars.map { scalar -> String in
+            switch scalar {
+            case "\n": "\\n"
+            case "\t": "\\t"
+            case "\r": "\\r"
+            case _ where scalar.value < 0x20 || scalar.value == 0x7f: "\\x" + String(scalar.value, radix: 16)
+            default: String(scalar)
+            }
+        }
+        return "“" + shown.joined() + "”"
+    }
+
+    fileprivate var trimmingTrailingSpaces: String {
+        var text = Substring(self)
+        while text.last == " " { text.removeLast() }
+        return String(text)
+    }
+}
