@@ -55,7 +55,7 @@ public enum FinishReason: String, Sendable, Codable {
 public struct GenerationResult: Sendable {
     /// Prompt tokens.
     public let promptTokens: Int
-    /// What was drawn, without an end token.
+    /// What was drawn; an end token is the last.
     public let tokens: [GeneratedToken]
     /// All text, without stop strings; empty without a tokenizer.
     public let text: String
@@ -129,12 +129,9 @@ public struct TextGenerator {
         let promptEnd = clock.now
         while tokens.count < settings.maxNewTokens {
             let id = try sampler.next(logits, history: history)
-            if endIDs.contains(Int(id)) {
-                reason = .stop
-                break
-            }
+            let ends = endIDs.contains(Int(id))
             let probabilities = LogProbabilities(logits)
-            let shown = filter.append(try decoder?.append(id) ?? "")
+            let shown = ends ? "" : filter.append(try decoder?.append(id) ?? "")
             text += shown
             history.append(id)
             let token = GeneratedToken(
@@ -145,7 +142,7 @@ public struct TextGenerator {
                 reason = .cancelled
                 break
             }
-            if filter.found != nil {
+            if ends || filter.found != nil {
                 reason = .stop
                 break
             }

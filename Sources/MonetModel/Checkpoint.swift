@@ -63,6 +63,21 @@ public enum Checkpoint {
         return CheckpointTensors(folder: folder, files: files, fileOfTensor: fileOfTensor)
     }
 
+    /// Copies what a checkpoint folder holds beside configuration and weights: tokenizer, model
+    /// card, generation settings, code.
+    public static func copyCompanions(from source: String, to target: String) throws {
+        let endings = [".json", ".model", ".md", ".py", ".txt"]
+        let own = ["config.json", indexFile, "trainer_state.json"]
+        for name in try FileManager.default.contentsOfDirectory(atPath: source).sorted() {
+            guard endings.contains(where: name.hasSuffix), !own.contains(name), !name.hasPrefix(".") else { continue }
+            var isFolder: ObjCBool = false
+            guard FileManager.default.fileExists(atPath: source + "/" + name, isDirectory: &isFolder), !isFolder.boolValue
+            else { continue }
+            let file = try MappedFile(path: source + "/" + name)
+            try AtomicFile.write(to: target + "/" + name) { try $0.write(file.bytes) }
+        }
+    }
+
     /// Writes configuration and weights into an existing folder, in shards of at most `shardBytes`.
     public static func write(_ model: MonetLanguageModel, dtype: DType, shardBytes: Int = 5 << 30, to folder: String) throws {
         var configuration = model.configuration

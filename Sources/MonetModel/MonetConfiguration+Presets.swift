@@ -68,6 +68,14 @@ extension MonetConfiguration {
         return kind == .dense ? result.denseOfEqualSize() : result
     }
 
+    /// The same model with other feed-forward blocks of as many parameters.
+    public func converted(to kind: FeedForward) -> MonetConfiguration {
+        if kind == .dense, feedForward != .dense { return denseOfEqualSize() }
+        var result = self
+        result.feedForward = kind
+        return result
+    }
+
     /// A dense Llama with as many parameters as this Monet, to the nearest multiple of 8 hidden units.
     public func denseOfEqualSize() -> MonetConfiguration {
         var dense = self

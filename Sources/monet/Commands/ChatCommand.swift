@@ -1,0 +1,76 @@
+import ArgumentParser
+import Foundation
+import MonetCompute
+import MonetGeneration
+import MonetModel
+import MonetText
+
+struct ChatCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "chat",
+        abstract: "Talk to a chat model.",
+        discussion: """
+            EXAMPLES
+              monet chat --model MonetLLM/monet-vd-1.4B-100BT-chat-hf
+              monet chat --model checkpoints/chat --system "Answer in one sentence." --seed 1
+              echo "What is the sea?" | monet chat --model checkpoints/chat --greedy
+
+            The prompt is made by the chat template of tokenizer_config.json. A line of input is a \
+            message; /reset forgets the conversation, /exit or Ctrl-D ends it, Ctrl-C stops an answer.
+            """)
+
+    @OptionGroup var modelOptions: ModelOptions
+    @Option(help: "The system message.")
+    var system: String?
+    @OptionGroup var samplingOptions: SamplingOptions
+    @OptionGroup var compute: ComputeOptions
+    @OptionGroup var common: CommonOptions
+
+    func run() throws {
+        let (model, tokenizer) = try modelOptions.load(common.logger)
+        guard let tokenizer else {
+            throw CommandError.missingTokenizer(folder: modelOptions.model, purpose: "a chat")
+        }
+        guard let source = tokenizer.chatTemplate else {
+            throw TextError.missingTemplate(path: try modelOptions.folder() + "/tokenizer_config.json")
+        }
+        let template = try ChatTemplate(source)
+        let generator = TextGenerator(model: model, tokenizer: tokenizer, backend: try compute.backend())
+        let cache = try samplingOptions.cache(for: model)
+        var settings = samplingOptions.settings()
+        let opening = system.map { [ChatMessage(role: "system", content: $0)] } ?? []
+        var messages = opening
+        prompt()
+        try StandardInput.forEachLine { line in
+            switch line.trimmingCharacters(in: .whitespaces) {
+            case "": break
+            case "/exit": throw CleanExit.message("")
+            case "/reset": messages = opening
+            default:
+                messages.append(ChatMessage(role: "user", content: line))
+                let text = try template.render(
+                    messages, beginToken: try tokenizer.beginID.map(tokenizer.piece) ?? "",
+                    endToken: try tokenizer.endID.map(tokenizer.piece) ?? "")
+                let ids = try tokenizer.encode(text, parsingSpecial: true)
+                // The conversation so far is in the cache: only what is new runs. One token at
+                // least must run, to have logits.
+                let known = zip(cache.tokens[0], ids.dropLast()).prefix { $0 == $1 }.count
+                cache.truncate(to: known)
+                Interruption.install()
+                let result = try generator.generate(Array(ids[known...]), settings: settings, cache: cache) { step in
+                    StandardOutput.write(step.text)
+                    return !Interruption.isRequested
+                }
+                StandardOutput.write("\n")
+                signal(SIGINT, SIG_DFL)
+                messages.append(ChatMessage(role: "assistant", content: result.text))
+                settings.sampling.seed &+= 1
+            }
+            prompt()
+        }
+    }
+
+    private func prompt() {
+        if StandardInput.isTerminal { StandardError.write("> ") }
+    }
+}

@@ -1,0 +1,71 @@
+import ArgumentParser
+import Foundation
+import MonetCompute
+import MonetFoundation
+import MonetModel
+import MonetText
+
+struct ConvertCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "convert",
+        abstract: "Rewrite a checkpoint in another type or other shards, in the Hugging Face layout.",
+        discussion: """
+            EXAMPLES
+              monet convert --model checkpoints/demo --dtype bfloat16 --out checkpoints/demo-bf16
+              monet convert --model checkpoints/demo --shard-size 500MB --out checkpoints/sharded
+
+            Routers' running statistics stay float32. Tokenizer and other files are copied.
+            """)
+
+    @OptionGroup var modelOptions: ModelOptions
+    @Option(name: [.customShort("o"), .long], help: ArgumentHelp("The folder to write.", valueName: "dir"))
+    var out: String
+    @Option(help: "Type of the weights: float32, bfloat16 or float16; by default as they are.")
+    var dtype: DType?
+    @Option(help: "Bytes of a file at most, as 500MB or 2GB.")
+    var shardSize = ByteCount(5_000_000_000)
+    @Flag(help: "Replace a folder that exists.")
+    var overwrite = false
+    @OptionGroup var common: CommonOptions
+
+    func run() throws {
+        let folder = try modelOptions.folder()
+        let (model, _) = try modelOptions.load(common.logger)
+        let weights = model.parameters.trainable
+        let target = dtype ?? weights.first?.tensor.dtype ?? .float32
+        try AtomicFile.writeFolder(out, replacing: overwrite) { temporary in
+            try Checkpoint.write(model, dtype: target, shardBytes: shardSize.value, to: temporary)
+            try Checkpoint.copyCompanions(from: folder, to: temporary)
+        }
+        if !common.quiet {
+            StandardError.write(
+                "wrote \(model.configuration.parameterCount.grouped) parameters as \(target.torchName) to \(out)\n")
+        }
+    }
+}
+
+/// A number of bytes as users write it: `500MB`, `2GB`, `1GiB`.
+struct ByteCount: ExpressibleByArgument, CustomStringConvertible {
+    let value: Int
+
+    init(_ value: Int) { self.value = value }
+
+    init?(argument: String) {
+        let units: [(String, Double)] = [
+            ("kib", 1024), ("mib", 1_048_576), ("gib", 1_073_741_824), ("kb", 1e3), ("mb", 1e6), ("gb", 1e9), ("b", 1),
+        ]
+        let text = argument.lowercased()
+        let unit = units.first { text.hasSuffix($0.0) }
+        let number = Double(text.dropLast(unit?.0.count ?? 0)).map { $0 * (unit?.1 ?? 1) }
+        guard let number, number >= 1, number <= 1e15 else { return nil }
+        value = Int(number)
+    }
+
+    var description: String {
+        for (unit, size) in [("GB", 1_000_000_000), ("MB", 1_000_000), ("KB", 1000)] where value % size == 0 {
+            return "\(value / size)\(unit)"
+        }
+        return "\(value)"
+    }
+    var defaultValueDescription: String { description }
+}

@@ -1,0 +1,154 @@
+import ArgumentParser
+import Foundation
+import MonetFoundation
+import MonetText
+
+struct CorpusCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "corpus",
+        abstract: "Make labelled token shards from text.",
+        subcommands: [CorpusBuildCommand.self, CorpusInfoCommand.self])
+}
+
+/// How sources of text are read.
+struct SourceOptions: ParsableArguments {
+    @Option(help: "JSONL column with the text.")
+    var textKey = "text"
+    @Option(help: "JSONL column with the label.")
+    var labelKey = "label"
+    @Option(help: "In folders, read only files with these endings, as py,txt.")
+    var extensions: String?
+    @Flag(help: "Leave out files and lines that are not UTF-8, instead of stopping.")
+    var skipInvalid = false
+
+    /// The sources of arguments `path` or `label=path`.
+    func sources(_ arguments: [String]) throws -> [CorpusSource] {
+        guard !arguments.isEmpty else { throw ValidationError("Give one source at least.") }
+        return arguments.map { argument in
+            var (label, path): (String?, String) = (nil, argument)
+            if let place = argument.firstIndex(of: "="), !FileManager.default.fileExists(atPath: argument) {
+                label = String(argument[..<place])
+                path = String(argument[argument.index(after: place)...])
+            }
+            return CorpusSource(
+                path: path, label: label, textKey: textKey, labelKey: labelKey,
+                extensions: extensions?.split(separator: ",").map { String($0.drop { $0 == "." }) } ?? [],
+                skipsInvalid: skipInvalid)
+        }
+    }
+}
+
+struct CorpusBuildCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "build",
+        abstract: "Encode text into a corpus folder of memory-mapped token shards.",
+        discussion: """
+            EXAMPLES
+              monet corpus build --tokenizer tokenizer.model --out corpora/demo Corpus/
+              monet corpus build --tokenizer tokenizer.model --out corpora/code python=src/ lua=scripts/
+              monet corpus build --tokenizer tokenizer.model --out corpora/web pages.jsonl --label-key topic
+
+            A source is a text file (one document), a JSONL file (a document a line) or a folder of \
+            them; label=path labels its documents, else the JSONL's label column, the file's or the \
+            folder's name does. Exact repeats are dropped; documents are held out by a hash of their text.
+            """)
+
+    @Argument(help: "Sources, as path or label=path.")
+    var sources: [String]
+    @OptionGroup var tokenizer: TokenizerOptions
+    @Option(name: [.customShort("o"), .long], help: ArgumentHelp("The folder to write.", valueName: "dir"))
+    var out: String
+    @OptionGroup var reading: SourceOptions
+    @Option(help: "Share of documents held out for validation.")
+    var validationShare = 0.05
+    @Option(help: "Changes which documents are held out.")
+    var seed: UInt64 = 0
+    @Flag(help: "Replace a folder that exists.")
+    var overwrite = false
+    @OptionGroup var common: CommonOptions
+
+    func validate() throws {
+        if !(0..<1).contains(validationShare) {
+            throw ValidationError("--validation-share is \(validationShare), expected from 0 to below 1")
+        }
+    }
+
+    func run() throws {
+        let builder = CorpusBuilder(tokenizer: try tokenizer.open(), validationShare: validationShare, seed: seed)
+        var line = ProgressLine(isQuiet: common.quiet)
+        let start = ContinuousClock.now
+        let summary = try builder.build(try reading.sources(sources), into: out, replacing: overwrite) { partial in
+            let seconds = (ContinuousClock.now - start).seconds
+            line.show(
+                "\(partial.documents.grouped) documents  \(partial.bytes.byteText)  "
+                    + "\(Int(Double(partial.bytes) / seconds).byteText)/s")
+        }
+        line.clear()
+        if common.quiet { return }
+        let tokens = CorpusSplit.allCases.map { "\((summary.tokens[$0.rawValue] ?? 0).grouped) \($0.rawValue)" }
+        StandardError.write(
+            "wrote \(out): \(summary.documents.grouped) documents, \(tokens.joined(separator: " + ")) tokens, "
+                + "\(summary.labels.count) labels; \(summary.duplicates.grouped) repeats dropped\n")
+    }
+}
+
+struct CorpusInfoCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "info",
+        abstract: "Describe a corpus folder: tokens and documents by label.",
+        discussion: """
+            EXAMPLES
+              monet corpus info corpora/demo
+            """)
+
+    @Argument(help: "The corpus folder.")
+    var corpus: String
+    @Flag(help: "JSON instead of a table.")
+    var json = false
+    @OptionGroup var common: CommonOptions
+
+    func run() throws {
+        let opened = try Corpus(folder: corpus)
+        var counts: [CorpusSplit: [(documents: Int, tokens: Int)]] = [:]
+        for split in CorpusSplit.allCases {
+            var rows = Array(repeating: (documents: 0, tokens: 0), count: opened.labels.count)
+            for document in try opened.documents(in: split) {
+                rows[document.label].documents += 1
+                rows[document.label].tokens += document.tokens.count
+            }
+            counts[split] = rows
+        }
+        func row(_ split: CorpusSplit, _ label: Int) -> (documents: Int, tokens: Int) { counts[split]?[label] ?? (0, 0) }
+        if json {
+            StandardOutput.write([
+                "vocab_size": .integer(opened.vocabularySize), "text_bytes": .integer(opened.textBytes),
+                "labels": .object(
+                    opened.labels.indices.map { label in
+                        .init(
+                            opened.labels[label],
+                            .object(
+                                CorpusSplit.allCases.map { split in
+                                    .init(
+                                        split.rawValue,
+                                        [
+                                            "documents": .integer(row(split, label).documents),
+                                            "tokens": .integer(row(split, label).tokens),
+                                        ])
+                                }))
+                    }),
+            ])
+            return
+        }
+        let header = ["label"] + CorpusSplit.allCases.flatMap { ["\($0.rawValue) documents", "tokens"] }
+        let rows = opened.labels.indices.map { label in
+            [opened.labels[label]]
+                + CorpusSplit.allCases.flatMap { [row($0, label).documents.grouped, row($0, label).tokens.grouped] }
+        }
+        let total = ["total"] + CorpusSplit.allCases.flatMap { split in
+            [
+                (counts[split] ?? []).reduce(0) { $0 + $1.documents }.grouped, opened.tokenCount(split).grouped,
+            ]
+        }
+        StandardOutput.write(alignedTable([header] + rows + [total]))
+    }
+}

@@ -1,0 +1,96 @@
+import ArgumentParser
+import Foundation
+import MonetFoundation
+import MonetGeneration
+
+struct GenerateCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "generate",
+        abstract: "Continue a text.",
+        discussion: """
+            EXAMPLES
+              monet generate --model checkpoints/demo --prompt "The sea"
+              monet generate --model checkpoints/demo -f prompt.txt -n 64 --greedy
+              echo "def main" | monet generate --model checkpoints/demo --temperature 0.7 --seed 1
+              monet generate --model checkpoints/demo --token-ids "5 17 99" --greedy --json
+
+            The text streams to standard output. With --json comes one object: generated_ids \
+            (prompt and continuation, as Hugging Face's generate returns them), new_ids, text, \
+            finish_reason, and log_probabilities of the new tokens.
+            """)
+
+    @OptionGroup var modelOptions: ModelOptions
+    @Option(name: [.customShort("p"), .long], help: "The prompt; also as the argument, from --file or standard input.")
+    var prompt: String?
+    @OptionGroup var input: InputOptions
+    @OptionGroup var samplingOptions: SamplingOptions
+    @OptionGroup var compute: ComputeOptions
+    @Flag(help: "One JSON object instead of streamed text.")
+    var json = false
+    @Option(help: ArgumentHelp("With --json: alternatives to report for each token.", valueName: "count"))
+    var logProbs = 0
+    @Flag(help: "Run the whole text again for every token, without keys and values kept: slow, for checking.")
+    var noCache = false
+    @Flag(help: "Do not repeat the prompt before the continuation.")
+    var noEcho = false
+    @OptionGroup var common: CommonOptions
+
+    func validate() throws {
+        if prompt != nil, input.text != nil || input.file != nil || input.tokenIds != nil {
+            throw ValidationError("Give one of --prompt, a text, --file and --token-ids.")
+        }
+        if !(0...1000).contains(logProbs) { throw ValidationError("--log-probs is \(logProbs), expected 0 to 1000") }
+    }
+
+    func run() throws {
+        let logger = common.logger
+        let (model, tokenizer) = try modelOptions.load(logger)
+        let backend = try compute.backend()
+        var input = input
+        if let prompt { input.text = prompt }
+        let ids = try input.ids(
+            tokenizer, folder: modelOptions.model, vocabularySize: model.configuration.vocabularySize)
+        var settings = samplingOptions.settings()
+        settings.topLogProbabilities = logProbs
+        settings.usesCache = !noCache
+        let cache = try samplingOptions.cache(for: model)
+        let generator = TextGenerator(model: model, tokenizer: tokenizer, backend: backend)
+        Interruption.install()
+        let streams = !json && tokenizer != nil
+        if streams, !noEcho, let tokenizer { StandardOutput.write(try tokenizer.decode(ids)) }
+        let result = try generator.generate(ids, settings: settings, cache: cache) { step in
+            if streams { StandardOutput.write(step.text) }
+            return !Interruption.isRequested
+        }
+        if json {
+            StandardOutput.write(Self.json(ids, result))
+        } else if streams {
+            StandardOutput.write("\n")
+        } else {
+            StandardOutput.write(result.ids.map(String.init).joined(separator: " ") + "\n")
+        }
+        let decoded = max(0, result.tokens.count - 1)
+        logger.info(
+            "generated",
+            metadata: [
+                "tokens": "\(result.tokens.count)", "finish": "\(result.finishReason.rawValue)",
+                "prompt_tokens_per_second": "\((Double(ids.count) / result.promptSeconds).text(1))",
+                "tokens_per_second": "\((Double(decoded) / max(1e-9, result.decodeSeconds)).text(1))",
+                "seed": "\(settings.sampling.seed)",
+            ])
+    }
+
+    private static func json(_ prompt: [Int32], _ result: GenerationResult) -> JSONValue {
+        func list(_ ids: [Int32]) -> JSONValue { .array(ids.map { .integer(Int($0)) }) }
+        return [
+            "prompt_ids": list(prompt), "generated_ids": list(prompt + result.ids), "new_ids": list(result.ids),
+            "text": .string(result.text), "finish_reason": .string(result.finishReason.rawValue),
+            "log_probabilities": .array(result.tokens.map { .number($0.logProbability) }),
+            "top_log_probabilities": .array(
+                result.tokens.map { token in
+                    .array(token.alternatives.map { ["id": .integer(Int($0.id)), "log_probability": .number($0.logProbability)] })
+                }),
+            "prompt_seconds": .number(result.promptSeconds), "decode_seconds": .number(result.decodeSeconds),
+        ]
+    }
+}

@@ -1,0 +1,118 @@
+import ArgumentParser
+import Foundation
+import MonetCompute
+import MonetFoundation
+import MonetModel
+
+struct InfoCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "info",
+        abstract: "Describe a checkpoint: configuration, parameters, memory, experts.",
+        discussion: """
+            EXAMPLES
+              monet info checkpoints/demo
+              monet info checkpoints/demo --json
+              monet info --preset 4.1B-hd
+            """)
+
+    @Argument(help: "Checkpoint folder, or the name of a hub model in Hugging Face's cache.")
+    var model: String?
+    @Option(help: "Describe a preset instead.")
+    var preset: PresetName?
+    @Flag(help: "JSON instead of tables.")
+    var json = false
+    @OptionGroup var common: CommonOptions
+
+    func validate() throws {
+        if (model == nil) == (preset == nil) { throw ValidationError("Give a checkpoint folder or --preset.") }
+    }
+
+    func run() throws {
+        let configuration: MonetConfiguration
+        if let preset {
+            configuration = preset.configuration
+        } else {
+            let folder = try HubCache.resolve(model ?? "")
+            configuration = try Checkpoint.configuration(folder)
+            // Names, shapes and types are checked on the way.
+            _ = try Checkpoint.tensors(folder).parameters(for: configuration)
+        }
+        let summary = ModelSummary(configuration)
+        if json {
+            StandardOutput.write([
+                "config": configuration.json(), "parameters": .integer(configuration.parameterCount),
+                "parts": .object(summary.parts.map { .init($0.name, .integer($0.parameters)) }),
+                "bytes": .object(ModelSummary.dtypes.map { .init($0.torchName, .integer(summary.bytes($0))) }),
+                "experts_per_layer": .integer(summary.expertsPerLayer),
+                "router_layers": .array(configuration.routerLayers.map { .integer($0) }),
+            ])
+            return
+        }
+        StandardOutput.write(summary.text)
+    }
+}
+
+/// What `monet info` tells about a configuration.
+private struct ModelSummary {
+    let configuration: MonetConfiguration
+    let parts: [(name: String, parameters: Int)]
+    static let dtypes: [DType] = [.float32, .bfloat16]
+
+    init(_ configuration: MonetConfiguration) {
+        self.configuration = configuration
+        let shapes = configuration.shapes().filter(\.role.isParameter)
+        func sum(_ belongs: (String) -> Bool) -> Int { shapes.filter { belongs($0.name) }.reduce(0) { $0 + $1.count } }
+        let all: [(String, Int)] = [
+            ("embedding", sum { $0.contains("embed_tokens") }),
+            ("attention", sum { $0.contains(".self_attn.") }),
+            ("routers", sum { $0.contains(".router.") }),
+            ("experts", sum { $0.contains(".moe.") }),
+            ("feed-forward", sum { $0.contains(".mlp.") }),
+            ("norms", sum { $0.contains("norm.weight") }),
+            ("output head", sum { $0.hasPrefix("lm_head") }),
+        ]
+        parts = all.filter { $0.1 > 0 }.map { (name: $0.0, parameters: $0.1) }
+    }
+
+    var expertsPerLayer: Int {
+        configuration.feedForward == .dense ? 0 : configuration.expertsPerSide * configuration.expertsPerSide
+    }
+
+    func bytes(_ dtype: DType) -> Int { configuration.parameterCount * dtype.byteCount }
+
+    var text: String {
+        let c = configuration
+        var rows: [[String]] = [
+            [c.feedForward == .dense ? "dense Llama" : "Monet, \(c.feedForward.rawValue) decomposition"],
+            ["layers", "\(c.layerCount)"], ["width", "\(c.hiddenSize)"],
+            ["attention heads", "\(c.attentionHeads) (\(c.keyValueHeads) key-value)"],
+            ["context", "\(c.contextLength.grouped)"], ["vocabulary", "\(c.vocabularySize.grouped)"],
+        ]
+        if c.feedForward == .dense {
+            rows.append(["hidden units", c.intermediateSize.grouped])
+        } else {
+            rows += [
+                ["experts in a layer", "\(expertsPerLayer.grouped) (\(c.expertsPerSide) × \(c.expertsPerSide))"],
+                ["hidden units of an expert", "\(c.expertWidth)"], ["routing heads", "\(c.routingHeads)"],
+                ["selected per head and side", "about \(c.topK)"],
+                ["routers in layers", c.routerLayers.map(String.init).joined(separator: ", ")],
+            ]
+        }
+        let total = c.parameterCount
+        let header = ["part", "parameters", "share"] + Self.dtypes.map(\.torchName)
+        let table =
+            [header]
+            + (parts + [(name: "total", parameters: total)]).map { part in
+                [
+                    part.name, part.parameters.grouped,
+                    (100 * Double(part.parameters) / Double(max(1, total))).text(1) + "%",
+                ] + Self.dtypes.map { (part.parameters * $0.byteCount).byteText }
+            }
+        return rows.map { $0.count == 1 ? $0[0] : $0[0].padded(27) + $0[1] }.joined(separator: "\n") + "\n\n"
+            + alignedTable(table)
+    }
+}
+
+extension String {
+    fileprivate func padded(_ width: Int) -> String { self + String(repeating: " ", count: max(0, width - count)) }
+}

@@ -1,0 +1,82 @@
+import ArgumentParser
+import Foundation
+import MonetCompute
+import MonetFoundation
+import MonetModel
+import MonetText
+
+struct InitCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "init",
+        abstract: "Write a checkpoint of random weights.",
+        discussion: """
+            EXAMPLES
+              monet init --preset nano-vd --out checkpoints/nano
+              monet init --preset 1.4B-vd --dtype bf16 --out checkpoints/big
+              monet init --preset tiny-hd --tokenizer tokenizer.model --out checkpoints/tiny
+
+            Equal seeds give equal weights on every machine. Presets: \
+            \(MonetConfiguration.presetNames.joined(separator: ", ")).
+            """)
+
+    @Option(help: "Size and kind, as 1.4B-vd.")
+    var preset: PresetName
+    @Option(name: [.customShort("o"), .long], help: ArgumentHelp("The folder to write.", valueName: "dir"))
+    var out: String
+    @Option(help: "Type of the weights: float32, bfloat16 or float16.")
+    var dtype: DType = .float32
+    @Option(help: "Decides the weights.")
+    var seed: UInt64 = 0
+    @Option(help: ArgumentHelp("A SentencePiece model or tokenizer folder to include; sets the vocabulary.", valueName: "path"))
+    var tokenizer: String?
+    @Option(help: "Pieces of the vocabulary, instead of the preset's.")
+    var vocabSize: Int?
+    @Option(help: "Bytes of a file at most, as 500MB or 2GB.")
+    var shardSize = ByteCount(5_000_000_000)
+    @Flag(help: "Replace a folder that exists.")
+    var overwrite = false
+    @OptionGroup var common: CommonOptions
+
+    func validate() throws {
+        if let vocabSize, !(3...1 << 24).contains(vocabSize) {
+            throw ValidationError("--vocab-size is \(vocabSize), expected 3 to \(1 << 24)")
+        }
+    }
+
+    func run() throws {
+        var configuration = preset.configuration
+        if let tokenizer {
+            let opened = try TokenizerOptions.open(tokenizer)
+            configuration.vocabularySize = opened.vocabularySize
+            configuration.beginTokenID = opened.beginID.map(Int.init)
+            configuration.endTokenIDs = opened.endID.map { [Int($0)] } ?? []
+        }
+        if let vocabSize { configuration.vocabularySize = vocabSize }
+        try AtomicFile.writeFolder(out, replacing: overwrite) { temporary in
+            let model = try MonetLanguageModel.random(configuration, seed: seed, dtype: dtype)
+            try Checkpoint.write(model, dtype: dtype, shardBytes: shardSize.value, to: temporary)
+            if let tokenizer {
+                try TokenizerFiles.install(
+                    from: tokenizer, into: temporary, contextLength: configuration.contextLength)
+            }
+        }
+        if !common.quiet {
+            StandardError.write(
+                "wrote \(configuration.parameterCount.grouped) parameters as \(dtype.torchName) to \(out)\n")
+        }
+    }
+}
+
+/// The name of a preset; others are usage errors.
+struct PresetName: ExpressibleByArgument {
+    let name: String
+    let configuration: MonetConfiguration
+
+    init?(argument: String) {
+        guard let configuration = try? MonetConfiguration.preset(argument) else { return nil }
+        name = argument
+        self.configuration = configuration
+    }
+
+    static var allValueStrings: [String] { MonetConfiguration.presetNames }
+}

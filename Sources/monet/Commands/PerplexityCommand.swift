@@ -1,0 +1,88 @@
+import ArgumentParser
+import Foundation
+import MonetFoundation
+import MonetGeneration
+import MonetText
+
+struct PerplexityCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "perplexity",
+        abstract: "Measure how well a model predicts a text.",
+        discussion: """
+            EXAMPLES
+              monet perplexity --model checkpoints/demo -f book.txt
+              monet perplexity --model checkpoints/demo --corpus corpora/demo --limit 50000
+              cat book.txt | monet perplexity --model checkpoints/demo --stride 64 --json
+
+            The text runs in windows of the model's context; each scores --stride new tokens, by \
+            default half a window, so that every token but the first ones has half a window before it.
+            """)
+
+    @OptionGroup var modelOptions: ModelOptions
+    @OptionGroup var input: InputOptions
+    @Option(help: ArgumentHelp("Score a corpus's held-out tokens instead of a text.", valueName: "dir"))
+    var corpus: String?
+    @Option(help: "Tokens of a window; by default the model's context.")
+    var context: Int?
+    @Option(help: "New tokens that a window scores; by default half of it.")
+    var stride: Int?
+    @Option(help: "Score this many tokens at most.")
+    var limit: Int?
+    @Flag(help: "JSON instead of a line.")
+    var json = false
+    @OptionGroup var compute: ComputeOptions
+    @OptionGroup var common: CommonOptions
+
+    func validate() throws {
+        if let limit, limit < 2 { throw ValidationError("--limit is \(limit), expected 2 or more") }
+        if corpus != nil, input.text != nil || input.file != nil || input.tokenIds != nil {
+            throw ValidationError("Give a corpus or a text, not both.")
+        }
+    }
+
+    func run() throws {
+        let (model, tokenizer) = try modelOptions.load(common.logger)
+        let backend = try compute.backend()
+        var ids: [Int32]
+        if let corpus {
+            let opened = try Corpus(folder: corpus)
+            guard opened.vocabularySize <= model.configuration.vocabularySize else {
+                throw TextError.malformedCorpus(
+                    path: corpus,
+                    reason: "it has \(opened.vocabularySize) pieces, the model \(model.configuration.vocabularySize)")
+            }
+            let count = opened.tokenCount(.validation)
+            ids = opened.tokens(in: .validation, 0..<min(count, limit ?? count))
+        } else {
+            ids = try input.ids(
+                tokenizer, folder: modelOptions.model, vocabularySize: model.configuration.vocabularySize)
+            if let limit { ids = Array(ids.prefix(limit)) }
+        }
+        let window = context ?? model.configuration.contextLength
+        let total = ids.count - 1
+        var line = ProgressLine(isQuiet: common.quiet)
+        Interruption.install()
+        let start = ContinuousClock.now
+        let result = try Perplexity(
+            of: ids, model: model, window: window, stride: stride ?? max(1, window / 2), backend: backend
+        ) { partial in
+            let seconds = (ContinuousClock.now - start).seconds
+            let rate = Double(partial.tokens) / seconds
+            line.show(
+                "\(partial.tokens.grouped) of \(total.grouped) tokens  perplexity \(partial.value.text(3))  "
+                    + "\(rate.text(0)) tokens/s  \((Double(total - partial.tokens) / rate).durationText) left")
+            return !Interruption.isRequested
+        }
+        line.clear()
+        if json {
+            StandardOutput.write([
+                "perplexity": .number(result.value), "loss": .number(result.loss), "tokens": .integer(result.tokens),
+                "context": .integer(window),
+            ])
+        } else {
+            StandardOutput.write(
+                "perplexity \(result.value.text(4))  loss \(result.loss.text(5))  tokens \(result.tokens.grouped)\n")
+        }
+        if Interruption.isRequested { throw ExitCode(1) }
+    }
+}

@@ -1,0 +1,158 @@
+import ArgumentParser
+import Foundation
+import MonetCompute
+import MonetFoundation
+import MonetText
+
+struct TokenizerCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "tokenizer",
+        abstract: "Train and use SentencePiece tokenizers.",
+        subcommands: [TokenizerTrainCommand.self, TokenizerEncodeCommand.self, TokenizerDecodeCommand.self])
+}
+
+/// The tokenizer that a command uses.
+struct TokenizerOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("A SentencePiece model, or a checkpoint folder with one.", valueName: "path"))
+    var tokenizer: String
+
+    static func open(_ path: String) throws -> Tokenizer {
+        var isFolder: ObjCBool = false
+        let exists = FileManager.default.fileExists(atPath: path, isDirectory: &isFolder)
+        return exists && isFolder.boolValue ? try Tokenizer(folder: path) : try Tokenizer(path: path)
+    }
+
+    func open() throws -> Tokenizer { try Self.open(tokenizer) }
+}
+
+struct TokenizerTrainCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "train",
+        abstract: "Train a tokenizer: byte-pair encoding with byte fallback, as Llama's.",
+        discussion: """
+            EXAMPLES
+              monet tokenizer train --vocab-size 4096 --out tokenizer.model Corpus/
+              monet tokenizer train --vocab-size 8192 --out code.model python=src/ java=jdk/ --extensions py,java
+            """)
+
+    @Argument(help: "Text files, JSONL files and folders, as for corpus build.")
+    var sources: [String]
+    @Option(name: [.customShort("o"), .long], help: ArgumentHelp("The file to write.", valueName: "path"))
+    var out: String
+    @Option(help: "Pieces of the vocabulary.")
+    var vocabSize = 8192
+    @Option(help: "Megabytes of text to train on at most, spread over all of it.")
+    var megabytes = 32.0
+    @OptionGroup var reading: SourceOptions
+    @Option(name: [.customShort("t"), .long], help: "Threads; by default all usable processors.")
+    var threads: Int?
+    @OptionGroup var common: CommonOptions
+
+    func validate() throws {
+        if !(0.001...10_000).contains(megabytes) { throw ValidationError("--megabytes is \(megabytes), expected above 0") }
+        if let threads, threads < 1 { throw ValidationError("--threads is \(threads), expected 1 or more") }
+    }
+
+    func run() throws {
+        let all = try reading.sources(sources)
+        var bytes = 0
+        for source in all { try source.forEachDocument { bytes += $0.text.utf8.count } }
+        // Every n-th line, so that all domains take part in a sample.
+        let every = max(1, Int((Double(bytes) / (megabytes * 1e6)).rounded(.up)))
+        var lines: [String] = []
+        var number = 0
+        for source in all {
+            try source.forEachDocument { document in
+                for line in document.text.split(separator: "\n") {
+                    if number % every == 0 { lines.append(String(line)) }
+                    number += 1
+                }
+            }
+        }
+        if !common.quiet {
+            StandardError.write("training \(vocabSize.grouped) pieces on \(lines.count.grouped) lines\n")
+        }
+        let model = try TokenizerTrainer.train(
+            sentences: lines, vocabularySize: vocabSize, threads: threads ?? ProcessorLimits.usableProcessors)
+        try AtomicFile.write(to: out) { try $0.write(model) }
+        if !common.quiet { StandardError.write("wrote \(out)\n") }
+    }
+}
+
+struct TokenizerEncodeCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "encode",
+        abstract: "Turn lines of standard input into token ids.",
+        discussion: """
+            EXAMPLES
+              echo "The sea" | monet tokenizer encode --tokenizer checkpoints/demo
+              monet tokenizer encode --tokenizer tokenizer.model --json < lines.txt
+            """)
+
+    @OptionGroup var options: TokenizerOptions
+    @Flag(help: "A JSON list for each line.")
+    var json = false
+    @Flag(help: "Put the begin token first.")
+    var addBos = false
+    @Flag(help: "Pieces instead of ids.")
+    var pieces = false
+    @OptionGroup var common: CommonOptions
+
+    func run() throws {
+        let tokenizer = try options.open()
+        try StandardInput.forEachLine { line in
+            let ids = try tokenizer.encode(line, addBegin: addBos)
+            let values: [JSONValue] = try ids.map { pieces ? .string(try tokenizer.piece($0)) : .integer(Int($0)) }
+            StandardOutput.write(
+                json
+                    ? JSONValue.array(values).serialized() + "\n"
+                    : values.map { $0.stringValue ?? $0.serialized() }.joined(separator: " ") + "\n")
+        }
+    }
+}
+
+struct TokenizerDecodeCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "decode",
+        abstract: "Turn lines of token ids, JSON lists or plain numbers, into text.",
+        discussion: """
+            EXAMPLES
+              echo "[450, 7205]" | monet tokenizer decode --tokenizer checkpoints/demo
+              echo "450 7205" | monet tokenizer decode --tokenizer checkpoints/demo
+            """)
+
+    @OptionGroup var options: TokenizerOptions
+    @Flag(help: "Read JSON lists only.")
+    var json = false
+    @OptionGroup var common: CommonOptions
+
+    func run() throws {
+        let tokenizer = try options.open()
+        var number = 0
+        try StandardInput.forEachLine { line in
+            number += 1
+            let source = "standard input, line \(number)"
+            let isList = json || line.contains("[")
+            let ids: [Int32]
+            if isList {
+                let json = try JSONValue(parsing: line, source: source)
+                let values = json.arrayValue?.compactMap { value -> Int32? in
+                    guard case .integer(let id) = value else { return nil }
+                    return Int32(exactly: id)
+                }
+                guard let values, values.count == json.arrayValue?.count else {
+                    throw CommandError.malformedInput(source: source, reason: "expected a list of token ids")
+                }
+                ids = values
+            } else {
+                ids = try line.split(whereSeparator: { " ,\t\r".contains($0) }).map { word in
+                    guard let id = Int32(word) else {
+                        throw CommandError.malformedInput(source: source, reason: "'\(word)' is not a token id")
+                    }
+                    return id
+                }
+            }
+            StandardOutput.write(try tokenizer.decode(ids) + "\n")
+        }
+    }
+}

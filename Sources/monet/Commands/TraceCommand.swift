@@ -1,0 +1,56 @@
+import ArgumentParser
+import Foundation
+import MonetFoundation
+import MonetInsight
+
+struct TraceCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "trace",
+        abstract: "Show which experts fire on each token.",
+        discussion: """
+            EXAMPLES
+              monet trace --model checkpoints/demo "A parrot is a tropical bird"
+              monet trace --model checkpoints/demo -f page.txt --json > trace.json
+              monet trace --model checkpoints/demo "A parrot" --html trace.html
+
+            Experts are written group/index with index = i·E + j for the halves i and j; a score is \
+            the sum over routing heads of the product of both halves' probabilities.
+            """)
+
+    @OptionGroup var modelOptions: ModelOptions
+    @OptionGroup var input: InputOptions
+    @Option(help: "Experts of each token and group; the table shows 3 by default, JSON and HTML 8.")
+    var top: Int?
+    @Flag(help: "JSON instead of a table.")
+    var json = false
+    @Option(help: ArgumentHelp("Write a page with coloured tokens.", valueName: "path"))
+    var html: String?
+    @OptionGroup var compute: ComputeOptions
+    @OptionGroup var common: CommonOptions
+
+    func validate() throws {
+        if let top, !(1...10_000).contains(top) { throw ValidationError("--top is \(top), expected 1 to 10000") }
+    }
+
+    func run() throws {
+        let (model, tokenizer) = try modelOptions.load(common.logger)
+        let ids = try input.ids(
+            tokenizer, folder: modelOptions.model, vocabularySize: model.configuration.vocabularySize)
+        guard !ids.isEmpty else {
+            throw CommandError.malformedInput(source: "the text", reason: "there are no tokens to trace")
+        }
+        let shown = top ?? (json || html != nil ? 8 : 3)
+        let trace = try RoutingTrace(
+            of: ids, model: model, tokenizer: tokenizer, count: shown, backend: try compute.backend())
+        if let html {
+            let name = (try modelOptions.folder() as NSString).lastPathComponent
+            try AtomicFile.write(trace.html(title: name), to: html)
+            if !common.quiet { StandardError.write("wrote \(html)\n") }
+        }
+        if json {
+            StandardOutput.write(trace.json())
+        } else if html == nil {
+            StandardOutput.write(trace.table(strongest: shown))
+        }
+    }
+}

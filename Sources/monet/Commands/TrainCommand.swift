@@ -1,0 +1,109 @@
+import ArgumentParser
+import Foundation
+import MonetCompute
+import MonetFoundation
+import MonetModel
+import MonetText
+import MonetTraining
+import Yams
+
+struct TrainCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "train",
+        abstract: "Pretrain a model on a corpus.",
+        discussion: """
+            EXAMPLES
+              monet train --preset nano-vd --corpus corpora/demo --steps 500 --out runs/nano
+              monet train run.yaml --out runs/first --learning-rate 1e-3
+              monet train --resume --out runs/first
+              monet train run.yaml --decomposition dense --out runs/llama
+
+            A run file is YAML or JSON with the settings below (underscores for dashes) and "model": a \
+            preset's name, or a mapping of "preset" and keys of config.json that change it. Flags win \
+            over the file. The vocabulary follows the corpus unless the file names one. Ctrl-C saves \
+            and stops; --resume goes on, with the same result as an uninterrupted run.
+
+            Settings: \(RunConfiguration.keys.joined(separator: ", ")).
+            """)
+
+    @Argument(help: "The run file.")
+    var runFile: String?
+    @Option(name: [.customShort("o"), .long], help: ArgumentHelp("The run's folder.", valueName: "dir"))
+    var out: String
+    @Flag(help: "Continue the run in the folder from its last checkpoint.")
+    var resume = false
+    @Option(help: "Size and kind of the model, as nano-vd.")
+    var preset: PresetName?
+    @Option(help: "What the layers are made of: vertical, horizontal, or dense with as many parameters.")
+    var decomposition: MonetConfiguration.FeedForward?
+    @OptionGroup var settings: RunSettingOptions
+    @Option(name: [.customShort("t"), .long], help: "Threads; by default all usable processors.")
+    var threads: Int?
+    @OptionGroup var common: CommonOptions
+
+    func validate() throws {
+        if let threads, !(1...1024).contains(threads) {
+            throw ValidationError("--threads is \(threads), expected 1 to 1024")
+        }
+        if resume, runFile != nil || preset != nil || decomposition != nil {
+            throw ValidationError("A run that is resumed keeps its model; --resume takes neither a run file nor a preset.")
+        }
+    }
+
+    func run() throws {
+        let directory = RunDirectory(path: out)
+        var configuration = resume ? try directory.configuration() : try newConfiguration()
+        for (key, value) in try settings.values() { try configuration.set(key, to: value, source: "--\(key)") }
+        if let decomposition { configuration.model = configuration.model.converted(to: decomposition) }
+        var compute = ComputeOptions()
+        compute.threads = threads
+        let backend = try compute.backend(precision: configuration.precision)
+        let trainer = try Trainer(configuration, directory: directory, resuming: resume, backend: backend)
+        Interruption.install()
+        var report = TrainingReport(isQuiet: common.quiet, logEvery: trainer.configuration.logEvery)
+        report.line.note("training on \(backend.name)")
+        let outcome = try trainer.run(shouldStop: { Interruption.isRequested }, report: { report.show($0) })
+        report.line.clear()
+        switch outcome {
+        case .finished(let checkpoint): StandardOutput.write(checkpoint + "\n")
+        case .interrupted(let step, let checkpoint):
+            StandardError.write(
+                "stopped at step \(step); saved \(checkpoint)\ncontinue with: monet train --resume --out \(out)\n")
+            throw ExitCode(1)
+        }
+    }
+
+    private func newConfiguration() throws -> RunConfiguration {
+        var members: [JSONValue.Member] = []
+        if let runFile { members = try Self.readRunFile(runFile).members ?? [] }
+        if let preset {
+            members.removeAll { $0.key == "model" }
+            members.append(.init("model", .string(preset.name)))
+        }
+        // The corpus may come from a flag alone; the file is complete only with the flags.
+        var configuration = RunConfiguration()
+        let source = runFile ?? "command line"
+        if !members.contains(where: { $0.key == "model" }) {
+            throw TrainingError.invalidSetting(
+                source: source, key: "model", found: "absent", expected: "a model in the run file, or --preset")
+        }
+        for member in members { try configuration.set(member.key, to: member.value, source: source) }
+        return configuration
+    }
+
+    /// A run file as a mapping.
+    private static func readRunFile(_ path: String) throws -> JSONValue {
+        let json: JSONValue
+        if path.hasSuffix(".json") {
+            json = try JSONValue(contentsOfFile: path)
+        } else {
+            json = try YAMLFile.read(path)
+        }
+        guard json.members != nil else {
+            throw TrainingError.invalidSetting(source: path, key: "", found: json.kind, expected: "a mapping of settings")
+        }
+        return json
+    }
+}
+
+extension MonetConfiguration.FeedForward: ExpressibleByArgument {}

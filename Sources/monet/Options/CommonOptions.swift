@@ -1,0 +1,100 @@
+import ArgumentParser
+import Foundation
+import Logging
+import MonetCompute
+
+/// Options that every command takes.
+struct CommonOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "Least severe messages shown: trace, debug, info, notice, warning, error.",
+            discussion: "Also as MONET_LOG_LEVEL."))
+    var logLevel: Logger.Level?
+
+    @Flag(help: "No progress and no messages but errors.")
+    var quiet = false
+
+    @Flag(help: "No colours; also as NO_COLOR.")
+    var noColor = false
+
+    /// The logger to standard error.
+    var logger: Logger {
+        let environment = ProcessInfo.processInfo.environment["MONET_LOG_LEVEL"].flatMap(Logger.Level.init(rawValue:))
+        return Logger(level: logLevel ?? environment ?? (quiet ? .error : .notice))
+    }
+
+    /// Whether `stream` shows colours.
+    func usesColor(onTerminal isTerminal: Bool) -> Bool {
+        let environment = ProcessInfo.processInfo.environment
+        return isTerminal && !noColor && (environment["NO_COLOR"] ?? "").isEmpty && environment["TERM"] != "dumb"
+    }
+}
+
+/// Where computations run.
+struct ComputeOptions: ParsableArguments {
+    @Option(name: [.customShort("t"), .long], help: "Threads; by default all usable processors.")
+    var threads: Int?
+
+    @Option(help: "Precision of dense products: float32 or bfloat16.")
+    var dtype: ComputePrecision?
+
+    func validate() throws {
+        if let threads, !(1...1024).contains(threads) {
+            throw ValidationError("--threads is \(threads), expected 1 to 1024")
+        }
+    }
+
+    /// A backend as asked for.
+    ///
+    /// - Throws: `ComputeError.unknownInstructionSet` for a `MONET_ISA` that cannot be used.
+    func backend(precision: ComputePrecision? = nil) throws -> CPUBackend {
+        try Kernels.validateEnvironment()
+        let pool = threads.map { WorkerPool(threadCount: $0) } ?? .shared
+        return CPUBackend(pool: pool, precision: precision ?? dtype ?? .float32)
+    }
+}
+
+extension ComputePrecision: ExpressibleByArgument {
+    public init?(argument: String) {
+        guard let precision = DType(userName: argument).flatMap({ ComputePrecision(rawValue: $0.torchName) }) else {
+            return nil
+        }
+        self = precision
+    }
+
+    public static var allValueStrings: [String] { allCases.map(\.rawValue) }
+}
+
+extension DType: ExpressibleByArgument {
+    public init?(argument: String) {
+        guard let dtype = DType(userName: argument) else { return nil }
+        self = dtype
+    }
+
+    public static var allValueStrings: [String] { ["float32", "bfloat16", "float16"] }
+}
+
+extension Logger.Level: @retroactive ExpressibleByArgument {}
+
+extension Logger {
+    /// A logger that writes plain lines to standard error.
+    init(level: Logger.Level) {
+        self.init(label: "monet", factory: { _ in LineLogHandler(logLevel: level) })
+    }
+}
+
+/// Lines `level: message key=value` on standard error.
+private struct LineLogHandler: LogHandler {
+    var logLevel: Logger.Level
+    var metadata: Logger.Metadata = [:]
+
+    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { metadata[key] }
+        set { metadata[key] = newValue }
+    }
+
+    func log(event: LogEvent) {
+        let values = metadata.merging(event.metadata ?? [:]) { $1 }.sorted { $0.key < $1.key }
+        StandardError.write("\(event.level): \(event.message)" + values.map { " \($0.key)=\($0.value)" }.joined() + "\n")
+    }
+}

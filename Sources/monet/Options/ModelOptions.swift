@@ -1,0 +1,88 @@
+import ArgumentParser
+import Foundation
+import Logging
+import MonetFoundation
+import MonetModel
+import MonetText
+
+/// The checkpoint that a command works on.
+struct ModelOptions: ParsableArguments {
+    @Option(
+        name: [.customShort("m"), .long],
+        help: ArgumentHelp(
+            "Checkpoint folder, or the name of a hub model in Hugging Face's cache.", valueName: "dir"))
+    var model: String
+
+    /// The checkpoint's folder.
+    func folder() throws -> String { try HubCache.resolve(model) }
+
+    /// Maps the checkpoint.
+    func load(_ logger: Logger) throws -> (model: MonetLanguageModel, tokenizer: Tokenizer?) {
+        let folder = try folder()
+        let start = ContinuousClock.now
+        let model = try MonetLanguageModel.load(folder)
+        let tokenizer = try tokenizer(folder)
+        if let tokenizer, tokenizer.vocabularySize > model.configuration.vocabularySize {
+            throw ModelError.invalidConfiguration(
+                file: folder + "/config.json", key: "vocab_size", found: "\(model.configuration.vocabularySize)",
+                expected: "at least the tokenizer's \(tokenizer.vocabularySize)")
+        }
+        logger.info(
+            "model opened",
+            metadata: [
+                "folder": "\(folder)", "parameters": "\(model.configuration.parameterCount.grouped)",
+                "seconds": "\((ContinuousClock.now - start).seconds.text(3))",
+            ])
+        return (model, tokenizer)
+    }
+
+    private func tokenizer(_ folder: String) throws -> Tokenizer? {
+        FileManager.default.fileExists(atPath: folder + "/tokenizer.model") ? try Tokenizer(folder: folder) : nil
+    }
+}
+
+/// A text or token ids to work on.
+struct InputOptions: ParsableArguments {
+    @Argument(help: "The text; without one it is read from --file or standard input.")
+    var text: String?
+
+    @Option(name: [.customShort("f"), .customLong("file")], help: ArgumentHelp("A file with the text.", valueName: "path"))
+    var file: String?
+
+    @Option(help: ArgumentHelp("Token ids instead of text, as \"5 17 99\".", valueName: "ids"))
+    var tokenIds: String?
+
+    func validate() throws {
+        if [text != nil, file != nil, tokenIds != nil].count(where: { $0 }) > 1 {
+            throw ValidationError("Give one of a text, --file and --token-ids.")
+        }
+    }
+
+    /// The text, unless token ids were given.
+    func readText() throws -> String? {
+        if tokenIds != nil { return nil }
+        if let text { return text }
+        if let file { return try TextFile.read(file) }
+        return try StandardInput.readText()
+    }
+
+    /// The ids, with the begin token before a text if the tokenizer adds one.
+    func ids(_ tokenizer: Tokenizer?, folder: String, vocabularySize: Int) throws -> [Int32] {
+        if let tokenIds { return try Self.parse(tokenIds, vocabularySize: vocabularySize) }
+        guard let tokenizer else { throw CommandError.missingTokenizer(folder: folder, purpose: "a text") }
+        return try tokenizer.encode(try readText() ?? "", addBegin: tokenizer.addsBegin)
+    }
+
+    /// Ids separated by spaces or commas, brackets allowed.
+    static func parse(_ list: String, vocabularySize: Int) throws -> [Int32] {
+        try list.split(whereSeparator: { " ,[]\n\t".contains($0) }).map { word in
+            guard let id = Int32(word), id >= 0 else {
+                throw CommandError.malformedInput(source: "--token-ids", reason: "'\(word)' is not a token id")
+            }
+            guard Int(id) < vocabularySize else {
+                throw TextError.unknownTokenID(id: Int(id), vocabularySize: vocabularySize)
+            }
+            return id
+        }
+    }
+}

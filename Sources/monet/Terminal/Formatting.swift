@@ -1,0 +1,49 @@
+import Foundation
+
+extension Int {
+    /// `1,465,157,632`.
+    var grouped: String {
+        var result = ""
+        for (index, digit) in String(magnitude).reversed().enumerated() {
+            if index > 0, index % 3 == 0 { result.append(",") }
+            result.append(digit)
+        }
+        return (self < 0 ? "-" : "") + String(result.reversed())
+    }
+
+    /// A size in bytes as `2.73 GiB`.
+    var byteText: String {
+        var value = Double(self)
+        for unit in ["B", "KiB", "MiB", "GiB"] {
+            if abs(value) < 1024 { return unit == "B" ? "\(self) B" : String(format: "%.2f \(unit)", value) }
+            value /= 1024
+        }
+        return String(format: "%.2f TiB", value)
+    }
+}
+
+extension Double {
+    /// With `digits` decimals.
+    func text(_ digits: Int) -> String { String(format: "%.\(digits)f", self) }
+
+    /// Seconds as `1h 02m`, `3m 20s` or `12s`.
+    var durationText: String {
+        guard isFinite, self < 1e9 else { return "–" }
+        let seconds = Int(rounded())
+        if seconds >= 3600 { return String(format: "%dh %02dm", seconds / 3600, seconds % 3600 / 60) }
+        if seconds >= 60 { return String(format: "%dm %02ds", seconds / 60, seconds % 60) }
+        return "\(seconds)s"
+    }
+}
+
+/// Rows of cells as aligned lines; the first column to the left, the others to the right.
+func alignedTable(_ rows: [[String]]) -> String {
+    let columns = rows.map(\.count).max() ?? 0
+    let widths = (0..<columns).map { column in rows.map { $0.count > column ? $0[column].count : 0 }.max() ?? 0 }
+    return rows.map { row in
+        row.enumerated().map { column, cell in
+            let space = String(repeating: " ", count: widths[column] - cell.count)
+            return column == 0 ? cell + space : space + cell
+        }.joined(separator: "  ") + "\n"
+    }.joined()
+}

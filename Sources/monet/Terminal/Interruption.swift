@@ -1,0 +1,22 @@
+import Foundation
+import Synchronization
+
+/// Set by the first signal. A global, because a C function pointer may not capture a type.
+private let interruptionRequested = Atomic<Bool>(false)
+
+/// Ctrl-C and SIGTERM as a question that long work asks; the second signal ends the process.
+enum Interruption {
+    /// Whether the user wants to stop.
+    static var isRequested: Bool { interruptionRequested.load(ordering: .relaxed) }
+
+    /// Takes over both signals.
+    static func install() {
+        interruptionRequested.store(false, ordering: .relaxed)
+        for number in [SIGINT, SIGTERM] {
+            signal(number) { number in
+                interruptionRequested.store(true, ordering: .relaxed)
+                signal(number, SIG_DFL)
+            }
+        }
+    }
+}
