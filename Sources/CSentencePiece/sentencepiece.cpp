@@ -5,6 +5,7 @@
 #include <cstring>
 #include <exception>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "include/monet_sentencepiece.h"
@@ -116,12 +117,19 @@ int64_t monet_sp_decode(const monet_sp_processor *p, const int32_t *ids, size_t 
     return -1;
 }
 
-int64_t monet_sp_train(const char *options, const char *const *sentences, const size_t *counts,
-                       size_t sentence_count, char **out, char **error) {
+int64_t monet_sp_train(const char *const *options, size_t option_count, const char *const *sentences,
+                       const size_t *counts, size_t sentence_count, char **out, char **error) {
     try {
+        // The overload that takes one string logs it before it knows the log level.
+        std::unordered_map<std::string, std::string> arguments;
+        for (size_t n = 0; n < option_count; n++) {
+            const std::string option = options[n];
+            const auto equals = option.find('=');
+            if (equals != std::string::npos) arguments[option.substr(0, equals)] = option.substr(equals + 1);
+        }
         Sentences iterator(sentences, counts, sentence_count);
         std::string model;
-        const auto status = sentencepiece::SentencePieceTrainer::Train(options, &iterator, &model);
+        const auto status = sentencepiece::SentencePieceTrainer::Train(arguments, &iterator, &model);
         if (status.ok()) {
             *out = copied(model.data(), model.size());
             return static_cast<int64_t>(model.size());

@@ -234,84 +234,8 @@ public final class Tokenizer: @unchecked Sendable {
     }
 }
 
-private func takeMessage(_ message: UnsafeMutablePointer<CChar>?) -> String {
+func takeMessage(_ message: UnsafeMutablePointer<CChar>?) -> String {
     guard let message else { return "unknown failure" }
     defer { monet_sp_free(message) }
     return String(cString: message)
-}
-
-/// Trains SentencePiece tokenizers: byte-pair encoding with byte fallback, Llama's settings.
-public enum TokenizerTrainer {
-    /// Trains a model of `vocabularySize` pieces and returns its bytes.
-    ///
-    /// - Throws: `TextError.tokenizerTraining`.
-    public static func train(
-        sentences: [String], vocabularySize: Int, threads: Int, characterCoverage: Double = 0.9995
-    ) throws -> [UInt8] {
-        guard sentences.contains(where: { !$0.isEmpty }) else {
-            throw TextError.tokenizerTraining(reason: "the text is empty")
-        }
-        guard vocabularySize >= 300, vocabularySize <= 1 << 20 else {
-            throw TextError.tokenizerTraining(
-                reason: "a vocabulary of \(vocabularySize); with 256 bytes and the special tokens it needs 300 or more")
-        }
-        let options = [
-            "--model_type=bpe", "--vocab_size=\(vocabularySize)", "--byte_fallback=true",
-            "--character_coverage=\(characterCoverage)", "--split_digits=true", "--normalization_rule_name=identity",
-            "--allow_whitespace_only_pieces=true", "--remove_extra_whitespaces=false", "--max_sentence_length=100000",
-            "--unk_id=0", "--bos_id=1", "--eos_id=2", "--pad_id=-1", "--num_threads=\(threads)", "--minloglevel=2",
-        ].joined(separator: " ")
-        var copies: [UnsafeMutablePointer<CChar>?] = []
-        var counts: [Int] = []
-        defer { for copy in copies { free(copy) } }
-        for sentence in sentences where !sentence.isEmpty {
-            // SentencePiece takes a NUL for the end of its line.
-            let clean = sentence.contains("\0") ? sentence.replacingOccurrences(of: "\0", with: " ") : sentence
-            copies.append(strdup(clean))
-            counts.append(clean.utf8.count)
-        }
-        var out: UnsafeMutablePointer<CChar>?
-        var message: UnsafeMutablePointer<CChar>?
-        let pointers = copies.map { $0.map { UnsafePointer($0) } }
-        let count = monet_sp_train(options, pointers, counts, pointers.count, &out, &message)
-        guard count > 0, let out else { throw TextError.tokenizerTraining(reason: takeMessage(message)) }
-        defer { monet_sp_free(out) }
-        return UnsafeRawBufferPointer(start: out, count: Int(count)).map { $0 }
-    }
-}
-
-/// The tokenizer's part of a checkpoint folder.
-public enum TokenizerFiles {
-    /// Names of the files that belong to the tokenizer.
-    public static let names = [
-        "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json", "added_tokens.json",
-    ]
-
-    /// Copies what a folder has of them, and writes what it lacks for a Llama tokenizer.
-    public static func install(from source: String, into folder: String, contextLength: Int) throws {
-        let manager = FileManager.default
-        var isFolder: ObjCBool = false
-        guard manager.fileExists(atPath: source, isDirectory: &isFolder) else {
-            throw FileError.unreadable(path: source, reason: "there is no such file")
-        }
-        let sources =
-            isFolder.boolValue
-            ? names.map { ($0, source + "/" + $0) } : [("tokenizer.model", source)]
-        for (name, path) in sources where manager.fileExists(atPath: path) {
-            let file = try MappedFile(path: path)
-            try AtomicFile.write(to: folder + "/" + name) { try $0.write(file.bytes) }
-        }
-        let special: JSONValue = ["bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"]
-        if !manager.fileExists(atPath: folder + "/special_tokens_map.json") {
-            try AtomicFile.write(special.serialized(pretty: true) + "\n", to: folder + "/special_tokens_map.json")
-        }
-        if !manager.fileExists(atPath: folder + "/tokenizer_config.json") {
-            let config: JSONValue = [
-                "add_bos_token": true, "add_eos_token": false, "bos_token": "<s>", "eos_token": "</s>",
-                "unk_token": "<unk>", "legacy": true, "clean_up_tokenization_spaces": false,
-                "model_max_length": .integer(contextLength), "tokenizer_class": "LlamaTokenizer",
-            ]
-            try AtomicFile.write(config.serialized(pretty: true) + "\n", to: folder + "/tokenizer_config.json")
-        }
-    }
 }

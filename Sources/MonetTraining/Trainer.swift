@@ -92,6 +92,7 @@ public final class Trainer {
             try optimizer.restore(saved.optimizer, step: saved.state.step)
             state = saved.state
             try directory.truncateMetrics(after: state.step)
+            try directory.store(configuration)
         } else {
             try directory.create(configuration)
             model = try Self.initialModel(configuration)

@@ -37,10 +37,10 @@ int64_t monet_sp_encode(const monet_sp_processor *processor, const char *text, s
 int64_t monet_sp_decode(const monet_sp_processor *processor, const int32_t *ids, size_t count, char **out,
                         char **error);
 
-/// Trains a model with SentencePiece's own `--key=value` options over `sentence_count` sentences;
+/// Trains a model with SentencePiece's own `key=value` options over `sentence_count` sentences;
 /// returns the serialized model's size, or -1 with a message in `error`.
-int64_t monet_sp_train(const char *options, const char *const *sentences, const size_t *counts,
-                       size_t sentence_count, char **out, char **error);
+int64_t monet_sp_train(const char *const *options, size_t option_count, const char *const *sentences,
+                       const size_t *counts, size_t sentence_count, char **out, char **error);
 
 #ifdef __cplusplus
 }

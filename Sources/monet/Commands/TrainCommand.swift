@@ -52,8 +52,13 @@ struct TrainCommand: ParsableCommand {
 
     func run() throws {
         let directory = RunDirectory(path: out)
-        var configuration = resume ? try directory.configuration() : try newConfiguration()
-        for (key, value) in try settings.values() { try configuration.set(key, to: value, source: "--\(key)") }
+        var configuration: RunConfiguration
+        if resume {
+            configuration = try directory.configuration()
+            try applyFlags(to: &configuration)
+        } else {
+            configuration = try newConfiguration()
+        }
         if let decomposition { configuration.model = configuration.model.converted(to: decomposition) }
         var compute = ComputeOptions()
         compute.threads = threads
@@ -73,6 +78,8 @@ struct TrainCommand: ParsableCommand {
         }
     }
 
+    /// The run file's settings with the flags over them; what neither names follows the corpus or
+    /// the checkpoint to start from.
     private func newConfiguration() throws -> RunConfiguration {
         var members: [JSONValue.Member] = []
         if let runFile { members = try Self.readRunFile(runFile).members ?? [] }
@@ -80,15 +87,24 @@ struct TrainCommand: ParsableCommand {
             members.removeAll { $0.key == "model" }
             members.append(.init("model", .string(preset.name)))
         }
-        // The corpus may come from a flag alone; the file is complete only with the flags.
         var configuration = RunConfiguration()
         let source = runFile ?? "command line"
-        if !members.contains(where: { $0.key == "model" }) {
-            throw TrainingError.invalidSetting(
-                source: source, key: "model", found: "absent", expected: "a model in the run file, or --preset")
-        }
         for member in members { try configuration.set(member.key, to: member.value, source: source) }
+        try applyFlags(to: &configuration)
+        let model = members.first { $0.key == "model" }?.value
+        if model == nil, let checkpoint = configuration.initialCheckpoint {
+            configuration.model = try Checkpoint.configuration(HubCache.resolve(checkpoint))
+        } else if model == nil {
+            throw TrainingError.invalidSetting(
+                source: source, key: "model", found: "absent", expected: "a model in the run file, --preset or --init-from")
+        } else if model?["vocab_size"] == nil, !configuration.corpus.isEmpty {
+            configuration.model.vocabularySize = try Corpus(folder: configuration.corpus).vocabularySize
+        }
         return configuration
+    }
+
+    private func applyFlags(to configuration: inout RunConfiguration) throws {
+        for (key, value) in try settings.values() { try configuration.set(key, to: value, source: "--\(key)") }
     }
 
     /// A run file as a mapping.

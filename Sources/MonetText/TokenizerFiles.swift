@@ -1,0 +1,38 @@
+import Foundation
+import MonetFoundation
+
+/// The tokenizer's part of a checkpoint folder.
+public enum TokenizerFiles {
+    /// Names of the files that belong to the tokenizer.
+    public static let names = [
+        "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json", "added_tokens.json",
+    ]
+
+    /// Copies what a folder has of them, and writes what it lacks for a Llama tokenizer.
+    public static func install(from source: String, into folder: String, contextLength: Int) throws {
+        let manager = FileManager.default
+        var isFolder: ObjCBool = false
+        guard manager.fileExists(atPath: source, isDirectory: &isFolder) else {
+            throw FileError.unreadable(path: source, reason: "there is no such file")
+        }
+        let sources =
+            isFolder.boolValue
+            ? names.map { ($0, source + "/" + $0) } : [("tokenizer.model", source)]
+        for (name, path) in sources where manager.fileExists(atPath: path) {
+            let file = try MappedFile(path: path)
+            try AtomicFile.write(to: folder + "/" + name) { try $0.write(file.bytes) }
+        }
+        let special: JSONValue = ["bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"]
+        if !manager.fileExists(atPath: folder + "/special_tokens_map.json") {
+            try AtomicFile.write(special.serialized(pretty: true) + "\n", to: folder + "/special_tokens_map.json")
+        }
+        if !manager.fileExists(atPath: folder + "/tokenizer_config.json") {
+            let config: JSONValue = [
+                "add_bos_token": true, "add_eos_token": false, "bos_token": "<s>", "eos_token": "</s>",
+                "unk_token": "<unk>", "legacy": true, "clean_up_tokenization_spaces": false,
+                "model_max_length": .integer(contextLength), "tokenizer_class": "LlamaTokenizer",
+            ]
+            try AtomicFile.write(config.serialized(pretty: true) + "\n", to: folder + "/tokenizer_config.json")
+        }
+    }
+}
