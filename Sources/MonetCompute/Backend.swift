@@ -89,7 +89,7 @@ public protocol Backend: Sendable {
     func add(_ x: Tensor, _ y: Tensor) throws -> Tensor
     /// Adds `x` into `total`.
     func accumulate(_ x: Tensor, into total: Tensor) throws
-    /// Sum of squares over all elements, in double precision.
+    /// Sum of squares over all elements: short stretches in float32, their sums in double precision.
     func sumOfSquares(_ x: Tensor) throws -> Double
     /// One AdamW update in place.
     func adamWStep(_ step: AdamWStep, parameter: Tensor, gradient: Tensor, moment1: Tensor, moment2: Tensor) throws

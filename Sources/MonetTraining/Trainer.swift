@@ -46,6 +46,7 @@ public final class Trainer {
     private let backend: any Backend
     private let optimizer: AdamW
     private var state: RunDirectory.State
+    private var savedStep: Int?
 
     /// Starts a new run, or continues the one in `directory`.
     ///
@@ -217,6 +218,9 @@ public final class Trainer {
     }
 
     private func save(_ report: (Event) throws -> Void) throws {
+        // The best and the last step may be one; the best is stored before it is saved.
+        guard savedStep != state.step else { return }
+        savedStep = state.step
         let path = try directory.save(
             model: model, optimizer: optimizer, state: state, tokenizerPath: corpus.folder + "/tokenizer.model",
             keepLast: configuration.keepLast)
