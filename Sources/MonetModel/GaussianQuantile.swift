@@ -1,11 +1,11 @@
 import Foundation
 
 /// The quantile function of the standard normal distribution, Φ⁻¹.
-enum GaussianQuantile {
+package enum GaussianQuantile {
     /// x with Φ(x) = `probability`; −∞ at 0 and ∞ at 1.
     ///
     /// Bisection on the error function, then Newton steps: accurate to double precision.
-    static func callAsFunction(_ probability: Double) -> Double {
+    package static func callAsFunction(_ probability: Double) -> Double {
         if probability <= 0 { return -.infinity }
         if probability >= 1 { return .infinity }
         func distribution(_ x: Double) -> Double { 0.5 * erfc(-x / 2.0.squareRoot()) }
