@@ -47,7 +47,10 @@ let package = Package(
         .target(name: "TestSupport", dependencies: ["MonetModel"], path: "Tests/TestSupport"),
         .testTarget(name: "MonetComputeTests", dependencies: ["MonetCompute", "TestSupport"]),
         .testTarget(name: "MonetModelTests", dependencies: ["MonetModel", "TestSupport"]),
+        .testTarget(name: "MonetTextTests", dependencies: ["MonetText", "TestSupport"]),
         .testTarget(name: "MonetTrainingTests", dependencies: ["MonetTraining", "TestSupport"]),
+        .testTarget(name: "MonetGenerationTests", dependencies: ["MonetInsight", "TestSupport"]),
+        .testTarget(name: "MonetCommandTests", dependencies: ["monet", "MonetModel", "TestSupport"]),
     ],
     swiftLanguageModes: [.v6],
     cxxLanguageStandard: .cxx17

@@ -152,7 +152,7 @@ public final class Tokenizer: @unchecked Sendable {
 
     /// Splits at special tokens, the longest at each place.
     private func segments(_ text: String) -> [Segment] {
-        let tokens = specialTokens.map { (Array($0.key.utf8), $0.value) }.sorted { $0.0.count > $1.0.count }
+        let tokens = specialTokens.filter { !$0.key.isEmpty }.map { (Array($0.key.utf8), $0.value) }.sorted { $0.0.count > $1.0.count }
         let starts = Set(tokens.map { $0.0[0] })
         let bytes = Array(text.utf8)
         var result: [Segment] = []
