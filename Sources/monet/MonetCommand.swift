@@ -33,6 +33,8 @@ struct MonetCommand: ParsableCommand {
         ])
 
     static func main() {
+        // A file beyond the limit on sizes is an error of the write, as a full disk is, not a kill.
+        signal(SIGXFSZ, SIG_IGN)
         do {
             var command = try parseAsRoot()
             try command.run()

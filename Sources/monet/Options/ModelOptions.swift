@@ -62,8 +62,12 @@ struct InputOptions: ParsableArguments {
     func readText() throws -> String? {
         if tokenIds != nil { return nil }
         if let text { return text }
-        if let file { return try TextFile.read(file) }
-        return try StandardInput.readText()
+        // An empty text is asked for with "": an empty file is more likely a mistake.
+        let read = try file.map { try TextFile.read($0) } ?? StandardInput.readText()
+        guard !read.isEmpty else {
+            throw CommandError.malformedInput(source: file ?? "standard input", reason: "it is empty, expected a text")
+        }
+        return read
     }
 
     /// The ids, with the begin token before a text if the tokenizer adds one.

@@ -12,6 +12,11 @@ enum Interruption {
     /// Takes over both signals.
     static func install() {
         interruptionRequested.store(false, ordering: .relaxed)
+        // A parent may have left the signals blocked.
+        var signals = sigset_t()
+        sigemptyset(&signals)
+        for number in [SIGINT, SIGTERM] { sigaddset(&signals, number) }
+        pthread_sigmask(SIG_UNBLOCK, &signals, nil)
         for number in [SIGINT, SIGTERM] {
             signal(number) { number in
                 interruptionRequested.store(true, ordering: .relaxed)

@@ -1,0 +1,110 @@
+import Foundation
+import MonetFoundation
+import MonetModel
+import Testing
+import TestSupport
+
+/// Training from files to a model that answers, with kills and a full disk on the way.
+@Suite struct TrainCommandTests {
+    private func makeCorpus(_ folder: String) throws {
+        var lines = ""
+        for number in 0..<400 { lines += "{\"text\": \"Sentence \(number): \(number * 37 % 101) follows \(number * 53 % 97).\", \"label\": \"l\(number % 3)\"}\n" }
+        try AtomicFile.write(lines, to: folder + "/text.jsonl")
+        let built = try Command.run(
+            ["corpus", "build", "--tokenizer", Fixture.path("text/trained.model"), "--out", "corpus", "text.jsonl"], in: folder)
+        #expect(built.status == 0, "\(built.errors)")
+        try AtomicFile.write(
+            """
+            model:
+              preset: nano-vd
+              hidden_size: 32
+              num_attention_heads: 2
+              num_key_value_heads: 2
+              moe_experts: 9
+            corpus: corpus
+            sequence_length: 16
+            batch_size: 4
+            steps: 30
+            learning_rate: 5e-3
+            warmup_steps: 5
+            precision: float32
+            eval_every: 10
+            eval_batches: 4
+            save_every: 5
+            log_every: 1
+            """, to: folder + "/run.yaml")
+    }
+
+    private func model(_ folder: String) throws -> Data {
+        try Data(contentsOf: URL(fileURLWithPath: folder + "/checkpoints/step-00000030/model.safetensors"))
+    }
+
+    /// SIGKILL at various moments, then resumed to the end: the same parameters, bit for bit.
+    @Test func aKilledRunResumesBitForBit() throws {
+        try withTemporaryFolder { folder in
+            try makeCorpus(folder)
+            let whole = try Command.run(["train", "run.yaml", "--out", "whole", "--threads", "2"], in: folder)
+            #expect(whole.status == 0, "\(whole.errors)")
+            #expect(whole.output == "whole/checkpoints/step-00000030\n")
+            #expect(whole.errors.contains("held-out loss") && whole.errors.contains("tokens/s"))
+            // In the first step, in the middle, at a save, close to the end.
+            var arguments = ["train", "run.yaml", "--out", "torn", "--threads", "2"]
+            for words in ["step 1/", "step 9/", "saved torn/checkpoints/step-00000015", "step 28/"] {
+                let running = try Command.start(arguments, in: folder)
+                running.waitUntil(words)
+                kill(running.process.processIdentifier, SIGKILL)
+                running.process.waitUntilExit()
+                #expect(running.process.terminationReason == .uncaughtSignal, "the run ended before \(words)")
+                arguments = ["train", "--resume", "--out", "torn", "--threads", "2"]
+            }
+            let last = try Command.run(arguments, in: folder)
+            #expect(last.status == 0, "\(last.errors)")
+            #expect(try model(folder + "/whole") == model(folder + "/torn"))
+        }
+    }
+
+    @Test func interruptionSavesAndSaysHowToGoOn() throws {
+        try withTemporaryFolder { folder in
+            try makeCorpus(folder)
+            let running = try Command.start(["train", "run.yaml", "--out", "run", "--steps", "300"], in: folder)
+            running.waitUntil("step 3/")
+            kill(running.process.processIdentifier, SIGINT)
+            let result = running.wait()
+            #expect(result.status == 1)
+            #expect(result.errors.contains("monet train --resume --out run"))
+            #expect(try Command.run(["generate", "--model", "run/latest", "--prompt", "Sentence", "-n", "3"], in: folder).status == 0)
+            #expect(try Command.run(["train", "--resume", "--out", "run"], in: folder).status == 0)
+            // A finished run has nothing left to do, and a second one is not written over it.
+            #expect(try Command.run(["train", "--resume", "--out", "run"], in: folder).status == 0)
+            #expect(try Command.run(["train", "run.yaml", "--out", "run"], in: folder).status == 1)
+        }
+    }
+
+    /// A limit on the size of files stands for a full disk: the save fails, what was saved stays.
+    @Test func aFailingSaveLeavesALoadableCheckpoint() throws {
+        try withTemporaryFolder { folder in
+            try makeCorpus(folder)
+            #expect(try Command.run(["train", "run.yaml", "--out", "run", "--steps", "10"], in: folder).status == 0)
+            // Blocks of 512 bytes or a kilobyte, as the shell has it: too few for the weights either way.
+            let failed = try Command.run(
+                ["train", "--resume", "--out", "run", "--steps", "30"], in: folder, shellPrefix: "ulimit -f 200")
+            #expect(failed.status == 1, "\(failed.errors)")
+            #expect(failed.errors.contains("error: ") && failed.errors.contains("step-00000015"))
+            let names = try FileManager.default.contentsOfDirectory(atPath: folder + "/run/checkpoints")
+            #expect(names.sorted() == ["step-00000005", "step-00000010"])
+            _ = try MonetLanguageModel.load(folder + "/run/latest")
+            #expect(try Command.run(["train", "--resume", "--out", "run", "--steps", "30"], in: folder).status == 0)
+        }
+    }
+
+    @Test(arguments: [("horizontal", "\"moe_decompose\": \"horizontal\""), ("dense", "LlamaForCausalLM")])
+    func otherKindsTrainFromTheSameFile(kind: String, configuration: String) throws {
+        try withTemporaryFolder { folder in
+            try makeCorpus(folder)
+            let result = try Command.run(["train", "run.yaml", "--decomposition", kind, "--steps", "6", "--out", "run"], in: folder)
+            #expect(result.status == 0, "\(result.errors)")
+            let info = try Command.run(["info", "run/latest", "--json"], in: folder)
+            #expect(info.status == 0 && info.output.contains(configuration), "\(info.output)")
+        }
+    }
+}
