@@ -39,12 +39,15 @@ public protocol Backend: Sendable {
     /// Selection and softmax of section 3 of the paper.
     ///
     /// - Returns: `[tokens, heads, experts]` with exact zeros outside the selection.
-    func route(_ logits: Tensor, statistics: RouterStatistics, epsilon: Float, threshold: Float) throws -> Tensor
+    func route(_ logits: Tensor, statistics: RouterStatistics, epsilon: Float, threshold: Float) throws
+        -> Tensor
     /// Gradient of `route` with the selection held fixed.
-    func routeGradient(_ probabilityGradient: Tensor, probabilities: Tensor, into logitGradient: Tensor) throws
+    func routeGradient(_ probabilityGradient: Tensor, probabilities: Tensor, into logitGradient: Tensor)
+        throws
     /// The two auxiliary losses for one side of a router (equations 16 and 17).
     func routerObjective(
-        logits: Tensor, probabilities: Tensor, uniformity: UniformitySource) throws -> RouterObjective
+        logits: Tensor, probabilities: Tensor, uniformity: UniformitySource
+    ) throws -> RouterObjective
     /// Gradient of `routerObjective`, each loss with its weight.
     func routerObjectiveGradient(
         _ objective: RouterObjective, logits: Tensor, probabilities: Tensor, uniformity: UniformitySource,
@@ -73,7 +76,8 @@ public protocol Backend: Sendable {
     func gatedActivation(gate: Tensor, up: Tensor) throws -> Tensor
     /// Gradient of `gatedActivation`.
     func gatedActivationGradient(
-        _ outputGradient: Tensor, gate: Tensor, up: Tensor, into gateGradient: Tensor, upGradient: Tensor) throws
+        _ outputGradient: Tensor, gate: Tensor, up: Tensor, into gateGradient: Tensor, upGradient: Tensor)
+        throws
 
     /// Each token's cross entropy under the output head, without ever holding all logits.
     ///
@@ -92,7 +96,8 @@ public protocol Backend: Sendable {
     /// Sum of squares over all elements: short stretches in float32, their sums in double precision.
     func sumOfSquares(_ x: Tensor) throws -> Double
     /// One AdamW update in place.
-    func adamWStep(_ step: AdamWStep, parameter: Tensor, gradient: Tensor, moment1: Tensor, moment2: Tensor) throws
+    func adamWStep(_ step: AdamWStep, parameter: Tensor, gradient: Tensor, moment1: Tensor, moment2: Tensor)
+        throws
 }
 
 /// Where `Backend.linearGradient` adds its results; nil leaves a part out.

@@ -22,7 +22,8 @@ extension CPUBackend {
             let (sequence, head) = (rest / input.heads, rest % input.heads)
             let rows = (block * Self.queryBlock)..<min(layout.length, (block + 1) * Self.queryBlock)
             attend(
-                rows: rows, sequence: sequence, head: head, query: query, key: key, input: input, layout: layout,
+                rows: rows, sequence: sequence, head: head, query: query, key: key, input: input,
+                layout: layout,
                 output: output, logSumExp: logSumExp)
         }
         return AttentionResult(output: output, query: query, key: key, logSumExp: logSumExp)
@@ -98,7 +99,8 @@ extension CPUBackend {
         _ x: UnsafeMutablePointer<Float>, position: Int, sign: Float, _ table: RotaryTable
     ) {
         let half = table.cosine.columnCount
-        kernels.rotate(x, table.cosine.pointer + position * half, table.sine.pointer + position * half, sign, half)
+        kernels.rotate(
+            x, table.cosine.pointer + position * half, table.sine.pointer + position * half, sign, half)
     }
 
     private func rotated(_ x: Tensor, heads: Int, layout: AttentionLayout, input: AttentionInput) -> Tensor {
@@ -115,7 +117,9 @@ extension CPUBackend {
             for row in range {
                 let position = input.startPositions[row / layout.length] + row % layout.length
                 for head in 0..<heads {
-                    rotate(x.pointer + (row * heads + head) * width, position: position, sign: sign, input.rotary)
+                    rotate(
+                        x.pointer + (row * heads + head) * width, position: position, sign: sign, input.rotary
+                    )
                 }
             }
         }
@@ -152,7 +156,8 @@ extension CPUBackend {
             let (sequence, group) = (chunk / input.keyValueHeads, chunk % input.keyValueHeads)
             for head in (group * layout.headsPerKey)..<((group + 1) * layout.headsPerKey) {
                 attendGradient(
-                    sequence: sequence, head: head, outputGradient: outputGradient, input: input, result: result,
+                    sequence: sequence, head: head, outputGradient: outputGradient, input: input,
+                    result: result,
                     layout: layout, dQuery: dQuery, dKey: dKey, dValue: valueGradient)
             }
         }
@@ -195,24 +200,28 @@ extension CPUBackend {
                 kernels.exp_shifted(
                     pRow, layout.scale, result.logSumExp.pointer[token * input.heads + head], seen)
                 let offset = token * layout.queryStride + head * width
-                let delta = kernels.dot(outputGradient.pointer + offset, result.output.pointer + offset, width)
+                let delta = kernels.dot(
+                    outputGradient.pointer + offset, result.output.pointer + offset, width)
                 kernels.softmax_gradient(dRow, pRow, delta, layout.scale, seen)
                 if seen < visible {
                     memset(pRow + seen, 0, (visible - seen) * 4)
                     memset(dRow + seen, 0, (visible - seen) * 4)
                 }
             }
-            let pTransposed = MatrixOperand(UnsafeMutableRawPointer(p.pointer), stride: visible, transposed: true)
+            let pTransposed = MatrixOperand(
+                UnsafeMutableRawPointer(p.pointer), stride: visible, transposed: true)
             let dScores = MatrixOperand(UnsafeMutableRawPointer(d.pointer), stride: visible)
             let dTransposed = MatrixOperand(dScores.address, stride: visible, transposed: true)
             matrixProduct.singlePrecision(
-                m: visible, n: width, k: rows.count, pTransposed, dOut, c: dValue.pointer + base, cStride: stride,
+                m: visible, n: width, k: rows.count, pTransposed, dOut, c: dValue.pointer + base,
+                cStride: stride,
                 accumulate: true)
             matrixProduct.singlePrecision(
                 m: rows.count, n: width, k: visible, dScores, keys, c: dQuery.pointer + first,
                 cStride: layout.queryStride, accumulate: false)
             matrixProduct.singlePrecision(
-                m: visible, n: width, k: rows.count, dTransposed, queries, c: dKey.pointer + base, cStride: stride,
+                m: visible, n: width, k: rows.count, dTransposed, queries, c: dKey.pointer + base,
+                cStride: stride,
                 accumulate: true)
         }
     }
@@ -253,7 +262,9 @@ private struct AttentionLayout {
         keyStride = input.keyValueHeads * headWidth
         scale = 1 / Float(headWidth).squareRoot()
         for other in [input.key, input.value] {
-            try check(other.shape == [tokens, keyStride], "keys and values [\(tokens), \(keyStride)]", "\(other.shape)")
+            try check(
+                other.shape == [tokens, keyStride], "keys and values [\(tokens), \(keyStride)]",
+                "\(other.shape)")
         }
         let reach = (input.startPositions.max() ?? 0) + length
         try check(

@@ -11,7 +11,9 @@ extension CPUBackend {
     public func horizontalExperts(
         _ x: Tensor, left: Tensor, right: Tensor, weights: HorizontalWeights
     ) throws -> (output: Tensor, saved: ExpertActivations) {
-        let shape = try ExpertShape(x: x, left: left, right: right, hidden: weights.u, bias: weights.b, operation: "horizontal experts")
+        let shape = try ExpertShape(
+            x: x, left: left, right: right, hidden: weights.u, bias: weights.b,
+            operation: "horizontal experts")
         let hidden = try activations(x, weights.u, bias: weights.uBias)
         let output = Tensor(uninitialized: x.shape)
         let mixed = mix(hidden, from: left, to: right, shape)
@@ -24,7 +26,9 @@ extension CPUBackend {
         _ outputGradient: Tensor, x: Tensor, left: Tensor, right: Tensor, weights: HorizontalWeights,
         saved: ExpertActivations, into gradient: ExpertGradient, weightGradient: HorizontalWeights
     ) throws {
-        let shape = try ExpertShape(x: x, left: left, right: right, hidden: weights.u, bias: weights.b, operation: "horizontal experts")
+        let shape = try ExpertShape(
+            x: x, left: left, right: right, hidden: weights.u, bias: weights.b,
+            operation: "horizontal experts")
         let out = OutputHalf(outputGradient.pointer, stride: shape.width, width: shape.width)
         let dMixed = downGradient(
             out, mixed: mix(saved.left, from: left, to: right, shape), weights.v, into: weightGradient.v)
@@ -32,7 +36,8 @@ extension CPUBackend {
             out, probabilities: right, weights.b, into: weightGradient.b, probabilityGradient: gradient.right)
         let dHidden = Tensor(zeros: saved.left.shape)
         mixGradient(
-            dMixed, source: saved.left, from: left, to: right, shape, into: dHidden, fromGradient: gradient.left,
+            dMixed, source: saved.left, from: left, to: right, shape, into: dHidden,
+            fromGradient: gradient.left,
             toGradient: gradient.right)
         try activationsGradient(
             dHidden, saved.left, x: x, weights.u, into: gradient.x, weightGradient: weightGradient.u,
@@ -44,7 +49,9 @@ extension CPUBackend {
     public func verticalExperts(
         _ x: Tensor, left: Tensor, right: Tensor, weights: VerticalWeights
     ) throws -> (output: Tensor, saved: ExpertActivations) {
-        let shape = try ExpertShape(x: x, left: left, right: right, hidden: weights.u1, bias: weights.b1, operation: "vertical experts")
+        let shape = try ExpertShape(
+            x: x, left: left, right: right, hidden: weights.u1, bias: weights.b1,
+            operation: "vertical experts")
         let a = try activations(x, weights.u1, bias: weights.u1Bias)
         let e = try activations(x, weights.u2, bias: weights.u2Bias)
         let (leftSum, rightSum) = (sumOverHeads(left), sumOverHeads(right))
@@ -52,8 +59,12 @@ extension CPUBackend {
         let half = shape.width / 2
         let (upper, lower) = (output.pointer, output.pointer + half)
         product(weighted(a, by: leftSum), weights.v11, into: upper, stride: shape.width, accumulate: false)
-        product(mix(e, from: right, to: left, shape), weights.v12, into: upper, stride: shape.width, accumulate: true)
-        product(mix(a, from: left, to: right, shape), weights.v21, into: lower, stride: shape.width, accumulate: false)
+        product(
+            mix(e, from: right, to: left, shape), weights.v12, into: upper, stride: shape.width,
+            accumulate: true)
+        product(
+            mix(a, from: left, to: right, shape), weights.v21, into: lower, stride: shape.width,
+            accumulate: false)
         product(weighted(e, by: rightSum), weights.v22, into: lower, stride: shape.width, accumulate: true)
         addWeightedBias(leftSum, weights.b1, into: upper, stride: shape.width)
         addWeightedBias(rightSum, weights.b2, into: lower, stride: shape.width)
@@ -64,10 +75,13 @@ extension CPUBackend {
         _ outputGradient: Tensor, x: Tensor, left: Tensor, right: Tensor, weights: VerticalWeights,
         saved: ExpertActivations, into gradient: ExpertGradient, weightGradient: VerticalWeights
     ) throws {
-        let shape = try ExpertShape(x: x, left: left, right: right, hidden: weights.u1, bias: weights.b1, operation: "vertical experts")
+        let shape = try ExpertShape(
+            x: x, left: left, right: right, hidden: weights.u1, bias: weights.b1,
+            operation: "vertical experts")
         guard let e = saved.right else {
             throw ComputeError.shapeMismatch(
-                operation: "vertical experts gradient", expected: "activations of both sides", found: "one side")
+                operation: "vertical experts gradient", expected: "activations of both sides",
+                found: "one side")
         }
         let a = saved.left
         let half = shape.width / 2
@@ -79,20 +93,24 @@ extension CPUBackend {
 
         let d11 = downGradient(upper, mixed: weighted(a, by: leftSum), weights.v11, into: weightGradient.v11)
         weightedGradient(d11, source: a, by: leftSum, into: dA, probabilityGradient: gradient.left)
-        let d12 = downGradient(upper, mixed: mix(e, from: right, to: left, shape), weights.v12, into: weightGradient.v12)
+        let d12 = downGradient(
+            upper, mixed: mix(e, from: right, to: left, shape), weights.v12, into: weightGradient.v12)
         mixGradient(
             d12, source: e, from: right, to: left, shape, into: dE, fromGradient: gradient.right,
             toGradient: gradient.left)
-        let d21 = downGradient(lower, mixed: mix(a, from: left, to: right, shape), weights.v21, into: weightGradient.v21)
+        let d21 = downGradient(
+            lower, mixed: mix(a, from: left, to: right, shape), weights.v21, into: weightGradient.v21)
         mixGradient(
             d21, source: a, from: left, to: right, shape, into: dA, fromGradient: gradient.left,
             toGradient: gradient.right)
         let d22 = downGradient(lower, mixed: weighted(e, by: rightSum), weights.v22, into: weightGradient.v22)
         weightedGradient(d22, source: e, by: rightSum, into: dE, probabilityGradient: gradient.right)
         biasGradient(
-            upper, probabilities: left, weights.b1, into: weightGradient.b1, probabilityGradient: gradient.left)
+            upper, probabilities: left, weights.b1, into: weightGradient.b1,
+            probabilityGradient: gradient.left)
         biasGradient(
-            lower, probabilities: right, weights.b2, into: weightGradient.b2, probabilityGradient: gradient.right)
+            lower, probabilities: right, weights.b2, into: weightGradient.b2,
+            probabilityGradient: gradient.right)
 
         try activationsGradient(
             dA, a, x: x, weights.u1, into: gradient.x, weightGradient: weightGradient.u1,
@@ -120,7 +138,8 @@ extension CPUBackend {
     }
 
     private func activationsGradient(
-        _ dHidden: Tensor, _ hidden: Tensor, x: Tensor, _ u: Tensor, into xGradient: Tensor, weightGradient: Tensor,
+        _ dHidden: Tensor, _ hidden: Tensor, x: Tensor, _ u: Tensor, into xGradient: Tensor,
+        weightGradient: Tensor,
         biasGradient: Tensor
     ) throws {
         pool.forEachRange(of: hidden.count, minimum: 1 << 13) { range, _ in
@@ -128,7 +147,8 @@ extension CPUBackend {
             kernels.squared_relu_gradient(dHidden.pointer + start, hidden.pointer + start, range.count)
         }
         try linearGradient(
-            dHidden, x: x, weight: u, into: LinearGradient(x: xGradient, weight: weightGradient, bias: biasGradient))
+            dHidden, x: x, weight: u,
+            into: LinearGradient(x: xGradient, weight: weightGradient, bias: biasGradient))
     }
 
     // MARK: Mixing
@@ -140,14 +160,16 @@ extension CPUBackend {
         forEachToken(from, to, shape, scratch: 2 * shape.hiddenWidth) { token, from, to, scratch in
             memset(destination.pointer + token * columns, 0, columns * 4)
             kernels.mix(
-                destination.pointer + token * columns, source.pointer + token * columns, from, to, shape.heads,
+                destination.pointer + token * columns, source.pointer + token * columns, from, to,
+                shape.heads,
                 shape.hiddenWidth, scratch)
         }
         return destination
     }
 
     private func mixGradient(
-        _ dDestination: Tensor, source: Tensor, from: Tensor, to: Tensor, _ shape: ExpertShape, into dSource: Tensor,
+        _ dDestination: Tensor, source: Tensor, from: Tensor, to: Tensor, _ shape: ExpertShape,
+        into dSource: Tensor,
         fromGradient: Tensor, toGradient: Tensor
     ) {
         let columns = source.columnCount
@@ -156,7 +178,8 @@ extension CPUBackend {
             kernels.mix_gradient(
                 dSource.pointer + token * columns, fromGradient.pointer + token * row,
                 toGradient.pointer + token * row, dDestination.pointer + token * columns,
-                source.pointer + token * columns, from, to, shape.heads, shape.hiddenWidth, shape.experts, scratch)
+                source.pointer + token * columns, from, to, shape.heads, shape.hiddenWidth, shape.experts,
+                scratch)
         }
     }
 
@@ -211,13 +234,16 @@ extension CPUBackend {
 
     /// Σ_h p, `[tokens, experts]`.
     private func sumOverHeads(_ probabilities: Tensor) -> Tensor {
-        let (tokens, heads, experts) = (probabilities.shape[0], probabilities.shape[1], probabilities.shape[2])
+        let (tokens, heads, experts) = (
+            probabilities.shape[0], probabilities.shape[1], probabilities.shape[2]
+        )
         let sums = Tensor(zeros: [tokens, experts])
         pool.forEachRange(of: tokens, minimum: 64) { range, _ in
             for token in range {
                 for head in 0..<heads {
                     kernels.axpy(
-                        sums.pointer + token * experts, 1, probabilities.pointer + (token * heads + head) * experts,
+                        sums.pointer + token * experts, 1,
+                        probabilities.pointer + (token * heads + head) * experts,
                         experts)
                 }
             }
@@ -256,7 +282,8 @@ extension CPUBackend {
                 }
                 for head in 0..<heads {
                     kernels.axpy(
-                        probabilityGradient.pointer + (token * heads + head) * experts, 1, dWeight.pointer, experts)
+                        probabilityGradient.pointer + (token * heads + head) * experts, 1, dWeight.pointer,
+                        experts)
                 }
             }
         }
@@ -270,11 +297,13 @@ extension CPUBackend {
     ) -> Tensor {
         let columns = mixed.columnCount
         matrixProduct.multiply(
-            m: dOut.width, n: columns, k: mixed.rowCount, dOut.operand(transposed: true), MatrixOperand(mixed),
+            m: dOut.width, n: columns, k: mixed.rowCount, dOut.operand(transposed: true),
+            MatrixOperand(mixed),
             into: vGradient.pointer, cStride: columns, accumulate: true)
         let dMixed = Tensor(uninitialized: mixed.shape)
         matrixProduct.multiply(
-            m: mixed.rowCount, n: columns, k: dOut.width, dOut.operand(), MatrixOperand(v), into: dMixed.pointer,
+            m: mixed.rowCount, n: columns, k: dOut.width, dOut.operand(), MatrixOperand(v),
+            into: dMixed.pointer,
             cStride: columns, accumulate: false)
         return dMixed
     }
@@ -294,7 +323,8 @@ extension CPUBackend {
         for token in 0..<tokens {
             for expert in 0..<experts where weight.pointer[token * experts + expert] != 0 {
                 bias.read(into: row.pointer, from: expert * width, count: width)
-                kernels.axpy(out + token * stride, weight.pointer[token * experts + expert], row.pointer, width)
+                kernels.axpy(
+                    out + token * stride, weight.pointer[token * experts + expert], row.pointer, width)
             }
         }
     }
@@ -303,7 +333,9 @@ extension CPUBackend {
         _ dOut: OutputHalf, probabilities: Tensor, _ bias: Tensor, into biasGradient: Tensor,
         probabilityGradient: Tensor
     ) {
-        let (tokens, heads, experts) = (probabilities.shape[0], probabilities.shape[1], probabilities.shape[2])
+        let (tokens, heads, experts) = (
+            probabilities.shape[0], probabilities.shape[1], probabilities.shape[2]
+        )
         let weight = sumOverHeads(probabilities)
         matrixProduct.multiply(
             m: experts, n: dOut.width, k: tokens, MatrixOperand(weight, transposed: true), dOut.operand(),
@@ -355,16 +387,19 @@ private struct ExpertShape {
         tokens = x.rowCount
         width = x.columnCount
         experts = bias.shape.first ?? 0
-        guard left.shape.count == 3, left.shape == right.shape, left.shape[0] == tokens, left.shape[2] == experts
+        guard left.shape.count == 3, left.shape == right.shape, left.shape[0] == tokens,
+            left.shape[2] == experts
         else {
             throw ComputeError.shapeMismatch(
                 operation: operation, expected: "probabilities [\(tokens), heads, \(experts)]",
                 found: "\(left.shape) and \(right.shape)")
         }
         heads = left.shape[1]
-        guard experts > 0, hidden.shape.count == 2, hidden.shape[1] == width, hidden.shape[0] % experts == 0 else {
+        guard experts > 0, hidden.shape.count == 2, hidden.shape[1] == width, hidden.shape[0] % experts == 0
+        else {
             throw ComputeError.shapeMismatch(
-                operation: operation, expected: "up-projection [\(experts) · m, \(width)]", found: "\(hidden.shape)")
+                operation: operation, expected: "up-projection [\(experts) · m, \(width)]",
+                found: "\(hidden.shape)")
         }
         hiddenWidth = hidden.shape[0] / experts
     }

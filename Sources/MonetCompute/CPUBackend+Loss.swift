@@ -15,7 +15,8 @@ extension CPUBackend {
                 operation: "cross entropy", expected: "\(hidden.rowCount) targets", found: "\(targets.count)")
         }
         if let bad = targets.first(where: { $0 >= Int32(vocabulary) }) {
-            throw ComputeError.indexOutOfRange(operation: "cross entropy target", index: Int(bad), limit: vocabulary)
+            throw ComputeError.indexOutOfRange(
+                operation: "cross entropy target", index: Int(bad), limit: vocabulary)
         }
         var losses = [Float](repeating: 0, count: targets.count)
         for start in stride(from: 0, to: targets.count, by: Self.lossRows) {

@@ -5,7 +5,8 @@ extension CPUBackend {
     public func routerStatistics(_ logits: Tensor) throws -> RouterStatistics {
         guard logits.shape.count == 3 else {
             throw ComputeError.shapeMismatch(
-                operation: "router statistics", expected: "[tokens, heads, experts]", found: "\(logits.shape)")
+                operation: "router statistics", expected: "[tokens, heads, experts]", found: "\(logits.shape)"
+            )
         }
         let (tokens, heads, experts) = (logits.shape[0], logits.shape[1], logits.shape[2])
         let ranges = pool.rangeCount(of: tokens, minimum: 16)
@@ -52,7 +53,8 @@ extension CPUBackend {
                 for head in 0..<heads {
                     let row = (token * heads + head) * experts
                     kernels.route(
-                        probabilities.pointer + row, logits.pointer + row, statistics.mean[head], inverse[head],
+                        probabilities.pointer + row, logits.pointer + row, statistics.mean[head],
+                        inverse[head],
                         threshold, experts)
                 }
             }
@@ -136,7 +138,8 @@ extension CPUBackend {
 
     public func routerObjectiveGradient(
         _ objective: RouterObjective, logits: Tensor, probabilities: Tensor, uniformity: UniformitySource,
-        uniformityWeight: Float, ambiguityWeight: Float, into probabilityGradient: Tensor, logitGradient: Tensor
+        uniformityWeight: Float, ambiguityWeight: Float, into probabilityGradient: Tensor,
+        logitGradient: Tensor
     ) throws {
         let (tokens, heads, experts) = (logits.shape[0], logits.shape[1], logits.shape[2])
         let rowWidth = heads * experts
@@ -144,7 +147,8 @@ extension CPUBackend {
         // d(loss)/d(p of a token): the mean over tokens divides by their number.
         let dMean = Tensor(
             objective.meanProbability.map {
-                $0 > Self.smallestProbability ? -uniformityWeight / (Float(2 * rowWidth) * $0 * Float(tokens)) : 0
+                $0 > Self.smallestProbability
+                    ? -uniformityWeight / (Float(2 * rowWidth) * $0 * Float(tokens)) : 0
             }, shape: [rowWidth])
         let dLargest = -ambiguityWeight / Float(2 * heads * tokens)
         pool.forEachRange(of: tokens, minimum: 16) { range, _ in

@@ -25,13 +25,16 @@ public struct CPUBackend: Backend {
         matrixProduct = MatrixProduct(pool: pool, instructionSet: instructionSet, precision: precision)
     }
 
-    public var name: String { "cpu-\(instructionSet.name), \(pool.threadCount) threads, \(precision.rawValue)" }
+    public var name: String {
+        "cpu-\(instructionSet.name), \(pool.threadCount) threads, \(precision.rawValue)"
+    }
 
     // MARK: Checks
 
     func requireShape(_ tensor: Tensor, _ shape: [Int], _ operation: String) throws {
         guard tensor.shape == shape else {
-            throw ComputeError.shapeMismatch(operation: operation, expected: "\(shape)", found: "\(tensor.shape)")
+            throw ComputeError.shapeMismatch(
+                operation: operation, expected: "\(shape)", found: "\(tensor.shape)")
         }
     }
 
@@ -51,7 +54,8 @@ public struct CPUBackend: Backend {
         let output = Tensor(uninitialized: [ids.count, width])
         for (row, id) in ids.enumerated() {
             guard id >= 0, Int(id) < table.shape[0] else {
-                throw ComputeError.indexOutOfRange(operation: "embedding", index: Int(id), limit: table.shape[0])
+                throw ComputeError.indexOutOfRange(
+                    operation: "embedding", index: Int(id), limit: table.shape[0])
             }
             table.read(into: output.pointer + row * width, from: Int(id) * width, count: width)
         }
@@ -63,7 +67,8 @@ public struct CPUBackend: Backend {
         try requireShape(outputGradient, [ids.count, width], "embedding gradient")
         // Serial over tokens: two tokens may share a row, and the order of sums must not vary.
         for (row, id) in ids.enumerated() {
-            kernels.axpy(tableGradient.pointer + Int(id) * width, 1, outputGradient.pointer + row * width, width)
+            kernels.axpy(
+                tableGradient.pointer + Int(id) * width, 1, outputGradient.pointer + row * width, width)
         }
     }
 
@@ -118,7 +123,9 @@ public struct CPUBackend: Backend {
         }
     }
 
-    func gemv(_ weight: Tensor, rows: Range<Int>, x: UnsafePointer<Float>, into y: UnsafeMutablePointer<Float>) {
+    func gemv(
+        _ weight: Tensor, rows: Range<Int>, x: UnsafePointer<Float>, into y: UnsafeMutablePointer<Float>
+    ) {
         let columns = weight.shape[1]
         let start = weight.address + rows.lowerBound * columns * weight.dtype.byteCount
         switch weight.dtype {
@@ -144,7 +151,8 @@ public struct CPUBackend: Backend {
         }
         if let weightGradient = gradient.weight {
             matrixProduct.multiply(
-                m: outputs, n: inputs, k: rows, MatrixOperand(outputGradient, transposed: true), MatrixOperand(x),
+                m: outputs, n: inputs, k: rows, MatrixOperand(outputGradient, transposed: true),
+                MatrixOperand(x),
                 into: weightGradient.pointer, cStride: inputs, accumulate: true)
         }
         if let biasGradient = gradient.bias { addColumnSums(of: outputGradient, into: biasGradient) }
@@ -156,14 +164,16 @@ public struct CPUBackend: Backend {
         pool.forEachRange(of: columns, minimum: 64) { range, _ in
             for row in 0..<x.rowCount {
                 kernels.axpy(
-                    total.pointer + range.lowerBound, 1, x.pointer + row * columns + range.lowerBound, range.count)
+                    total.pointer + range.lowerBound, 1, x.pointer + row * columns + range.lowerBound,
+                    range.count)
             }
         }
     }
 
     // MARK: Normalization
 
-    public func rmsNorm(_ x: Tensor, weight: Tensor, epsilon: Float) throws -> (output: Tensor, scale: Tensor) {
+    public func rmsNorm(_ x: Tensor, weight: Tensor, epsilon: Float) throws -> (output: Tensor, scale: Tensor)
+    {
         let width = x.columnCount
         try requireShape(weight, [width], "RMSNorm weight")
         let weightValues = widened(weight)
@@ -172,7 +182,8 @@ public struct CPUBackend: Backend {
         pool.forEachRange(of: x.rowCount, minimum: 16) { range, _ in
             for row in range {
                 scale.pointer[row] = kernels.rms_norm(
-                    output.pointer + row * width, x.pointer + row * width, weightValues.pointer, epsilon, width)
+                    output.pointer + row * width, x.pointer + row * width, weightValues.pointer, epsilon,
+                    width)
             }
         }
         return (output, scale)
@@ -220,7 +231,8 @@ public struct CPUBackend: Backend {
                 for start in stride(from: range.lowerBound, to: range.upperBound, by: block) {
                     let count = min(block, range.upperBound - start)
                     kernels.gated_silu_gradient(
-                        dGate, dUp, outputGradient.pointer + start, gate.pointer + start, up.pointer + start, count)
+                        dGate, dUp, outputGradient.pointer + start, gate.pointer + start, up.pointer + start,
+                        count)
                     kernels.axpy(gateGradient.pointer + start, 1, dGate, count)
                     kernels.axpy(upGradient.pointer + start, 1, dUp, count)
                 }
@@ -274,8 +286,10 @@ public struct CPUBackend: Backend {
         try requireFloat32(parameter, gradient, moment1, moment2, operation: "AdamW")
         var settings = monet_adamw(
             learning_rate: step.learningRate, beta1: step.beta1, beta2: step.beta2, epsilon: step.epsilon,
-            weight_decay: step.weightDecay, correction1: Float(1 - pow(Double(step.beta1), Double(step.step))),
-            correction2: Float(1 - pow(Double(step.beta2), Double(step.step))), gradient_scale: step.gradientScale)
+            weight_decay: step.weightDecay,
+            correction1: Float(1 - pow(Double(step.beta1), Double(step.step))),
+            correction2: Float(1 - pow(Double(step.beta2), Double(step.step))),
+            gradient_scale: step.gradientScale)
         withUnsafePointer(to: &settings) { settings in
             nonisolated(unsafe) let settings = settings
             pool.forEachRange(of: parameter.count, minimum: 1 << 14) { range, _ in

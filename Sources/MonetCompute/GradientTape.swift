@@ -60,7 +60,8 @@ public final class GradientTape {
 
     /// A variable that gradients reach if any of `inputs` needs one; `step` runs on the way back.
     private func output(
-        _ value: Tensor, from inputs: [Variable?], _ step: @escaping (_ output: Variable, _ gradient: Tensor) throws -> Void
+        _ value: Tensor, from inputs: [Variable?],
+        _ step: @escaping (_ output: Variable, _ gradient: Tensor) throws -> Void
     ) -> Variable {
         let needs = isRecording && inputs.contains { $0?.requiresGradient ?? false }
         let result = Variable(value, requiresGradient: needs)
@@ -145,7 +146,8 @@ public final class GradientTape {
         _ logits: Variable, statistics: RouterStatistics, epsilon: Float, threshold: Float
     ) throws -> Variable {
         let backend = backend
-        let value = try backend.route(logits.value, statistics: statistics, epsilon: epsilon, threshold: threshold)
+        let value = try backend.route(
+            logits.value, statistics: statistics, epsilon: epsilon, threshold: threshold)
         return output(value, from: [logits]) { _, gradient in
             try backend.routeGradient(gradient, probabilities: value, into: logits.gradientForAdding())
         }
@@ -169,7 +171,8 @@ public final class GradientTape {
         if isRecording, logits.requiresGradient {
             steps.append {
                 try backend.routerObjectiveGradient(
-                    objective, logits: logits.value, probabilities: probabilities.value, uniformity: uniformity,
+                    objective, logits: logits.value, probabilities: probabilities.value,
+                    uniformity: uniformity,
                     uniformityWeight: uniformityWeight, ambiguityWeight: ambiguityWeight,
                     into: probabilities.gradientForAdding(), logitGradient: logits.gradientForAdding())
             }
@@ -183,12 +186,14 @@ public final class GradientTape {
     ) throws -> Variable {
         let backend = backend
         let weights = HorizontalWeights(u: u.value, uBias: uBias.value, v: v.value, b: b.value)
-        let (value, saved) = try backend.horizontalExperts(x.value, left: left.value, right: right.value, weights: weights)
+        let (value, saved) = try backend.horizontalExperts(
+            x.value, left: left.value, right: right.value, weights: weights)
         return output(value, from: [x, left, right, u, uBias, v, b]) { _, gradient in
             try backend.horizontalExpertsGradient(
                 gradient, x: x.value, left: left.value, right: right.value, weights: weights, saved: saved,
                 into: ExpertGradient(
-                    x: x.gradientForAdding(), left: left.gradientForAdding(), right: right.gradientForAdding()),
+                    x: x.gradientForAdding(), left: left.gradientForAdding(), right: right.gradientForAdding()
+                ),
                 weightGradient: HorizontalWeights(
                     u: u.gradientForAdding(), uBias: uBias.gradientForAdding(), v: v.gradientForAdding(),
                     b: b.gradientForAdding()))
@@ -201,12 +206,14 @@ public final class GradientTape {
     ) throws -> Variable {
         let backend = backend
         let values = weights.values
-        let (value, saved) = try backend.verticalExperts(x.value, left: left.value, right: right.value, weights: values)
+        let (value, saved) = try backend.verticalExperts(
+            x.value, left: left.value, right: right.value, weights: values)
         return output(value, from: [x, left, right] + weights.all) { _, gradient in
             try backend.verticalExpertsGradient(
                 gradient, x: x.value, left: left.value, right: right.value, weights: values, saved: saved,
                 into: ExpertGradient(
-                    x: x.gradientForAdding(), left: left.gradientForAdding(), right: right.gradientForAdding()),
+                    x: x.gradientForAdding(), left: left.gradientForAdding(), right: right.gradientForAdding()
+                ),
                 weightGradient: weights.gradients)
         }
     }
@@ -214,7 +221,8 @@ public final class GradientTape {
     /// `silu(gate) · up`.
     public func gatedActivation(gate: Variable, up: Variable) throws -> Variable {
         let backend = backend
-        return output(try backend.gatedActivation(gate: gate.value, up: up.value), from: [gate, up]) { _, gradient in
+        return output(try backend.gatedActivation(gate: gate.value, up: up.value), from: [gate, up]) {
+            _, gradient in
             try backend.gatedActivationGradient(
                 gradient, gate: gate.value, up: up.value, into: gate.gradientForAdding(),
                 upGradient: up.gradientForAdding())
@@ -222,7 +230,9 @@ public final class GradientTape {
     }
 
     /// Cross entropy of each token; when recording, seeds the gradient of `scale · sum`.
-    public func crossEntropy(hidden: Variable, weight: Variable, targets: [Int32], scale: Float) throws -> [Float] {
+    public func crossEntropy(hidden: Variable, weight: Variable, targets: [Int32], scale: Float) throws
+        -> [Float]
+    {
         guard isRecording, hidden.requiresGradient || weight.requiresGradient else {
             return try backend.crossEntropy(
                 hidden: hidden.value, weight: weight.value, targets: targets, scale: scale, gradient: nil)

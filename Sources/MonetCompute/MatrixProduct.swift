@@ -3,7 +3,7 @@ import COneDNN
 import Foundation
 
 #if canImport(Accelerate)
-import Accelerate
+    import Accelerate
 #endif
 
 /// How operands of dense products are rounded.
@@ -53,9 +53,9 @@ struct MatrixProduct: Sendable {
     /// Whether bfloat16 operands go to the processor as such.
     static let hasNativeBFloat16: Bool = {
         #if os(Linux)
-        monet_onednn_has_native_bf16()
+            monet_onednn_has_native_bf16()
         #else
-        false
+            false
         #endif
     }()
 
@@ -73,7 +73,9 @@ struct MatrixProduct: Sendable {
             let left = roundedToBFloat16(a, rows: m, columns: k)
             let right = roundedToBFloat16(b, rows: k, columns: n)
             withExtendedLifetime((left.tensor, right.tensor)) {
-                split(m: m, n: n, k: k, left.operand, right.operand, c: c, cStride: cStride, accumulate: accumulate)
+                split(
+                    m: m, n: n, k: k, left.operand, right.operand, c: c, cStride: cStride,
+                    accumulate: accumulate)
             }
         } else {
             split(m: m, n: n, k: k, a, b, c: c, cStride: cStride, accumulate: accumulate)
@@ -121,17 +123,19 @@ struct MatrixProduct: Sendable {
         c: UnsafeMutablePointer<Float>, cStride: Int, accumulate: Bool
     ) {
         #if os(Linux)
-        if Self.runsNatively(a, b) {
-            let status = monet_onednn_matmul(
-                true, a.isTransposed, b.isTransposed, Int64(m), Int64(n), Int64(k), a.address, Int64(a.stride),
-                b.address, Int64(b.stride), accumulate, c, Int64(cStride))
-            if status == 0 { return }
-        }
+            if Self.runsNatively(a, b) {
+                let status = monet_onednn_matmul(
+                    true, a.isTransposed, b.isTransposed, Int64(m), Int64(n), Int64(k), a.address,
+                    Int64(a.stride),
+                    b.address, Int64(b.stride), accumulate, c, Int64(cStride))
+                if status == 0 { return }
+            }
         #endif
         let left = widened(a, rows: m, columns: k)
         let right = widened(b, rows: k, columns: n)
         withExtendedLifetime((left.tensor, right.tensor)) {
-            singlePrecision(m: m, n: n, k: k, left.operand, right.operand, c: c, cStride: cStride, accumulate: accumulate)
+            singlePrecision(
+                m: m, n: n, k: k, left.operand, right.operand, c: c, cStride: cStride, accumulate: accumulate)
         }
     }
 
@@ -142,19 +146,22 @@ struct MatrixProduct: Sendable {
         let left = a.address.assumingMemoryBound(to: Float.self)
         let right = b.address.assumingMemoryBound(to: Float.self)
         #if canImport(Accelerate)
-        cblas_sgemm(
-            CblasRowMajor, a.isTransposed ? CblasTrans : CblasNoTrans, b.isTransposed ? CblasTrans : CblasNoTrans,
-            Int32(m), Int32(n), Int32(k), 1, left, Int32(a.stride), right, Int32(b.stride),
-            accumulate ? 1 : 0, c, Int32(cStride))
+            cblas_sgemm(
+                CblasRowMajor, a.isTransposed ? CblasTrans : CblasNoTrans,
+                b.isTransposed ? CblasTrans : CblasNoTrans,
+                Int32(m), Int32(n), Int32(k), 1, left, Int32(a.stride), right, Int32(b.stride),
+                accumulate ? 1 : 0, c, Int32(cStride))
         #else
-        _ = monet_onednn_sgemm(
-            a.isTransposed, b.isTransposed, Int64(m), Int64(n), Int64(k), left, Int64(a.stride),
-            right, Int64(b.stride), accumulate, c, Int64(cStride))
+            _ = monet_onednn_sgemm(
+                a.isTransposed, b.isTransposed, Int64(m), Int64(n), Int64(k), left, Int64(a.stride),
+                right, Int64(b.stride), accumulate, c, Int64(cStride))
         #endif
     }
 
     /// A float32 copy of a narrow operand; the operand itself if it is float32.
-    private func widened(_ x: MatrixOperand, rows: Int, columns: Int) -> (operand: MatrixOperand, tensor: Tensor?) {
+    private func widened(_ x: MatrixOperand, rows: Int, columns: Int) -> (
+        operand: MatrixOperand, tensor: Tensor?
+    ) {
         if x.dtype == .float32 { return (x, nil) }
         let (storedRows, storedColumns) = x.isTransposed ? (columns, rows) : (rows, columns)
         let copy = Tensor(uninitialized: [storedRows, storedColumns])
@@ -188,7 +195,8 @@ struct MatrixProduct: Sendable {
                     let out = copy.address.assumingMemoryBound(to: UInt16.self) + row * storedColumns
                     kernels.f32_to_bf16(out, source + row * wide.stride, storedColumns)
                 } else {
-                    kernels.round_to_bf16(copy.pointer + row * storedColumns, source + row * wide.stride, storedColumns)
+                    kernels.round_to_bf16(
+                        copy.pointer + row * storedColumns, source + row * wide.stride, storedColumns)
                 }
             }
         }

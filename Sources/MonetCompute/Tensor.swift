@@ -57,14 +57,18 @@ public struct Tensor: Sendable {
     public init(_ values: [Float], shape: [Int]) {
         precondition(values.count == shape.reduce(1, *), "\(values.count) values for shape \(shape)")
         self.init(uninitialized: shape)
-        values.withUnsafeBytes { UnsafeMutableRawBufferPointer(start: address, count: byteCount).copyMemory(from: $0) }
+        values.withUnsafeBytes {
+            UnsafeMutableRawBufferPointer(start: address, count: byteCount).copyMemory(from: $0)
+        }
     }
 
     /// An int32 tensor of `values`.
     public init(_ values: [Int32], shape: [Int]) {
         precondition(values.count == shape.reduce(1, *), "\(values.count) values for shape \(shape)")
         self.init(uninitialized: shape, dtype: .int32)
-        values.withUnsafeBytes { UnsafeMutableRawBufferPointer(start: address, count: byteCount).copyMemory(from: $0) }
+        values.withUnsafeBytes {
+            UnsafeMutableRawBufferPointer(start: address, count: byteCount).copyMemory(from: $0)
+        }
     }
 
     /// An int64 scalar.
@@ -82,7 +86,8 @@ public struct Tensor: Sendable {
     }
 
     /// The bytes of the elements, valid inside `body`.
-    public func withUnsafeBytes<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows -> Result {
+    public func withUnsafeBytes<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows -> Result
+    {
         try withExtendedLifetime(storage) {
             try body(UnsafeRawBufferPointer(start: address, count: byteCount))
         }
@@ -101,8 +106,10 @@ public struct Tensor: Sendable {
     public func integers() -> [Int] {
         withExtendedLifetime(storage) {
             switch dtype {
-            case .int32: (0..<count).map { Int(address.loadUnaligned(fromByteOffset: 4 * $0, as: Int32.self)) }
-            case .int64: (0..<count).map { Int(address.loadUnaligned(fromByteOffset: 8 * $0, as: Int64.self)) }
+            case .int32:
+                (0..<count).map { Int(address.loadUnaligned(fromByteOffset: 4 * $0, as: Int32.self)) }
+            case .int64:
+                (0..<count).map { Int(address.loadUnaligned(fromByteOffset: 8 * $0, as: Int64.self)) }
             case .float32, .bfloat16, .float16: floats().map { Int($0) }
             }
         }
@@ -129,7 +136,8 @@ public struct Tensor: Sendable {
         let kernels = Kernels.best.functions
         let result = Tensor(uninitialized: shape, dtype: target)
         let block = 1 << 16
-        withUnsafeTemporaryAllocation(of: Float.self, capacity: Swift.min(block, Swift.max(1, count))) { scratch in
+        withUnsafeTemporaryAllocation(of: Float.self, capacity: Swift.min(block, Swift.max(1, count))) {
+            scratch in
             guard let base = scratch.baseAddress else { return }
             for start in stride(from: 0, to: count, by: block) {
                 let length = Swift.min(block, count - start)
@@ -140,9 +148,13 @@ public struct Tensor: Sendable {
                 case .bfloat16: kernels.f32_to_bf16(out.assumingMemoryBound(to: UInt16.self), base, length)
                 case .float16: kernels.f32_to_f16(out.assumingMemoryBound(to: UInt16.self), base, length)
                 case .int32:
-                    for i in 0..<length { out.storeBytes(of: Int32(base[i]), toByteOffset: 4 * i, as: Int32.self) }
+                    for i in 0..<length {
+                        out.storeBytes(of: Int32(base[i]), toByteOffset: 4 * i, as: Int32.self)
+                    }
                 case .int64:
-                    for i in 0..<length { out.storeBytes(of: Int64(base[i]), toByteOffset: 8 * i, as: Int64.self) }
+                    for i in 0..<length {
+                        out.storeBytes(of: Int64(base[i]), toByteOffset: 8 * i, as: Int64.self)
+                    }
                 }
             }
         }
@@ -151,8 +163,11 @@ public struct Tensor: Sendable {
 
     /// Replaces the elements of an owned float32 tensor.
     package func overwrite(_ values: [Float]) {
-        precondition(values.count == count && !storage.isMapped, "overwriting \(shape) with \(values.count) values")
-        values.withUnsafeBytes { UnsafeMutableRawBufferPointer(start: address, count: byteCount).copyMemory(from: $0) }
+        precondition(
+            values.count == count && !storage.isMapped, "overwriting \(shape) with \(values.count) values")
+        values.withUnsafeBytes {
+            UnsafeMutableRawBufferPointer(start: address, count: byteCount).copyMemory(from: $0)
+        }
     }
 
     /// Replaces the element of an owned int64 scalar.
@@ -176,7 +191,8 @@ public struct Tensor: Sendable {
 
     /// Rows `range` of the outermost extent, without copying.
     public func slice(_ range: Range<Int>) -> Tensor {
-        precondition(!shape.isEmpty && range.lowerBound >= 0 && range.upperBound <= shape[0], "slice outside \(shape)")
+        precondition(
+            !shape.isEmpty && range.lowerBound >= 0 && range.upperBound <= shape[0], "slice outside \(shape)")
         let stride = shape.dropFirst().reduce(1, *) * dtype.byteCount
         return Tensor(
             shape: [range.count] + shape.dropFirst(), dtype: dtype, storage: storage,

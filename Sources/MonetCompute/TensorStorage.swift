@@ -30,7 +30,9 @@ public final class TensorStorage: @unchecked Sendable {
             address = UnsafeMutableRawPointer(mutating: base + range.lowerBound)
         } else {
             // Nothing will be read: any aligned non-null address serves.
-            address = UnsafeMutableRawPointer(bitPattern: 64) ?? UnsafeMutableRawPointer.allocate(byteCount: 1, alignment: 1)
+            address =
+                UnsafeMutableRawPointer(bitPattern: 64)
+                ?? UnsafeMutableRawPointer.allocate(byteCount: 1, alignment: 1)
         }
     }
 

@@ -64,7 +64,9 @@ public enum AtomicFile {
 
     private static func reason(of error: any Error) -> String {
         let nsError = error as NSError
-        if let underlying = nsError.userInfo[NSUnderlyingErrorKey] as? NSError, underlying.domain == NSPOSIXErrorDomain {
+        if let underlying = nsError.userInfo[NSUnderlyingErrorKey] as? NSError,
+            underlying.domain == NSPOSIXErrorDomain
+        {
             return String(cString: strerror(Int32(underlying.code)))
         }
         return nsError.localizedDescription
@@ -76,8 +78,9 @@ public enum AtomicFile {
 
     /// Makes a rename in the folder durable.
     private static func synchronizeFolder(of path: String) {
-        let descriptor = open((path as NSString).deletingLastPathComponent.isEmpty
-            ? "." : (path as NSString).deletingLastPathComponent, O_RDONLY)
+        let descriptor = open(
+            (path as NSString).deletingLastPathComponent.isEmpty
+                ? "." : (path as NSString).deletingLastPathComponent, O_RDONLY)
         if descriptor >= 0 {
             fsync(descriptor)
             close(descriptor)

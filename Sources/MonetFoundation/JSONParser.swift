@@ -28,7 +28,9 @@ struct JSONParser {
     private var current: UInt8? { position < bytes.count ? bytes[position] : nil }
 
     private mutating func skipWhitespace() {
-        while let byte = current, byte == 0x20 || byte == 0x0a || byte == 0x0d || byte == 0x09 { position += 1 }
+        while let byte = current, byte == 0x20 || byte == 0x0a || byte == 0x0d || byte == 0x09 {
+            position += 1
+        }
     }
 
     private mutating func expect(_ byte: UInt8, _ what: String) throws {
@@ -55,7 +57,9 @@ struct JSONParser {
     private mutating func nested(_ body: (inout JSONParser) throws -> JSONValue) throws -> JSONValue {
         depth += 1
         defer { depth -= 1 }
-        guard depth <= Self.maximumDepth else { throw failure("more than \(Self.maximumDepth) levels of nesting") }
+        guard depth <= Self.maximumDepth else {
+            throw failure("more than \(Self.maximumDepth) levels of nesting")
+        }
         return try body(&self)
     }
 
@@ -119,7 +123,9 @@ struct JSONParser {
         position += 1
         let start = position
         // Most strings have no escapes: find the end first.
-        while let byte = current, byte != UInt8(ascii: "\""), byte != UInt8(ascii: "\\"), byte >= 0x20 { position += 1 }
+        while let byte = current, byte != UInt8(ascii: "\""), byte != UInt8(ascii: "\\"), byte >= 0x20 {
+            position += 1
+        }
         if current == UInt8(ascii: "\"") {
             guard let text = String(validating: bytes[start..<position], as: UTF8.self) else {
                 throw failure("a string that is not UTF-8")
@@ -209,7 +215,9 @@ struct JSONParser {
         }
         let text = String(decoding: bytes[start..<position], as: UTF8.self)
         if isInteger, let value = Int(text) { return .integer(value) }
-        guard let value = Double(text), value.isFinite else { throw failure("the number \(text) is out of range") }
+        guard let value = Double(text), value.isFinite else {
+            throw failure("the number \(text) is out of range")
+        }
         return .number(value)
     }
 }

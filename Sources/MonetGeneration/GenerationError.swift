@@ -15,7 +15,8 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
         case .emptyPrompt: "the prompt has no tokens"
         case .logitsNotFinite(let position):
             "the logits of token \(position) are not finite; the weights are damaged or overflow this precision"
-        case .missingTokenizer(let purpose): "\(purpose) needs the tokenizer, and the checkpoint has no tokenizer.model"
+        case .missingTokenizer(let purpose):
+            "\(purpose) needs the tokenizer, and the checkpoint has no tokenizer.model"
         }
     }
 }

@@ -26,15 +26,18 @@ public struct Perplexity: Sendable {
         progress: (Perplexity) -> Bool = { _ in true }
     ) throws {
         guard ids.count >= 2 else {
-            throw GenerationError.invalidSetting(name: "text", found: "\(ids.count) tokens", expected: "two or more")
+            throw GenerationError.invalidSetting(
+                name: "text", found: "\(ids.count) tokens", expected: "two or more")
         }
         guard window >= 2, window <= model.configuration.contextLength else {
             throw GenerationError.invalidSetting(
-                name: "context", found: "\(window)", expected: "from 2 to the model's \(model.configuration.contextLength)")
+                name: "context", found: "\(window)",
+                expected: "from 2 to the model's \(model.configuration.contextLength)")
         }
         guard stride >= 1, stride < window else {
             throw GenerationError.invalidSetting(
-                name: "stride", found: "\(stride)", expected: "from 1 to \(window - 1), less than the context")
+                name: "stride", found: "\(stride)", expected: "from 1 to \(window - 1), less than the context"
+            )
         }
         var scored = 1
         while scored < ids.count {

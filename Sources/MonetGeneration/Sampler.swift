@@ -30,12 +30,15 @@ public struct SamplingSettings: Sendable, Equatable, Codable {
     ///
     /// - Throws: `GenerationError.invalidSetting`.
     public func validate() throws {
-        func require(_ condition: Bool, _ name: String, _ found: CustomStringConvertible, _ expected: String) throws {
+        func require(_ condition: Bool, _ name: String, _ found: CustomStringConvertible, _ expected: String)
+            throws
+        {
             if !condition {
                 throw GenerationError.invalidSetting(name: name, found: found.description, expected: expected)
             }
         }
-        try require(temperature >= 0 && temperature <= 100, "temperature", temperature, "a number from 0 to 100")
+        try require(
+            temperature >= 0 && temperature <= 100, "temperature", temperature, "a number from 0 to 100")
         try require(topK >= 0, "top-k", topK, "0 (all) or more")
         try require(topP > 0 && topP <= 1, "top-p", topP, "a number above 0, at most 1")
         try require(minP >= 0 && minP <= 1, "min-p", minP, "a number from 0 to 1")
@@ -122,7 +125,8 @@ public struct Sampler: Sendable {
             }
             let isAll = near.count == logits.count || reach > 700
             let suffices =
-                limitsCount ? near.count >= settings.topK : near.reduce(0) { $0 + $1.weight } >= settings.topP * total
+                limitsCount
+                ? near.count >= settings.topK : near.reduce(0) { $0 + $1.weight } >= settings.topP * total
             if isAll || suffices {
                 near.sort { ($1.weight, $0.id) < ($0.weight, $1.id) }
                 return filtered(near, total: total, limitsCount: limitsCount)

@@ -136,7 +136,8 @@ public struct TextGenerator {
             history.append(id)
             let token = GeneratedToken(
                 id: id, logProbability: probabilities[id],
-                alternatives: settings.topLogProbabilities > 0 ? probabilities.top(settings.topLogProbabilities) : [])
+                alternatives: settings.topLogProbabilities > 0
+                    ? probabilities.top(settings.topLogProbabilities) : [])
             tokens.append(token)
             if try !onStep(GenerationStep(token: token, text: shown)) {
                 reason = .cancelled

@@ -3,9 +3,11 @@ import Foundation
 extension RoutingTrace {
     /// A table: a row a token, a column a group, `strongest` experts with their scores in a cell.
     public func table(strongest: Int = 3) -> String {
-        let header = ["token"] + layersOfGroup.enumerated().map { group, layers in
-            "group \(group) (layers \(layers.first ?? 0)–\(layers.last ?? 0))"
-        }
+        let header =
+            ["token"]
+            + layersOfGroup.enumerated().map { group, layers in
+                "group \(group) (layers \(layers.first ?? 0)–\(layers.last ?? 0))"
+            }
         let rows = tokens.map { token in
             [token.text.quotedForTable]
                 + token.groups.map { routing in

@@ -49,7 +49,8 @@ public struct RoutingTrace: Sendable, Equatable, Codable {
     ///
     /// - Throws: `InsightError.noExperts`, `ModelError.contextExceeded`.
     public init(
-        of ids: [Int32], model: MonetLanguageModel, tokenizer: Tokenizer?, count: Int = 8, backend: any Backend
+        of ids: [Int32], model: MonetLanguageModel, tokenizer: Tokenizer?, count: Int = 8,
+        backend: any Backend
     ) throws {
         let configuration = model.configuration
         guard configuration.feedForward != .dense else { throw InsightError.noExperts }
@@ -80,7 +81,8 @@ public struct RoutingTrace: Sendable, Equatable, Codable {
 
 extension RoutingTrace.TokenRouting {
     /// Scores from the probabilities `[heads, experts]` of both sides.
-    init(group: Int, left: ArraySlice<Float>, right: ArraySlice<Float>, heads: Int, experts: Int, count: Int) {
+    init(group: Int, left: ArraySlice<Float>, right: ArraySlice<Float>, heads: Int, experts: Int, count: Int)
+    {
         var scores: [Int: Double] = [:]
         var (lefts, rights): (Set<Int>, Set<Int>) = ([], [])
         for head in 0..<heads {

@@ -21,7 +21,8 @@ struct Attention: Sendable {
         ) { query, key, value in
             AttentionInput(
                 query: query, key: key, value: value, rotary: positions.rotary, heads: heads,
-                keyValueHeads: keyValueHeads, sequences: positions.starts.count, startPositions: positions.starts,
+                keyValueHeads: keyValueHeads, sequences: positions.starts.count,
+                startPositions: positions.starts,
                 cache: cache)
         }
         return try output(mixed, context)

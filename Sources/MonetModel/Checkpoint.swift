@@ -11,7 +11,8 @@ public enum Checkpoint {
     public static func configuration(_ folder: String) throws -> MonetConfiguration {
         let path = folder + "/config.json"
         var isFolder: ObjCBool = false
-        guard FileManager.default.fileExists(atPath: folder, isDirectory: &isFolder), isFolder.boolValue else {
+        guard FileManager.default.fileExists(atPath: folder, isDirectory: &isFolder), isFolder.boolValue
+        else {
             throw FileError.unreadable(path: folder, reason: "it is not a checkpoint folder")
         }
         guard FileManager.default.fileExists(atPath: path) else {
@@ -69,9 +70,12 @@ public enum Checkpoint {
         let endings = [".json", ".model", ".md", ".py", ".txt"]
         let own = ["config.json", indexFile, "trainer_state.json"]
         for name in try FileManager.default.contentsOfDirectory(atPath: source).sorted() {
-            guard endings.contains(where: name.hasSuffix), !own.contains(name), !name.hasPrefix(".") else { continue }
+            guard endings.contains(where: name.hasSuffix), !own.contains(name), !name.hasPrefix(".") else {
+                continue
+            }
             var isFolder: ObjCBool = false
-            guard FileManager.default.fileExists(atPath: source + "/" + name, isDirectory: &isFolder), !isFolder.boolValue
+            guard FileManager.default.fileExists(atPath: source + "/" + name, isDirectory: &isFolder),
+                !isFolder.boolValue
             else { continue }
             let file = try MappedFile(path: source + "/" + name)
             try AtomicFile.write(to: target + "/" + name) { try $0.write(file.bytes) }
@@ -79,10 +83,13 @@ public enum Checkpoint {
     }
 
     /// Writes configuration and weights into an existing folder, in shards of at most `shardBytes`.
-    public static func write(_ model: MonetLanguageModel, dtype: DType, shardBytes: Int = 5 << 30, to folder: String) throws {
+    public static func write(
+        _ model: MonetLanguageModel, dtype: DType, shardBytes: Int = 5 << 30, to folder: String
+    ) throws {
         var configuration = model.configuration
         configuration.dtype = dtype
-        try AtomicFile.write(configuration.json().serialized(pretty: true) + "\n", to: folder + "/config.json")
+        try AtomicFile.write(
+            configuration.json().serialized(pretty: true) + "\n", to: folder + "/config.json")
         let generation: JSONValue = .object(
             [
                 JSONValue.Member("_from_model_config", true),
@@ -90,10 +97,12 @@ public enum Checkpoint {
                 .init(
                     "eos_token_id",
                     configuration.endTokenIDs.count == 1
-                        ? .integer(configuration.endTokenIDs[0]) : .array(configuration.endTokenIDs.map { .integer($0) })),
+                        ? .integer(configuration.endTokenIDs[0])
+                        : .array(configuration.endTokenIDs.map { .integer($0) })),
                 .init("transformers_version", "4.44.2"),
             ])
-        try AtomicFile.write(generation.serialized(pretty: true) + "\n", to: folder + "/generation_config.json")
+        try AtomicFile.write(
+            generation.serialized(pretty: true) + "\n", to: folder + "/generation_config.json")
 
         func width(_ parameter: Parameter) -> Int {
             parameter.tensor.count * (parameter.role.isParameter ? dtype : parameter.tensor.dtype).byteCount
@@ -155,13 +164,17 @@ public struct CheckpointTensors: Sendable {
     ///
     /// - Parameter trainable: whether to copy into writable float32 memory.
     /// - Throws: `ModelError` for a missing, unexpected or ill-shaped tensor.
-    public func parameters(for configuration: MonetConfiguration, trainable: Bool = false) throws -> ParameterSet {
+    public func parameters(for configuration: MonetConfiguration, trainable: Bool = false) throws
+        -> ParameterSet
+    {
         let shapes = configuration.shapes()
         var known = Set(shapes.map(\.name))
         var result: [Parameter] = []
         for shape in shapes {
             guard fileOfTensor[shape.name] != nil else {
-                throw ModelError.missingTensor(file: files.count == 1 ? path(of: fileOfTensor.keys.first ?? "") : folder, tensor: shape.name)
+                throw ModelError.missingTensor(
+                    file: files.count == 1 ? path(of: fileOfTensor.keys.first ?? "") : folder,
+                    tensor: shape.name)
             }
             var tensor = try tensor(shape.name)
             let file = path(of: shape.name)
@@ -171,19 +184,24 @@ public struct CheckpointTensors: Sendable {
             }
             guard tensor.dtype.isFloatingPoint != (shape.role == .batchCount) else {
                 throw ModelError.wrongDType(
-                    file: file, tensor: shape.name, expected: shape.role == .batchCount ? "I64" : "F32, BF16 or F16",
+                    file: file, tensor: shape.name,
+                    expected: shape.role == .batchCount ? "I64" : "F32, BF16 or F16",
                     found: tensor.dtype.rawValue)
             }
             switch shape.role {
             case .runningMean, .runningVariance: tensor = tensor.converted(to: .float32).copy()
             case .batchCount: tensor = Tensor(scalar: Int64(tensor.integers().first ?? 0))
-            default: if trainable { tensor = tensor.dtype == .float32 ? tensor.copy() : tensor.converted(to: .float32) }
+            default:
+                if trainable {
+                    tensor = tensor.dtype == .float32 ? tensor.copy() : tensor.converted(to: .float32)
+                }
             }
             result.append(Parameter(name: shape.name, tensor: tensor, role: shape.role))
         }
         // Tied checkpoints may repeat the head, old Llama ones carry their rotary frequencies.
         if configuration.tieWordEmbeddings { known.insert("lm_head.weight") }
-        for name in fileOfTensor.keys.sorted() where !known.contains(name) && !name.hasSuffix("rotary_emb.inv_freq") {
+        for name in fileOfTensor.keys.sorted()
+        where !known.contains(name) && !name.hasSuffix("rotary_emb.inv_freq") {
             throw ModelError.unexpectedTensor(file: path(of: name), tensor: name)
         }
         return ParameterSet(result)

@@ -56,11 +56,15 @@ extension DecoderLayer {
         let bias = configuration.attentionBias
         inputNorm = try norm("input_layernorm")
         attention = Attention(
-            query: try linear("self_attn.q_proj", bias: bias), key: try linear("self_attn.k_proj", bias: bias),
-            value: try linear("self_attn.v_proj", bias: bias), output: try linear("self_attn.o_proj", bias: bias),
+            query: try linear("self_attn.q_proj", bias: bias),
+            key: try linear("self_attn.k_proj", bias: bias),
+            value: try linear("self_attn.v_proj", bias: bias),
+            output: try linear("self_attn.o_proj", bias: bias),
             heads: configuration.attentionHeads, keyValueHeads: configuration.keyValueHeads)
         postAttentionNorm = try norm("post_attention_layernorm")
-        router = configuration.hasRouter(layer) ? Router(try side(1), try side(2), configuration: configuration) : nil
+        router =
+            configuration.hasRouter(layer)
+            ? Router(try side(1), try side(2), configuration: configuration) : nil
         switch configuration.feedForward {
         case .horizontal:
             feedForward = .horizontal(

@@ -13,7 +13,10 @@ public final class ForwardContext {
         public var momentum: Float
 
         /// Collects the settings.
-        public init(uniformity: UniformitySource, uniformityWeight: Float, ambiguityWeight: Float, momentum: Float = 0.1) {
+        public init(
+            uniformity: UniformitySource, uniformityWeight: Float, ambiguityWeight: Float,
+            momentum: Float = 0.1
+        ) {
             self.uniformity = uniformity
             self.uniformityWeight = uniformityWeight
             self.ambiguityWeight = ambiguityWeight

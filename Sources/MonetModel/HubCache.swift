@@ -20,7 +20,9 @@ public enum HubCache {
             throw FileError.unreadable(path: name, reason: "there is no such folder")
         }
         let root = cacheFolder + "/models--\(parts[0])--\(parts[1])"
-        if let revision = try? TextFile.read(root + "/refs/main").trimmingCharacters(in: .whitespacesAndNewlines) {
+        if let revision = try? TextFile.read(root + "/refs/main").trimmingCharacters(
+            in: .whitespacesAndNewlines)
+        {
             let snapshot = root + "/snapshots/" + revision
             if FileManager.default.fileExists(atPath: snapshot + "/config.json") { return snapshot }
         }

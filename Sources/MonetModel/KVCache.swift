@@ -25,7 +25,8 @@ public final class KVCache {
         keyWidth = configuration.keyValueHeads * configuration.headWidth
         tokens = Array(repeating: [], count: sequences)
         capacity = 0
-        keys = Array(repeating: Tensor(uninitialized: [sequences, 0, keyWidth]), count: configuration.layerCount)
+        keys = Array(
+            repeating: Tensor(uninitialized: [sequences, 0, keyWidth]), count: configuration.layerCount)
         values = keys
     }
 

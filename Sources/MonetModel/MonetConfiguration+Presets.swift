@@ -22,13 +22,16 @@ extension MonetConfiguration {
     // The three published sizes and three that a processor trains.
     private static let sizes = [
         Size(
-            name: "nano", layers: 4, width: 128, heads: 4, expertWidth: 8, routingHeads: 2, experts: 64, topK: 4,
+            name: "nano", layers: 4, width: 128, heads: 4, expertWidth: 8, routingHeads: 2, experts: 64,
+            topK: 4,
             vocabulary: 4096, context: 256, layersPerRouter: 2),
         Size(
-            name: "tiny", layers: 4, width: 256, heads: 4, expertWidth: 8, routingHeads: 4, experts: 64, topK: 4,
+            name: "tiny", layers: 4, width: 256, heads: 4, expertWidth: 8, routingHeads: 4, experts: 64,
+            topK: 4,
             vocabulary: 4096, context: 256, layersPerRouter: 2),
         Size(
-            name: "small", layers: 8, width: 512, heads: 8, expertWidth: 16, routingHeads: 4, experts: 256, topK: 8,
+            name: "small", layers: 8, width: 512, heads: 8, expertWidth: 16, routingHeads: 4, experts: 256,
+            topK: 8,
             vocabulary: 8192, context: 512),
         Size(name: "850M", layers: 24, width: 1536, heads: 12, expertWidth: 12, routingHeads: 6),
         Size(name: "1.4B", layers: 24, width: 2048, heads: 16, expertWidth: 16, routingHeads: 8),
@@ -43,7 +46,8 @@ extension MonetConfiguration {
         for size in sizes {
             let base = size.name.lowercased()
             let kinds: [(String, FeedForward)] = [
-                (base, .vertical), ("\(base)-vd", .vertical), ("\(base)-hd", .horizontal), ("\(base)-llama", .dense),
+                (base, .vertical), ("\(base)-vd", .vertical), ("\(base)-hd", .horizontal),
+                ("\(base)-llama", .dense),
             ]
             if let (_, kind) = kinds.first(where: { $0.0 == lowered }) { return configuration(size, kind) }
         }

@@ -112,7 +112,8 @@ public struct MonetConfiguration: Sendable, Equatable {
         attentionHeads = try keys.size("num_attention_heads")
         keyValueHeads = try keys.size("num_key_value_heads", default: attentionHeads)
         guard hiddenSize % attentionHeads == 0 || keys.has("head_dim") else {
-            throw keys.invalid("num_attention_heads", "\(attentionHeads)", "a divisor of hidden_size \(hiddenSize)")
+            throw keys.invalid(
+                "num_attention_heads", "\(attentionHeads)", "a divisor of hidden_size \(hiddenSize)")
         }
         headWidth = try keys.size("head_dim", default: hiddenSize / attentionHeads)
         attentionBias = try keys.bool("attention_bias", default: false)
@@ -137,7 +138,9 @@ public struct MonetConfiguration: Sendable, Equatable {
     ///
     /// - Throws: `ModelError.invalidConfiguration`.
     public func validate(file: String = "configuration") throws {
-        func require(_ condition: Bool, _ key: String, _ found: CustomStringConvertible, _ expected: String) throws {
+        func require(_ condition: Bool, _ key: String, _ found: CustomStringConvertible, _ expected: String)
+            throws
+        {
             if !condition {
                 throw ModelError.invalidConfiguration(
                     file: file, key: key, found: "\(found)", expected: expected)
@@ -150,14 +153,17 @@ public struct MonetConfiguration: Sendable, Equatable {
         if feedForward != .dense {
             try require(topK <= expertsPerSide, "moe_topk", topK, "at most moe_experts \(expertsPerSide)")
             if feedForward == .vertical {
-                try require(expertWidth % 2 == 0, "moe_dim", expertWidth, "an even number for vertical experts")
-                try require(hiddenSize % 2 == 0, "hidden_size", hiddenSize, "an even number for vertical experts")
+                try require(
+                    expertWidth % 2 == 0, "moe_dim", expertWidth, "an even number for vertical experts")
+                try require(
+                    hiddenSize % 2 == 0, "hidden_size", hiddenSize, "an even number for vertical experts")
             }
         }
         let parameters = shapes().reduce(0.0) { $0 + $1.shape.reduce(1.0) { $0 * Double($1) } }
         try require(parameters < 1e13, "hidden_size", hiddenSize, "a model of fewer than 10^13 parameters")
         for id in endTokenIDs + (beginTokenID.map { [$0] } ?? []) {
-            try require(id < vocabularySize, "eos_token_id", id, "a token id below vocab_size \(vocabularySize)")
+            try require(
+                id < vocabularySize, "eos_token_id", id, "a token id below vocab_size \(vocabularySize)")
         }
     }
 
@@ -192,7 +198,9 @@ public struct MonetConfiguration: Sendable, Equatable {
             (
                 "eos_token_id",
                 endTokenIDs.isEmpty
-                    ? .null : endTokenIDs.count == 1 ? .integer(endTokenIDs[0]) : .array(endTokenIDs.map { .integer($0) })
+                    ? .null
+                    : endTokenIDs.count == 1
+                        ? .integer(endTokenIDs[0]) : .array(endTokenIDs.map { .integer($0) })
             ),
         ]
         if headWidth * attentionHeads != hiddenSize { members.append(("head_dim", .integer(headWidth))) }
@@ -275,14 +283,17 @@ private struct ConfigurationKeys {
     func number(_ key: String, default fallback: Double, in range: ClosedRange<Double>) throws -> Double {
         if !has(key) { return fallback }
         guard let value = json[key]?.doubleValue, value.isFinite, range.contains(value) else {
-            throw invalid(key, describe(json[key]), "a number from \(range.lowerBound) to \(range.upperBound)")
+            throw invalid(
+                key, describe(json[key]), "a number from \(range.lowerBound) to \(range.upperBound)")
         }
         return value
     }
 
     func bool(_ key: String, default fallback: Bool) throws -> Bool {
         if !has(key) { return fallback }
-        guard let value = json[key]?.boolValue else { throw invalid(key, describe(json[key]), "true or false") }
+        guard let value = json[key]?.boolValue else {
+            throw invalid(key, describe(json[key]), "true or false")
+        }
         return value
     }
 
@@ -299,7 +310,9 @@ private struct ConfigurationKeys {
 
     func ropeScaling() throws -> MonetConfiguration.RopeScaling? {
         guard has("rope_scaling"), let value = json["rope_scaling"] else { return nil }
-        guard value.members != nil else { throw invalid("rope_scaling", describe(value), "null or an object") }
+        guard value.members != nil else {
+            throw invalid("rope_scaling", describe(value), "null or an object")
+        }
         let type = (value["rope_type"] ?? value["type"])?.stringValue
         if type == "default" { return nil }
         guard type == "linear" || type == "dynamic" else {

@@ -47,7 +47,8 @@ extension MonetLanguageModel {
                 values.append(Float(second) * deviation)
             }
             let source = Tensor(Array(values.prefix(count)), shape: [count]).converted(to: dtype)
-            (result.address + start * dtype.byteCount).copyMemory(from: source.address, byteCount: source.byteCount)
+            (result.address + start * dtype.byteCount).copyMemory(
+                from: source.address, byteCount: source.byteCount)
         }
         return result
     }

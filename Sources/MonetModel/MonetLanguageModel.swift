@@ -25,7 +25,8 @@ public final class MonetLanguageModel: Sendable {
         self.parameters = parameters
         embedding = try parameters("model.embed_tokens.weight")
         layers = try (0..<configuration.layerCount).map { try DecoderLayer($0, configuration, parameters) }
-        finalNorm = RMSNorm(weight: try parameters("model.norm.weight"), epsilon: Float(configuration.rmsNormEpsilon))
+        finalNorm = RMSNorm(
+            weight: try parameters("model.norm.weight"), epsilon: Float(configuration.rmsNormEpsilon))
         head = configuration.tieWordEmbeddings ? embedding : try parameters("lm_head.weight")
         rotary = RotaryEmbedding(configuration)
     }
@@ -48,7 +49,8 @@ public final class MonetLanguageModel: Sendable {
                     (
                         layer,
                         Routing(
-                            left: Variable(last(routing.left.value)), right: Variable(last(routing.right.value)),
+                            left: Variable(last(routing.left.value)),
+                            right: Variable(last(routing.right.value)),
                             leftObjective: routing.leftObjective, rightObjective: routing.rightObjective)
                     )
                 })
@@ -64,8 +66,10 @@ public final class MonetLanguageModel: Sendable {
     public func forward(
         _ sequences: [[Int32]], cache: KVCache? = nil, _ context: ForwardContext
     ) throws -> ForwardOutput {
-        guard let length = sequences.first?.count, length > 0, sequences.allSatisfy({ $0.count == length }) else {
-            throw ModelError.invalidInput(reason: "a batch needs one or more sequences of one length, not empty")
+        guard let length = sequences.first?.count, length > 0, sequences.allSatisfy({ $0.count == length })
+        else {
+            throw ModelError.invalidInput(
+                reason: "a batch needs one or more sequences of one length, not empty")
         }
         let start = cache?.count ?? 0
         if let cache {
@@ -79,7 +83,8 @@ public final class MonetLanguageModel: Sendable {
             }
         }
         let positions = SequencePositions(
-            starts: Array(repeating: start, count: sequences.count), rotary: rotations(length: start + length))
+            starts: Array(repeating: start, count: sequences.count), rotary: rotations(length: start + length)
+        )
         var x = try context.tape.embed(sequences.flatMap { $0 }, table: context(embedding))
         var hiddenStates: [Tensor] = []
         var routing: Routing?

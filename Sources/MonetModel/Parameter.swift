@@ -26,14 +26,17 @@ public struct ParameterSet: Sendable {
     /// Collects tensors.
     public init(_ all: [Parameter]) {
         self.all = all
-        indexOfName = Dictionary(all.enumerated().map { ($1.name, $0) }, uniquingKeysWith: { first, _ in first })
+        indexOfName = Dictionary(
+            all.enumerated().map { ($1.name, $0) }, uniquingKeysWith: { first, _ in first })
     }
 
     /// The tensor called `name`.
     ///
     /// - Throws: `ModelError.missingTensor`.
     public func callAsFunction(_ name: String) throws -> Parameter {
-        guard let index = indexOfName[name] else { throw ModelError.missingTensor(file: "model", tensor: name) }
+        guard let index = indexOfName[name] else {
+            throw ModelError.missingTensor(file: "model", tensor: name)
+        }
         return all[index]
     }
 

@@ -29,7 +29,8 @@ struct Router: Sendable {
         heads = configuration.routingHeads
         experts = configuration.expertsPerSide
         threshold = Float(
-            GaussianQuantile.callAsFunction(1 - Double(configuration.topK) / Double(configuration.expertsPerSide)))
+            GaussianQuantile.callAsFunction(
+                1 - Double(configuration.topK) / Double(configuration.expertsPerSide)))
     }
 
     /// Probabilities of both sides, `[tokens, heads, experts]`, for `h` `[tokens, d]`.
@@ -39,7 +40,9 @@ struct Router: Sendable {
         return Routing(left: g1, right: g2, leftObjective: objective1, rightObjective: objective2)
     }
 
-    private func route(_ h: Variable, _ side: Side, _ context: ForwardContext) throws -> (Variable, RouterObjective?) {
+    private func route(_ h: Variable, _ side: Side, _ context: ForwardContext) throws -> (
+        Variable, RouterObjective?
+    ) {
         let tape = context.tape
         let projected = try tape.linear(h, weight: context(side.weight), bias: nil)
         let logits = tape.reshape(projected, [h.value.rowCount, heads, experts])
@@ -48,13 +51,16 @@ struct Router: Sendable {
             statistics = try tape.backend.routerStatistics(logits.value)
             side.update(with: statistics, count: h.value.rowCount * experts, momentum: training.momentum)
         } else {
-            statistics = RouterStatistics(mean: side.runningMean.floats(), variance: side.runningVariance.floats())
+            statistics = RouterStatistics(
+                mean: side.runningMean.floats(), variance: side.runningVariance.floats())
         }
-        let probabilities = try tape.route(logits, statistics: statistics, epsilon: Self.epsilon, threshold: threshold)
+        let probabilities = try tape.route(
+            logits, statistics: statistics, epsilon: Self.epsilon, threshold: threshold)
         var objective: RouterObjective?
         if context.training != nil || context.measuresRouting {
             objective = try tape.routerObjective(
-                logits: logits, probabilities: probabilities, uniformity: context.training?.uniformity ?? .selected,
+                logits: logits, probabilities: probabilities,
+                uniformity: context.training?.uniformity ?? .selected,
                 uniformityWeight: context.training?.uniformityWeight ?? 0,
                 ambiguityWeight: context.training?.ambiguityWeight ?? 0)
         }
@@ -68,7 +74,8 @@ extension Router.Side {
         let correction = count > 1 ? Float(count) / Float(count - 1) : 1
         let (mean, variance) = (runningMean.floats(), runningVariance.floats())
         runningMean.overwrite(zip(mean, batch.mean).map { $0 + momentum * ($1 - $0) })
-        runningVariance.overwrite(zip(variance, batch.variance).map { $0 + momentum * ($1 * correction - $0) })
+        runningVariance.overwrite(
+            zip(variance, batch.variance).map { $0 + momentum * ($1 * correction - $0) })
         batchCount.overwrite(Int64(batchCount.integers().first ?? 0) + 1)
     }
 }

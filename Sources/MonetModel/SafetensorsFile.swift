@@ -54,7 +54,9 @@ public struct SafetensorsFile: Sendable {
         func fail(_ reason: String, tensor: String? = nil) -> ModelError {
             .malformedSafetensors(file: file, tensor: tensor, reason: reason)
         }
-        guard bytes.count >= 8 else { throw fail("it has \(bytes.count) bytes, too few for a safetensors header") }
+        guard bytes.count >= 8 else {
+            throw fail("it has \(bytes.count) bytes, too few for a safetensors header")
+        }
         let length = UInt64(littleEndian: bytes.loadUnaligned(as: UInt64.self))
         guard length <= UInt64(maximumHeaderLength) else {
             throw fail("the header's length is \(length) bytes, more than \(maximumHeaderLength)")
@@ -63,7 +65,9 @@ public struct SafetensorsFile: Sendable {
         guard dataStart <= bytes.count else {
             throw fail("truncated: the header needs \(dataStart) bytes, the file has \(bytes.count)")
         }
-        guard length >= 2, bytes[8] == UInt8(ascii: "{") else { throw fail("the header does not start with '{'") }
+        guard length >= 2, bytes[8] == UInt8(ascii: "{") else {
+            throw fail("the header does not start with '{'")
+        }
         let json = try JSONValue(
             parsing: UnsafeRawBufferPointer(rebasing: bytes[8..<dataStart]), source: "\(file): header")
         var metadata: [String: String] = [:]
@@ -83,13 +87,18 @@ public struct SafetensorsFile: Sendable {
             entries.append(try entry(member, dataCount: dataCount, file: file))
         }
         entries.sort {
-            ($0.range.lowerBound, $0.range.upperBound, $0.name) < ($1.range.lowerBound, $1.range.upperBound, $1.name)
+            ($0.range.lowerBound, $0.range.upperBound, $0.name) < (
+                $1.range.lowerBound, $1.range.upperBound, $1.name
+            )
         }
         var end = 0
         for entry in entries {
-            if entry.range.lowerBound < end { throw fail("its data overlaps another tensor's", tensor: entry.name) }
+            if entry.range.lowerBound < end {
+                throw fail("its data overlaps another tensor's", tensor: entry.name)
+            }
             if entry.range.lowerBound > end {
-                throw fail("a gap of \(entry.range.lowerBound - end) bytes lies before its data", tensor: entry.name)
+                throw fail(
+                    "a gap of \(entry.range.lowerBound - end) bytes lies before its data", tensor: entry.name)
             }
             end = entry.range.upperBound
         }
@@ -103,20 +112,25 @@ public struct SafetensorsFile: Sendable {
         func fail(_ reason: String) -> ModelError {
             .malformedSafetensors(file: file, tensor: member.key, reason: reason)
         }
-        guard let fields = member.value.members else { throw fail("its entry is \(member.value.kind), not an object") }
+        guard let fields = member.value.members else {
+            throw fail("its entry is \(member.value.kind), not an object")
+        }
         for field in fields where !["dtype", "shape", "data_offsets"].contains(field.key) {
             throw fail("unknown field \"\(field.key)\"")
         }
         guard let dtypeName = member.value["dtype"]?.stringValue else { throw fail("no dtype") }
         guard let dtype = DType(rawValue: dtypeName) else {
             throw fail(
-                "unknown dtype \"\(dtypeName)\"; known are \(DType.allCases.map(\.rawValue).joined(separator: ", "))")
+                "unknown dtype \"\(dtypeName)\"; known are \(DType.allCases.map(\.rawValue).joined(separator: ", "))"
+            )
         }
         guard let extents = member.value["shape"]?.arrayValue else { throw fail("no shape") }
         var shape: [Int] = []
         var byteCount = dtype.byteCount
         for extent in extents {
-            guard case .integer(let value) = extent, value >= 0 else { throw fail("a shape of non-negative integers is expected") }
+            guard case .integer(let value) = extent, value >= 0 else {
+                throw fail("a shape of non-negative integers is expected")
+            }
             let (product, overflow) = byteCount.multipliedReportingOverflow(by: value)
             guard !overflow else { throw fail("its shape is absurdly large") }
             byteCount = product
@@ -130,7 +144,8 @@ public struct SafetensorsFile: Sendable {
             throw fail("truncated or out of range: its data ends at byte \(end), the file holds \(dataCount)")
         }
         guard end - start == byteCount else {
-            throw fail("shape \(shape) of \(dtypeName) takes \(byteCount) bytes, data_offsets give \(end - start)")
+            throw fail(
+                "shape \(shape) of \(dtypeName) takes \(byteCount) bytes, data_offsets give \(end - start)")
         }
         return Entry(name: member.key, dtype: dtype, shape: shape, range: start..<end)
     }

@@ -15,7 +15,9 @@ public enum SafetensorsWriter {
         var members: [JSONValue.Member] = []
         if !metadata.isEmpty {
             members.append(
-                .init("__metadata__", .object(metadata.sorted { $0.key < $1.key }.map { .init($0.key, .string($0.value)) })))
+                .init(
+                    "__metadata__",
+                    .object(metadata.sorted { $0.key < $1.key }.map { .init($0.key, .string($0.value)) })))
         }
         var offset = 0
         for (name, tensor) in ordered {
@@ -23,7 +25,8 @@ public enum SafetensorsWriter {
                 .init(
                     name,
                     [
-                        "dtype": .string(tensor.dtype.rawValue), "shape": .array(tensor.shape.map { .integer($0) }),
+                        "dtype": .string(tensor.dtype.rawValue),
+                        "shape": .array(tensor.shape.map { .integer($0) }),
                         "data_offsets": [.integer(offset), .integer(offset + tensor.byteCount)],
                     ]))
             offset += tensor.byteCount

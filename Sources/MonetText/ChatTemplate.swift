@@ -42,7 +42,8 @@ public struct ChatTemplate: Sendable {
         endToken: String = "</s>", variables: JSONValue = .null
     ) throws -> String {
         var values: [String: JinjaValue] = [
-            "messages": .array(messages.map { .object([("role", .string($0.role)), ("content", .string($0.content))]) }),
+            "messages": .array(
+                messages.map { .object([("role", .string($0.role)), ("content", .string($0.content))]) }),
             "add_generation_prompt": .bool(addGenerationPrompt), "bos_token": .string(beginToken),
             "eos_token": .string(endToken),
         ]

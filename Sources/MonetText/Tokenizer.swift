@@ -42,7 +42,8 @@ public final class Tokenizer: @unchecked Sendable {
     public convenience init(folder: String) throws {
         let configPath = folder + "/tokenizer_config.json"
         let config =
-            FileManager.default.fileExists(atPath: configPath) ? try JSONValue(contentsOfFile: configPath) : .null
+            FileManager.default.fileExists(atPath: configPath)
+            ? try JSONValue(contentsOfFile: configPath) : .null
         try self.init(path: folder + "/tokenizer.model", config: config, configPath: configPath)
     }
 
@@ -51,7 +52,9 @@ public final class Tokenizer: @unchecked Sendable {
     /// - Throws: `FileError.unreadable`, `TextError.malformedTokenizer`.
     public init(path: String, config: JSONValue = .null, configPath: String = "") throws {
         let file = try MappedFile(path: path)
-        guard !file.bytes.isEmpty else { throw TextError.malformedTokenizer(path: path, reason: "the file is empty") }
+        guard !file.bytes.isEmpty else {
+            throw TextError.malformedTokenizer(path: path, reason: "the file is empty")
+        }
         var message: UnsafeMutablePointer<CChar>?
         let base = file.bytes.bindMemory(to: CChar.self).baseAddress
         guard let processor = monet_sp_load(base, file.bytes.count, &message) else {
@@ -94,7 +97,8 @@ public final class Tokenizer: @unchecked Sendable {
         for item in value.arrayValue ?? [] where item["name"]?.stringValue == "default" {
             return item["template"]?.stringValue
         }
-        throw TextError.malformedSource(path: path, line: nil, reason: "chat_template is neither text nor a list with a \"default\"")
+        throw TextError.malformedSource(
+            path: path, line: nil, reason: "chat_template is neither text nor a list with a \"default\"")
     }
 
     // MARK: Encoding
@@ -104,7 +108,8 @@ public final class Tokenizer: @unchecked Sendable {
     /// - Parameters:
     ///   - addBegin: whether the begin token comes first.
     ///   - parsingSpecial: whether the text of special tokens, such as `</s>`, stands for them.
-    public func encode(_ text: String, addBegin: Bool = false, parsingSpecial: Bool = false) throws -> [Int32] {
+    public func encode(_ text: String, addBegin: Bool = false, parsingSpecial: Bool = false) throws -> [Int32]
+    {
         var ids: [Int32] = addBegin ? beginID.map { [$0] } ?? [] : []
         guard parsingSpecial else { return ids + (try encodePlain(text)) }
         var isFirst = true
@@ -152,7 +157,9 @@ public final class Tokenizer: @unchecked Sendable {
 
     /// Splits at special tokens, the longest at each place.
     private func segments(_ text: String) -> [Segment] {
-        let tokens = specialTokens.filter { !$0.key.isEmpty }.map { (Array($0.key.utf8), $0.value) }.sorted { $0.0.count > $1.0.count }
+        let tokens = specialTokens.filter { !$0.key.isEmpty }.map { (Array($0.key.utf8), $0.value) }.sorted {
+            $0.0.count > $1.0.count
+        }
         let starts = Set(tokens.map { $0.0[0] })
         let bytes = Array(text.utf8)
         var result: [Segment] = []

@@ -5,7 +5,8 @@ import MonetFoundation
 public enum TokenizerFiles {
     /// Names of the files that belong to the tokenizer.
     public static let names = [
-        "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json", "added_tokens.json",
+        "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json",
+        "added_tokens.json",
     ]
 
     /// Copies what a folder has of them, and writes what it lacks for a Llama tokenizer.
@@ -24,7 +25,8 @@ public enum TokenizerFiles {
         }
         let special: JSONValue = ["bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"]
         if !manager.fileExists(atPath: folder + "/special_tokens_map.json") {
-            try AtomicFile.write(special.serialized(pretty: true) + "\n", to: folder + "/special_tokens_map.json")
+            try AtomicFile.write(
+                special.serialized(pretty: true) + "\n", to: folder + "/special_tokens_map.json")
         }
         if !manager.fileExists(atPath: folder + "/tokenizer_config.json") {
             let config: JSONValue = [
@@ -32,7 +34,8 @@ public enum TokenizerFiles {
                 "unk_token": "<unk>", "legacy": true, "clean_up_tokenization_spaces": false,
                 "model_max_length": .integer(contextLength), "tokenizer_class": "LlamaTokenizer",
             ]
-            try AtomicFile.write(config.serialized(pretty: true) + "\n", to: folder + "/tokenizer_config.json")
+            try AtomicFile.write(
+                config.serialized(pretty: true) + "\n", to: folder + "/tokenizer_config.json")
         }
     }
 }

@@ -15,12 +15,16 @@ public enum TokenizerTrainer {
         }
         guard vocabularySize >= 300, vocabularySize <= 1 << 20 else {
             throw TextError.tokenizerTraining(
-                reason: "a vocabulary of \(vocabularySize); with 256 bytes and the special tokens it needs 300 or more")
+                reason:
+                    "a vocabulary of \(vocabularySize); with 256 bytes and the special tokens it needs 300 or more"
+            )
         }
         let settings = [
             "model_type=bpe", "vocab_size=\(vocabularySize)", "byte_fallback=true",
-            "character_coverage=\(characterCoverage)", "split_digits=true", "normalization_rule_name=identity",
-            "allow_whitespace_only_pieces=true", "remove_extra_whitespaces=false", "max_sentence_length=100000",
+            "character_coverage=\(characterCoverage)", "split_digits=true",
+            "normalization_rule_name=identity",
+            "allow_whitespace_only_pieces=true", "remove_extra_whitespaces=false",
+            "max_sentence_length=100000",
             "unk_id=0", "bos_id=1", "eos_id=2", "pad_id=-1", "num_threads=\(threads)", "minloglevel=2",
         ]
         let options = settings.map { strdup($0) }
@@ -30,7 +34,8 @@ public enum TokenizerTrainer {
         defer { for copy in copies { free(copy) } }
         for sentence in sentences where !sentence.isEmpty {
             // SentencePiece takes a NUL for the end of its line.
-            let clean = sentence.contains("\0") ? sentence.replacingOccurrences(of: "\0", with: " ") : sentence
+            let clean =
+                sentence.contains("\0") ? sentence.replacingOccurrences(of: "\0", with: " ") : sentence
             copies.append(strdup(clean))
             counts.append(clean.utf8.count)
         }
@@ -38,7 +43,8 @@ public enum TokenizerTrainer {
         var message: UnsafeMutablePointer<CChar>?
         let pointers = copies.map { $0.map { UnsafePointer($0) } }
         let count = monet_sp_train(
-            options.map { $0.map { UnsafePointer($0) } }, options.count, pointers, counts, pointers.count, &out, &message)
+            options.map { $0.map { UnsafePointer($0) } }, options.count, pointers, counts, pointers.count,
+            &out, &message)
         guard count > 0, let out else { throw TextError.tokenizerTraining(reason: takeMessage(message)) }
         defer { monet_sp_free(out) }
         return UnsafeRawBufferPointer(start: out, count: Int(count)).map { $0 }

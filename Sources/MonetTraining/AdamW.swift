@@ -13,7 +13,9 @@ public final class AdamW {
         public var decaysEverything: Bool
 
         /// Collects the numbers.
-        public init(beta1: Double, beta2: Double, epsilon: Double, weightDecay: Double, decaysEverything: Bool) {
+        public init(
+            beta1: Double, beta2: Double, epsilon: Double, weightDecay: Double, decaysEverything: Bool
+        ) {
             self.beta1 = beta1
             self.beta2 = beta2
             self.epsilon = epsilon
@@ -54,10 +56,12 @@ public final class AdamW {
             let decays = settings.decaysEverything || !(parameter.role == .norm || parameter.role == .bias)
             try backend.adamWStep(
                 AdamWStep(
-                    learningRate: Float(learningRate), beta1: Float(settings.beta1), beta2: Float(settings.beta2),
+                    learningRate: Float(learningRate), beta1: Float(settings.beta1),
+                    beta2: Float(settings.beta2),
                     epsilon: Float(settings.epsilon), weightDecay: decays ? Float(settings.weightDecay) : 0,
                     step: step, gradientScale: Float(gradientScale)),
-                parameter: parameter.tensor, gradient: gradient, moment1: moment.first, moment2: moment.second)
+                parameter: parameter.tensor, gradient: gradient, moment1: moment.first, moment2: moment.second
+            )
         }
     }
 
@@ -77,7 +81,8 @@ public final class AdamW {
         for (name, tensor) in state() {
             let saved = try file.tensor(name)
             guard saved.shape == tensor.shape, saved.dtype == .float32 else {
-                throw ModelError.wrongShape(file: file.path, tensor: name, expected: tensor.shape, found: saved.shape)
+                throw ModelError.wrongShape(
+                    file: file.path, tensor: name, expected: tensor.shape, found: saved.shape)
             }
             tensor.overwrite(saved.floats())
         }

@@ -31,11 +31,13 @@ public struct HeldOutEvaluation: Sendable, Equatable {
             let losses = try model.crossEntropy(output.hidden, targets: batch.targets, scale: 1, context)
             sum += losses.reduce(0.0) { $0 + Double($1) }
             tokens += batch.targets.count { $0 >= 0 }
-            let sides = output.routings.flatMap { [$0.routing.leftObjective, $0.routing.rightObjective] }.compactMap { $0 }
+            let sides = output.routings.flatMap { [$0.routing.leftObjective, $0.routing.rightObjective] }
+                .compactMap { $0 }
             if alive.isEmpty { alive = Array(repeating: [], count: sides.count) }
             for (index, side) in sides.enumerated() {
                 alive[index].formUnion(
-                    side.selectedExperts(heads: model.configuration.routingHeads, experts: model.configuration.expertsPerSide))
+                    side.selectedExperts(
+                        heads: model.configuration.routingHeads, experts: model.configuration.expertsPerSide))
                 selected += side.selectedPerHead / Double(sides.count * batches.count)
             }
         }

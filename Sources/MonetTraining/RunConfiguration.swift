@@ -58,7 +58,8 @@ public struct RunConfiguration: Sendable, Equatable {
     /// - Throws: `TrainingError.invalidSetting`, `ModelError`.
     public init(json: JSONValue, source: String) throws {
         guard let members = json.members else {
-            throw TrainingError.invalidSetting(source: source, key: "", found: json.kind, expected: "a mapping")
+            throw TrainingError.invalidSetting(
+                source: source, key: "", found: json.kind, expected: "a mapping")
         }
         for member in members { try set(member.key, to: member.value, source: source) }
         try validate(source: source)
@@ -67,9 +68,11 @@ public struct RunConfiguration: Sendable, Equatable {
     /// Names of all settings but the model's.
     public static let keys = [
         "corpus", "init_from", "sequence_length", "batch_size", "accumulation", "steps", "learning_rate",
-        "final_learning_rate_share", "schedule", "warmup_steps", "decay_share", "weight_decay", "decay_everything",
+        "final_learning_rate_share", "schedule", "warmup_steps", "decay_share", "weight_decay",
+        "decay_everything",
         "beta1", "beta2", "epsilon", "gradient_clip", "uniformity", "uniformity_weight", "ambiguity_weight",
-        "router_momentum", "precision", "seed", "log_every", "eval_every", "eval_batches", "save_every", "keep_last",
+        "router_momentum", "precision", "seed", "log_every", "eval_every", "eval_batches", "save_every",
+        "keep_last",
         "divergence_threshold",
     ]
 
@@ -148,7 +151,8 @@ public struct RunConfiguration: Sendable, Equatable {
             throw TrainingError.invalidSetting(
                 source: source, key: modelKey, found: value.serialized(), expected: "a preset or a mapping")
         }
-        let base = try value["preset"]?.stringValue.map { try MonetConfiguration.preset($0) } ?? MonetConfiguration()
+        let base =
+            try value["preset"]?.stringValue.map { try MonetConfiguration.preset($0) } ?? MonetConfiguration()
         var merged = base.json().members ?? []
         for member in members where member.key != "preset" {
             if let index = merged.firstIndex(where: { $0.key == member.key }) {
@@ -156,7 +160,8 @@ public struct RunConfiguration: Sendable, Equatable {
             } else {
                 guard member.key == "head_dim" else {
                     throw TrainingError.invalidSetting(
-                        source: source, key: "model.\(member.key)", found: "not a key of config.json for this model",
+                        source: source, key: "model.\(member.key)",
+                        found: "not a key of config.json for this model",
                         expected: "one of \(merged.map(\.key).joined(separator: ", "))")
                 }
                 merged.append(member)
@@ -168,7 +173,9 @@ public struct RunConfiguration: Sendable, Equatable {
     /// Checks that the settings fit together.
     public func validate(source: String) throws {
         func require(_ condition: Bool, _ key: String, _ found: String, _ expected: String) throws {
-            if !condition { throw TrainingError.invalidSetting(source: source, key: key, found: found, expected: expected) }
+            if !condition {
+                throw TrainingError.invalidSetting(source: source, key: key, found: found, expected: expected)
+            }
         }
         try model.validate(file: source)
         try require(!corpus.isEmpty, "corpus", "absent", "a corpus folder")
@@ -189,9 +196,11 @@ public struct RunConfiguration: Sendable, Equatable {
                 ("final_learning_rate_share", .number(finalLearningRateShare)),
                 ("schedule", .string(schedule.rawValue)), ("warmup_steps", .integer(warmupSteps)),
                 ("decay_share", .number(decayShare)), ("weight_decay", .number(weightDecay)),
-                ("decay_everything", .bool(decaysEverything)), ("beta1", .number(beta1)), ("beta2", .number(beta2)),
+                ("decay_everything", .bool(decaysEverything)), ("beta1", .number(beta1)),
+                ("beta2", .number(beta2)),
                 ("epsilon", .number(epsilon)), ("gradient_clip", .number(gradientClip)),
-                ("uniformity", .string(uniformity.rawValue)), ("uniformity_weight", .number(uniformityWeight)),
+                ("uniformity", .string(uniformity.rawValue)),
+                ("uniformity_weight", .number(uniformityWeight)),
                 ("ambiguity_weight", .number(ambiguityWeight)), ("router_momentum", .number(routerMomentum)),
                 ("precision", .string(precision.rawValue)), ("seed", .integer(Int(truncatingIfNeeded: seed))),
                 ("log_every", .integer(logEvery)), ("eval_every", .integer(evaluateEvery)),

@@ -36,7 +36,8 @@ public struct RunDirectory: Sendable {
     /// The settings that the run started with.
     public func configuration() throws -> RunConfiguration {
         guard exists else { throw TrainingError.cannotResume(folder: path, reason: "there is no run.json") }
-        return try RunConfiguration(json: JSONValue(contentsOfFile: configurationPath), source: configurationPath)
+        return try RunConfiguration(
+            json: JSONValue(contentsOfFile: configurationPath), source: configurationPath)
     }
 
     /// Replaces the stored settings.
@@ -72,14 +73,16 @@ public struct RunDirectory: Sendable {
     func save(
         model: MonetLanguageModel, optimizer: AdamW, state: State, tokenizerPath: String, keepLast: Int
     ) throws -> String {
-        let name = "step-" + String(repeating: "0", count: max(0, 8 - "\(state.step)".count)) + "\(state.step)"
+        let name =
+            "step-" + String(repeating: "0", count: max(0, 8 - "\(state.step)".count)) + "\(state.step)"
         let target = checkpointsPath + "/" + name
         try AtomicFile.writeFolder(target, replacing: true) { folder in
             try Checkpoint.write(model, dtype: .float32, to: folder)
             try TokenizerFiles.install(
                 from: tokenizerPath, into: folder, contextLength: model.configuration.contextLength)
             try SafetensorsWriter.write(optimizer.state(), to: folder + "/optimizer.safetensors")
-            try AtomicFile.write(state.json.serialized(pretty: true) + "\n", to: folder + "/trainer_state.json")
+            try AtomicFile.write(
+                state.json.serialized(pretty: true) + "\n", to: folder + "/trainer_state.json")
         }
         try link("latest", to: "checkpoints/" + name)
         if let best = state.bestStep {
@@ -114,7 +117,9 @@ public struct RunDirectory: Sendable {
     }
 
     /// Reads what `save` wrote.
-    func load(_ checkpoint: String) throws -> (model: MonetLanguageModel, optimizer: SafetensorsFile, state: State) {
+    func load(_ checkpoint: String) throws -> (
+        model: MonetLanguageModel, optimizer: SafetensorsFile, state: State
+    ) {
         let statePath = checkpoint + "/trainer_state.json"
         let json = try JSONValue(contentsOfFile: statePath)
         guard let step = json["step"]?.intValue, step >= 0 else {

@@ -6,7 +6,8 @@ final class TensorBoardWriter {
     private let writer: FileWriter
 
     init(folder: String) throws {
-        let name = "events.out.tfevents.\(Int(Date().timeIntervalSince1970)).\(ProcessInfo.processInfo.hostName).\(getpid())"
+        let name =
+            "events.out.tfevents.\(Int(Date().timeIntervalSince1970)).\(ProcessInfo.processInfo.hostName).\(getpid())"
         writer = try FileWriter(path: folder + "/" + name, appending: true)
         var event = ProtocolBuffer()
         event.double(1, Date().timeIntervalSince1970)

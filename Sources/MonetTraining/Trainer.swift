@@ -107,7 +107,8 @@ public final class Trainer {
             let model = try MonetLanguageModel.load(path, trainable: true)
             guard model.configuration.shapes() == configuration.model.shapes() else {
                 throw TrainingError.invalidSetting(
-                    source: "run", key: "init_from", found: path, expected: "a checkpoint of the sizes under \"model\"")
+                    source: "run", key: "init_from", found: path,
+                    expected: "a checkpoint of the sizes under \"model\"")
             }
             return model
         }
@@ -147,7 +148,8 @@ public final class Trainer {
                     ("eval_selected_per_head", .number(result.selectedPerHead)),
                 ]
                 scalars += [
-                    ("eval/alive_experts", result.smallestAliveShare), ("eval/selected_per_head", result.selectedPerHead),
+                    ("eval/alive_experts", result.smallestAliveShare),
+                    ("eval/selected_per_head", result.selectedPerHead),
                 ]
             }
             try metrics.write(JSONValue.object(members.map { .init($0.0, $0.1) }).serialized() + "\n")
@@ -173,7 +175,8 @@ public final class Trainer {
             if step % configuration.logEvery == 0 || step == configuration.steps || step == 1 {
                 let rate = meter.tokensPerSecond
                 let progress = TrainingProgress(
-                    step: step, steps: configuration.steps, losses: losses, learningRate: schedule.rate(at: step),
+                    step: step, steps: configuration.steps, losses: losses,
+                    learningRate: schedule.rate(at: step),
                     gradientNorm: norm, tokens: step * configuration.tokensPerStep, tokensPerSecond: rate,
                     peakShare: rate * operationsPerToken / peak,
                     secondsLeft: Double((configuration.steps - step) * configuration.tokensPerStep) / rate)
@@ -222,20 +225,25 @@ public final class Trainer {
         guard savedStep != state.step else { return }
         savedStep = state.step
         let path = try directory.save(
-            model: model, optimizer: optimizer, state: state, tokenizerPath: corpus.folder + "/tokenizer.model",
+            model: model, optimizer: optimizer, state: state,
+            tokenizerPath: corpus.folder + "/tokenizer.model",
             keepLast: configuration.keepLast)
         try report(.saved(step: state.step, path: path))
     }
 
-    private func record(_ progress: TrainingProgress, _ metrics: FileWriter, _ board: TensorBoardWriter) throws {
+    private func record(_ progress: TrainingProgress, _ metrics: FileWriter, _ board: TensorBoardWriter)
+        throws
+    {
         let losses = progress.losses
         var scalars: [(String, Double)] = [
-            ("loss", losses.languageModel), ("lr", progress.learningRate), ("grad_norm", progress.gradientNorm),
+            ("loss", losses.languageModel), ("lr", progress.learningRate),
+            ("grad_norm", progress.gradientNorm),
             ("tokens_per_second", progress.tokensPerSecond), ("peak_share", progress.peakShare),
         ]
         if configuration.model.feedForward != .dense {
             scalars += [
-                ("total_loss", losses.total), ("uniformity", losses.uniformity), ("ambiguity", losses.ambiguity),
+                ("total_loss", losses.total), ("uniformity", losses.uniformity),
+                ("ambiguity", losses.ambiguity),
                 ("selected_per_head", losses.selectedPerHead), ("unselected_experts", losses.unselectedShare),
             ]
         }
@@ -252,7 +260,8 @@ public final class Trainer {
         let model = configuration.model
         let embedding = model.vocabularySize * model.hiddenSize
         let products = model.parameterCount - (model.tieWordEmbeddings ? 0 : embedding)
-        let attention = 2 * model.layerCount * configuration.sequenceLength * model.attentionHeads * model.headWidth
+        let attention =
+            2 * model.layerCount * configuration.sequenceLength * model.attentionHeads * model.headWidth
         return 6 * Double(products) + 3 * Double(attention)
     }
 }

@@ -30,7 +30,10 @@ public struct TrainingObjective: Sendable {
     public var momentum: Double
 
     /// Collects the settings.
-    public init(uniformity: UniformitySource, uniformityWeight: Double, ambiguityWeight: Double, momentum: Double = 0.1) {
+    public init(
+        uniformity: UniformitySource, uniformityWeight: Double, ambiguityWeight: Double,
+        momentum: Double = 0.1
+    ) {
         self.uniformity = uniformity
         self.uniformityWeight = uniformityWeight
         self.ambiguityWeight = ambiguityWeight
@@ -80,7 +83,8 @@ struct RoutingSummary {
                 losses.ambiguity += side.ambiguity / count
                 losses.selectedPerHead += side.selectedPerHead / (2 * count)
                 losses.unselectedShare +=
-                    Double(experts - side.selectedExperts(heads: heads, experts: experts).count) / Double(experts)
+                    Double(experts - side.selectedExperts(heads: heads, experts: experts).count)
+                    / Double(experts)
                     / (2 * count)
             }
         }
@@ -90,6 +94,9 @@ struct RoutingSummary {
 extension RouterObjective {
     /// Experts that any head selected for any token.
     func selectedExperts(heads: Int, experts: Int) -> Set<Int> {
-        Set((0..<experts).filter { expert in (0..<heads).contains { selectionCounts[$0 * experts + expert] > 0 } })
+        Set(
+            (0..<experts).filter { expert in
+                (0..<heads).contains { selectionCounts[$0 * experts + expert] > 0 }
+            })
     }
 }

@@ -27,8 +27,10 @@ struct MonetCommand: ParsableCommand {
             """,
         version: "0.1.0",
         subcommands: [
-            TrainCommand.self, TokenizerCommand.self, CorpusCommand.self, GenerateCommand.self, ChatCommand.self,
-            TraceCommand.self, InfoCommand.self, ForwardCommand.self, PerplexityCommand.self, ConvertCommand.self,
+            TrainCommand.self, TokenizerCommand.self, CorpusCommand.self, GenerateCommand.self,
+            ChatCommand.self,
+            TraceCommand.self, InfoCommand.self, ForwardCommand.self, PerplexityCommand.self,
+            ConvertCommand.self,
             InitCommand.self,
         ])
 

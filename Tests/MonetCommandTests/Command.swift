@@ -10,7 +10,8 @@ struct Command {
     }
 
     /// The products lie beside the test bundle.
-    static let path = URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent().path + "/monet"
+    static let path =
+        URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent().path + "/monet"
 
     /// Starts the command with its output going to files, which no full pipe can block.
     static func start(
@@ -51,7 +52,8 @@ struct Command {
 
         func wait() -> Result {
             process.waitUntilExit()
-            return Result(status: process.terminationStatus, output: text(outputPath), errors: text(errorPath))
+            return Result(
+                status: process.terminationStatus, output: text(outputPath), errors: text(errorPath))
         }
 
         /// Waits until standard error says `words`, or the command ends.
@@ -64,6 +66,7 @@ struct Command {
         _ arguments: [String], in folder: String, input: String? = nil, environment: [String: String] = [:],
         shellPrefix: String? = nil
     ) throws -> Result {
-        try start(arguments, in: folder, input: input, environment: environment, shellPrefix: shellPrefix).wait()
+        try start(arguments, in: folder, input: input, environment: environment, shellPrefix: shellPrefix)
+            .wait()
     }
 }

@@ -2,8 +2,8 @@ import Foundation
 import MonetCompute
 import MonetFoundation
 import MonetModel
-import Testing
 import TestSupport
+import Testing
 
 /// Commands that read a model, on the fixtures and on bad input.
 @Suite struct ModelCommandTests {
@@ -16,10 +16,15 @@ import TestSupport
         try withTemporaryFolder { folder in
             let expected = try SafetensorsFile(path: Fixture.path("\(fixture)/\(expectation).safetensors"))
             let ids = try expected.tensor("input_ids")
-            let rows = (0..<ids.shape[0]).map { row in Array(ids.integers()[(row * ids.shape[1])..<((row + 1) * ids.shape[1])]) }
+            let rows = (0..<ids.shape[0]).map { row in
+                Array(ids.integers()[(row * ids.shape[1])..<((row + 1) * ids.shape[1])])
+            }
             try AtomicFile.write("\(rows)", to: folder + "/ids.json")
             let result = try Command.run(
-                ["forward", "--model", Fixture.path(fixture), "--tokens", "ids.json", "--out", "out.safetensors"], in: folder)
+                [
+                    "forward", "--model", Fixture.path(fixture), "--tokens", "ids.json", "--out",
+                    "out.safetensors",
+                ], in: folder)
             #expect(result.status == 0, "\(result.errors)")
             let found = try SafetensorsFile(path: folder + "/out.safetensors")
             for entry in expected.entries where !["loss", "generated_ids", "input_ids"].contains(entry.name) {
@@ -30,7 +35,10 @@ import TestSupport
             let prompt = rows[0].map(String.init).joined(separator: " ")
             for extra in [[], ["--no-cache"], ["--threads", "1"]] {
                 let generated = try Command.run(
-                    ["generate", "--model", Fixture.path(fixture), "--token-ids", prompt, "--max-new-tokens", "16", "--greedy", "--json"]
+                    [
+                        "generate", "--model", Fixture.path(fixture), "--token-ids", prompt,
+                        "--max-new-tokens", "16", "--greedy", "--json",
+                    ]
                         + extra, in: folder)
                 #expect(try generatedIDs(generated.output) == expected.tensor("generated_ids").integers())
             }
@@ -40,7 +48,10 @@ import TestSupport
     /// A model with a tokenizer in `folder/model`.
     private func makeModel(_ folder: String) throws {
         let result = try Command.run(
-            ["init", "--preset", "nano-vd", "--tokenizer", Fixture.path("text/trained.model"), "--out", "model", "--seed", "3"], in: folder)
+            [
+                "init", "--preset", "nano-vd", "--tokenizer", Fixture.path("text/trained.model"), "--out",
+                "model", "--seed", "3",
+            ], in: folder)
         #expect(result.status == 0, "\(result.errors)")
     }
 
@@ -48,37 +59,53 @@ import TestSupport
         try withTemporaryFolder { folder in
             try makeModel(folder)
             let info = try Command.run(["info", "model", "--json"], in: folder)
-            #expect(try JSONValue(parsing: info.output, source: "info")["parameters"]?.intValue == MonetConfiguration.preset("nano-vd").parameterCount)
+            #expect(
+                try JSONValue(parsing: info.output, source: "info")["parameters"]?.intValue
+                    == MonetConfiguration.preset("nano-vd").parameterCount)
             // Three ways to give a prompt, one result.
             try AtomicFile.write("The sea is", to: folder + "/prompt.txt")
             let options = ["--model", "model", "-n", "12", "--seed", "5", "--ignore-eos"]
             let first = try Command.run(["generate", "--prompt", "The sea is"] + options, in: folder)
             #expect(first.status == 0 && first.output.hasPrefix("The sea is"))
             #expect(try Command.run(["generate", "The sea is"] + options, in: folder).output == first.output)
-            #expect(try Command.run(["generate", "-f", "prompt.txt"] + options, in: folder).output == first.output)
-            #expect(try Command.run(["generate"] + options, in: folder, input: "The sea is").output == first.output)
+            #expect(
+                try Command.run(["generate", "-f", "prompt.txt"] + options, in: folder).output == first.output
+            )
+            #expect(
+                try Command.run(["generate"] + options, in: folder, input: "The sea is").output
+                    == first.output)
             #expect(!first.output.contains("\u{1b}") && !first.errors.contains("\u{1b}"))
 
             let table = try Command.run(["trace", "--model", "model", "The sea"], in: folder)
             #expect(table.status == 0 && table.output.contains("sea"))
             let trace = try Command.run(["trace", "--model", "model", "The sea", "--json"], in: folder)
             #expect(try JSONValue(parsing: trace.output, source: "trace")["tokens"]?.arrayValue?.count == 3)
-            #expect(try Command.run(["trace", "--model", "model", "The sea", "--html", "page.html"], in: folder).status == 0)
+            #expect(
+                try Command.run(["trace", "--model", "model", "The sea", "--html", "page.html"], in: folder)
+                    .status == 0)
             #expect(try TextFile.read(folder + "/page.html").contains("</html>"))
 
-            let perplexity = try Command.run(["perplexity", "--model", "model", "-f", "prompt.txt", "--json"], in: folder)
-            let value = try #require(try JSONValue(parsing: perplexity.output, source: "perplexity")["perplexity"]?.doubleValue)
+            let perplexity = try Command.run(
+                ["perplexity", "--model", "model", "-f", "prompt.txt", "--json"], in: folder)
+            let value = try #require(
+                try JSONValue(parsing: perplexity.output, source: "perplexity")["perplexity"]?.doubleValue)
             // Random weights know nothing: about one in 4096.
             #expect(value > 1000 && value < 20000)
 
             let converted = try Command.run(
-                ["convert", "--model", "model", "--dtype", "bf16", "--shard-size", "1MB", "--out", "small"], in: folder)
+                ["convert", "--model", "model", "--dtype", "bf16", "--shard-size", "1MB", "--out", "small"],
+                in: folder)
             #expect(converted.status == 0, "\(converted.errors)")
             #expect(FileManager.default.fileExists(atPath: folder + "/small/model.safetensors.index.json"))
             #expect(FileManager.default.fileExists(atPath: folder + "/small/tokenizer.model"))
-            #expect(try Command.run(["generate", "--prompt", "The", "-m", "small", "-n", "3"], in: folder).status == 0)
-            #expect(try Command.run(["convert", "--model", "model", "--out", "small"], in: folder).status == 1)
-            #expect(try Command.run(["convert", "--model", "model", "--out", "small", "--overwrite"], in: folder).status == 0)
+            #expect(
+                try Command.run(["generate", "--prompt", "The", "-m", "small", "-n", "3"], in: folder).status
+                    == 0)
+            #expect(
+                try Command.run(["convert", "--model", "model", "--out", "small"], in: folder).status == 1)
+            #expect(
+                try Command.run(["convert", "--model", "model", "--out", "small", "--overwrite"], in: folder)
+                    .status == 0)
         }
     }
 
@@ -89,9 +116,14 @@ import TestSupport
             #expect(without.status == 1 && without.errors.contains("chat_template"))
             let path = folder + "/model/tokenizer_config.json"
             let members = try JSONValue(contentsOfFile: path).members ?? []
-            let template = "{% for m in messages %}{{ m.role + ': ' + m.content + '\\n' }}{% endfor %}assistant:"
-            try AtomicFile.write(JSONValue.object(members + [.init("chat_template", .string(template))]).serialized(), to: path)
-            let chat = try Command.run(["chat", "--model", "model", "-n", "4", "--greedy"], in: folder, input: "Hello\n/reset\nAgain\n")
+            let template =
+                "{% for m in messages %}{{ m.role + ': ' + m.content + '\\n' }}{% endfor %}assistant:"
+            try AtomicFile.write(
+                JSONValue.object(members + [.init("chat_template", .string(template))]).serialized(), to: path
+            )
+            let chat = try Command.run(
+                ["chat", "--model", "model", "-n", "4", "--greedy"], in: folder,
+                input: "Hello\n/reset\nAgain\n")
             #expect(chat.status == 0, "\(chat.errors)")
             #expect(!chat.output.isEmpty)
         }
@@ -99,7 +131,8 @@ import TestSupport
 
     /// Arguments, standard input, and what the message must say. Each ends with 1 and writes no result.
     @Test(arguments: [
-        (["info", "absent"], "", "absent"), (["info", "file.txt"], "", "file.txt"), (["info", "hollow"], "", "config.json"),
+        (["info", "absent"], "", "absent"), (["info", "file.txt"], "", "file.txt"),
+        (["info", "hollow"], "", "config.json"),
         (["generate", "--model", "absent", "--prompt", "x"], "", "absent"),
         (["generate", "--model", "model", "-f", "absent.txt"], "", "absent.txt"),
         (["generate", "--model", "model", "-f", "latin1.txt"], "", "latin1.txt"),
@@ -133,11 +166,17 @@ import TestSupport
     func badInputEndsWithOne(arguments: [String], input: String, says: String) throws {
         try withTemporaryFolder { folder in
             try makeModel(folder)
-            #expect(try Command.run(["init", "--preset", "nano-llama", "--tokenizer", "model", "--out", "dense"], in: folder).status == 0)
-            try FileManager.default.createDirectory(atPath: folder + "/hollow", withIntermediateDirectories: true)
+            #expect(
+                try Command.run(
+                    ["init", "--preset", "nano-llama", "--tokenizer", "model", "--out", "dense"], in: folder
+                ).status == 0)
+            try FileManager.default.createDirectory(
+                atPath: folder + "/hollow", withIntermediateDirectories: true)
             for (name, text) in [
-                ("file.txt", "text"), ("empty.txt", ""), ("ragged.json", "[[1,2],[3]]"), ("words.json", "[[\"a\"]]"),
-                ("negative.json", "[[-1, 2]]"), ("long.txt", String(repeating: "word ", count: 2000)), ("bad.jsonl", "{\"text\": 3}\n"),
+                ("file.txt", "text"), ("empty.txt", ""), ("ragged.json", "[[1,2],[3]]"),
+                ("words.json", "[[\"a\"]]"),
+                ("negative.json", "[[-1, 2]]"), ("long.txt", String(repeating: "word ", count: 2000)),
+                ("bad.jsonl", "{\"text\": 3}\n"),
                 ("bad.yaml", "model: [nano-vd\n"), ("unknown.yaml", "model: huge-vd\ncorpus: c\n"),
                 ("typo.yaml", "model: nano-vd\ncorpus: c\nlearning_rat: 1\n"),
             ] { try AtomicFile.write(text, to: folder + "/" + name) }
@@ -147,15 +186,21 @@ import TestSupport
             #expect(result.errors.contains("error: "), "\(arguments): \(result.errors)")
             #expect(result.errors.contains(says) || says.isEmpty, "\(arguments): \(result.errors)")
             #expect(!FileManager.default.fileExists(atPath: folder + "/result"))
-            #expect(try FileManager.default.contentsOfDirectory(atPath: folder).filter { $0.contains(".tmp-") }.isEmpty)
+            #expect(
+                try FileManager.default.contentsOfDirectory(atPath: folder).filter { $0.contains(".tmp-") }
+                    .isEmpty)
         }
     }
 
     @Test(arguments: [
-        ["generate"], ["generate", "--model"], ["generate", "--model", "m", "--bogus"], ["generate", "--model", "m", "--top-k", "many"],
-        ["init", "--preset", "huge", "--out", "x"], ["init", "--preset", "nano-vd", "--out", "x", "--dtype", "int3"], ["nonsense"],
-        ["train", "--out", "x", "--resume", "--preset", "nano-vd"], ["forward", "--model", "m", "--out", "x"],
-        ["generate", "--model", "m", "--threads", "0"], ["trace", "--model", "m", "x", "--log-level", "loud"],
+        ["generate"], ["generate", "--model"], ["generate", "--model", "m", "--bogus"],
+        ["generate", "--model", "m", "--top-k", "many"],
+        ["init", "--preset", "huge", "--out", "x"],
+        ["init", "--preset", "nano-vd", "--out", "x", "--dtype", "int3"], ["nonsense"],
+        ["train", "--out", "x", "--resume", "--preset", "nano-vd"],
+        ["forward", "--model", "m", "--out", "x"],
+        ["generate", "--model", "m", "--threads", "0"],
+        ["trace", "--model", "m", "x", "--log-level", "loud"],
     ])
     func wrongCommandLinesEndWith64(arguments: [String]) throws {
         try withTemporaryFolder { folder in
@@ -173,19 +218,32 @@ import TestSupport
                 let script = try Command.run(["--generate-completion-script", shell], in: folder)
                 #expect(script.status == 0 && script.output.contains("perplexity"))
             }
-            for command in ["train", "tokenizer train", "tokenizer encode", "tokenizer decode", "corpus build", "generate", "chat", "trace", "info", "forward", "perplexity", "convert", "init"] {
-                let help = try Command.run(command.split(separator: " ").map(String.init) + ["--help"], in: folder)
-                #expect(help.status == 0 && help.output.contains("EXAMPLES") && help.output.contains("monet " + command), "\(command)")
+            for command in [
+                "train", "tokenizer train", "tokenizer encode", "tokenizer decode", "corpus build",
+                "generate", "chat", "trace", "info", "forward", "perplexity", "convert", "init",
+            ] {
+                let help = try Command.run(
+                    command.split(separator: " ").map(String.init) + ["--help"], in: folder)
+                #expect(
+                    help.status == 0 && help.output.contains("EXAMPLES")
+                        && help.output.contains("monet " + command), "\(command)")
             }
         }
     }
 
     @Test func aForcedInstructionSetIsCheckedAndUsed() throws {
         try withTemporaryFolder { folder in
-            let arguments = ["generate", "--model", Fixture.path("tiny-vd"), "--token-ids", "5 17 99", "-n", "8", "--greedy", "--json"]
-            let results = try Kernels.available.map { try Command.run(arguments, in: folder, environment: ["MONET_ISA": $0]) }
+            let arguments = [
+                "generate", "--model", Fixture.path("tiny-vd"), "--token-ids", "5 17 99", "-n", "8",
+                "--greedy", "--json",
+            ]
+            let results = try Kernels.available.map {
+                try Command.run(arguments, in: folder, environment: ["MONET_ISA": $0])
+            }
             for result in results { #expect(result.status == 0, "\(result.errors)") }
-            for result in results { #expect(try generatedIDs(result.output) == generatedIDs(results[0].output)) }
+            for result in results {
+                #expect(try generatedIDs(result.output) == generatedIDs(results[0].output))
+            }
             let bad = try Command.run(arguments, in: folder, environment: ["MONET_ISA": "mmx"])
             #expect(bad.status == 1 && bad.errors.contains("mmx"))
         }

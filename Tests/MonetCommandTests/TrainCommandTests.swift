@@ -1,17 +1,23 @@
 import Foundation
 import MonetFoundation
 import MonetModel
-import Testing
 import TestSupport
+import Testing
 
 /// Training from files to a model that answers, with kills and a full disk on the way.
 @Suite struct TrainCommandTests {
     private func makeCorpus(_ folder: String) throws {
         var lines = ""
-        for number in 0..<400 { lines += "{\"text\": \"Sentence \(number): \(number * 37 % 101) follows \(number * 53 % 97).\", \"label\": \"l\(number % 3)\"}\n" }
+        for number in 0..<400 {
+            lines +=
+                "{\"text\": \"Sentence \(number): \(number * 37 % 101) follows \(number * 53 % 97).\", \"label\": \"l\(number % 3)\"}\n"
+        }
         try AtomicFile.write(lines, to: folder + "/text.jsonl")
         let built = try Command.run(
-            ["corpus", "build", "--tokenizer", Fixture.path("text/trained.model"), "--out", "corpus", "text.jsonl"], in: folder)
+            [
+                "corpus", "build", "--tokenizer", Fixture.path("text/trained.model"), "--out", "corpus",
+                "text.jsonl",
+            ], in: folder)
         #expect(built.status == 0, "\(built.errors)")
         try AtomicFile.write(
             """
@@ -43,7 +49,8 @@ import TestSupport
     @Test func aKilledRunResumesBitForBit() throws {
         try withTemporaryFolder { folder in
             try makeCorpus(folder)
-            let whole = try Command.run(["train", "run.yaml", "--out", "whole", "--threads", "2"], in: folder)
+            let whole = try Command.run(
+                ["train", "run.yaml", "--out", "whole", "--threads", "2"], in: folder)
             #expect(whole.status == 0, "\(whole.errors)")
             #expect(whole.output == "whole/checkpoints/step-00000030\n")
             #expect(whole.errors.contains("held-out loss") && whole.errors.contains("tokens/s"))
@@ -66,13 +73,17 @@ import TestSupport
     @Test func interruptionSavesAndSaysHowToGoOn() throws {
         try withTemporaryFolder { folder in
             try makeCorpus(folder)
-            let running = try Command.start(["train", "run.yaml", "--out", "run", "--steps", "300"], in: folder)
+            let running = try Command.start(
+                ["train", "run.yaml", "--out", "run", "--steps", "300"], in: folder)
             running.waitUntil("step 3/")
             kill(running.process.processIdentifier, SIGINT)
             let result = running.wait()
             #expect(result.status == 1)
             #expect(result.errors.contains("monet train --resume --out run"))
-            #expect(try Command.run(["generate", "--model", "run/latest", "--prompt", "Sentence", "-n", "3"], in: folder).status == 0)
+            #expect(
+                try Command.run(
+                    ["generate", "--model", "run/latest", "--prompt", "Sentence", "-n", "3"], in: folder
+                ).status == 0)
             #expect(try Command.run(["train", "--resume", "--out", "run"], in: folder).status == 0)
             // A finished run has nothing left to do, and a second one is not written over it.
             #expect(try Command.run(["train", "--resume", "--out", "run"], in: folder).status == 0)
@@ -84,16 +95,21 @@ import TestSupport
     @Test func aFailingSaveLeavesALoadableCheckpoint() throws {
         try withTemporaryFolder { folder in
             try makeCorpus(folder)
-            #expect(try Command.run(["train", "run.yaml", "--out", "run", "--steps", "10"], in: folder).status == 0)
+            #expect(
+                try Command.run(["train", "run.yaml", "--out", "run", "--steps", "10"], in: folder).status
+                    == 0)
             // Blocks of 512 bytes or a kilobyte, as the shell has it: too few for the weights either way.
             let failed = try Command.run(
-                ["train", "--resume", "--out", "run", "--steps", "30"], in: folder, shellPrefix: "ulimit -f 200")
+                ["train", "--resume", "--out", "run", "--steps", "30"], in: folder,
+                shellPrefix: "ulimit -f 200")
             #expect(failed.status == 1, "\(failed.errors)")
             #expect(failed.errors.contains("error: ") && failed.errors.contains("step-00000015"))
             let names = try FileManager.default.contentsOfDirectory(atPath: folder + "/run/checkpoints")
             #expect(names.sorted() == ["step-00000005", "step-00000010"])
             _ = try MonetLanguageModel.load(folder + "/run/latest")
-            #expect(try Command.run(["train", "--resume", "--out", "run", "--steps", "30"], in: folder).status == 0)
+            #expect(
+                try Command.run(["train", "--resume", "--out", "run", "--steps", "30"], in: folder).status
+                    == 0)
         }
     }
 
@@ -101,7 +117,8 @@ import TestSupport
     func otherKindsTrainFromTheSameFile(kind: String, configuration: String) throws {
         try withTemporaryFolder { folder in
             try makeCorpus(folder)
-            let result = try Command.run(["train", "run.yaml", "--decomposition", kind, "--steps", "6", "--out", "run"], in: folder)
+            let result = try Command.run(
+                ["train", "run.yaml", "--decomposition", kind, "--steps", "6", "--out", "run"], in: folder)
             #expect(result.status == 0, "\(result.errors)")
             let info = try Command.run(["info", "run/latest", "--json"], in: folder)
             #expect(info.status == 0 && info.output.contains(configuration), "\(info.output)")

@@ -1,7 +1,7 @@
 import Foundation
 import MonetCompute
-import Testing
 import TestSupport
+import Testing
 
 /// Routers and expert layers against the definitions: sums over every pair of experts in double
 /// precision, which use none of the factorizations that the backend does. Bounds as in `OperationTests`.
@@ -14,7 +14,9 @@ import TestSupport
         let units: Int
         let threshold: Float
 
-        var testDescription: String { "tokens \(tokens), width \(width), heads \(heads), experts \(experts), m \(units)" }
+        var testDescription: String {
+            "tokens \(tokens), width \(width), heads \(heads), experts \(experts), m \(units)"
+        }
     }
 
     /// One expert, every expert selected, sizes that no register divides, one token and many.
@@ -39,7 +41,8 @@ import TestSupport
         let selection = ReferenceMath.selection(
             reference, mean: mean, variance: variance, epsilon: 1e-5, threshold: Double(sizes.threshold))
         return Routing(
-            logits: logits, selection: selection, probabilities: ReferenceMath.route(reference, selection: selection))
+            logits: logits, selection: selection,
+            probabilities: ReferenceMath.route(reference, selection: selection))
     }
 
     @Test(arguments: sizes)
@@ -62,11 +65,13 @@ import TestSupport
             let probabilities = try backend.route(
                 expected.logits, statistics: statistics, epsilon: 1e-5, threshold: sizes.threshold)
             #expect(probabilities.floats().map { $0 > 0 } == expected.selection)
-            #expect(relativeError(probabilities.floats().map(Double.init), expected.probabilities.values) < 1e-5)
+            #expect(
+                relativeError(probabilities.floats().map(Double.init), expected.probabilities.values) < 1e-5)
             let gradient = Tensor(zeros: expected.logits.shape)
             try backend.routeGradient(outputGradient, probabilities: probabilities, into: gradient)
             let values = gradient.floats()
-            #expect(relativeError(indices.map { Double(values[$0]) }, differences) < OperationTests.gradientBound)
+            #expect(
+                relativeError(indices.map { Double(values[$0]) }, differences) < OperationTests.gradientBound)
         }
     }
 
@@ -105,7 +110,9 @@ import TestSupport
             for (input, gradient, indices) in [(0, logitGradient, all), (1, probabilityGradient, selected)] {
                 let reference = finiteDifferences(of: inputs, input: input, at: indices, loss: loss)
                 let values = gradient.floats()
-                #expect(relativeError(indices.map { Double(values[$0]) }, reference) < OperationTests.gradientBound)
+                #expect(
+                    relativeError(indices.map { Double(values[$0]) }, reference)
+                        < OperationTests.gradientBound)
             }
         }
     }
@@ -115,16 +122,19 @@ import TestSupport
         var source = TensorSource(seed: 23)
         let (e, d, m) = (sizes.experts, sizes.width, sizes.units)
         let weights = [
-            source.normal([e * m, d]), source.normal([e * m]), source.normal([d, e * m]), source.normal([e, d]),
+            source.normal([e * m, d]), source.normal([e * m]), source.normal([d, e * m]),
+            source.normal([e, d]),
         ]
         try checkExperts(sizes, &source, weights: weights) { inputs, left, right in
             ReferenceMath.horizontalExperts(
-                inputs[0], left: left, right: right, u: inputs[3], uBias: inputs[4], v: inputs[5], b: inputs[6])
+                inputs[0], left: left, right: right, u: inputs[3], uBias: inputs[4], v: inputs[5],
+                b: inputs[6])
         } compute: { backend, x, left, right, gradient, g, outputGradient in
             let weights = HorizontalWeights(u: weights[0], uBias: weights[1], v: weights[2], b: weights[3])
             let (output, saved) = try backend.horizontalExperts(x, left: left, right: right, weights: weights)
             try backend.horizontalExpertsGradient(
-                outputGradient, x: x, left: left, right: right, weights: weights, saved: saved, into: gradient,
+                outputGradient, x: x, left: left, right: right, weights: weights, saved: saved,
+                into: gradient,
                 weightGradient: HorizontalWeights(u: g[0], uBias: g[1], v: g[2], b: g[3]))
             return output
         }
@@ -137,7 +147,8 @@ import TestSupport
         let up = [e * units, sizes.width]
         let weights = [
             source.normal(up), source.normal([e * units]), source.normal(up), source.normal([e * units]),
-            source.normal([half, e * units]), source.normal([half, e * units]), source.normal([half, e * units]),
+            source.normal([half, e * units]), source.normal([half, e * units]),
+            source.normal([half, e * units]),
             source.normal([half, e * units]), source.normal([e, half]), source.normal([e, half]),
         ]
         func bundle(_ t: [Tensor]) -> VerticalWeights {
@@ -148,7 +159,8 @@ import TestSupport
         try checkExperts(sizes, &source, weights: weights) { inputs, left, right in
             ReferenceMath.verticalExperts(inputs[0], left: left, right: right, weights: Array(inputs[3...]))
         } compute: { backend, x, left, right, gradient, g, outputGradient in
-            let (output, saved) = try backend.verticalExperts(x, left: left, right: right, weights: bundle(weights))
+            let (output, saved) = try backend.verticalExperts(
+                x, left: left, right: right, weights: bundle(weights))
             try backend.verticalExpertsGradient(
                 outputGradient, x: x, left: left, right: right, weights: bundle(weights), saved: saved,
                 into: gradient, weightGradient: bundle(g))
@@ -170,7 +182,9 @@ import TestSupport
     ) throws {
         let x = source.normal([sizes.tokens, sizes.width])
         let sides = [routing(sizes, &source), routing(sizes, &source)]
-        let probabilities = sides.map { Tensor($0.probabilities.values.map(Float.init), shape: $0.logits.shape) }
+        let probabilities = sides.map {
+            Tensor($0.probabilities.values.map(Float.init), shape: $0.logits.shape)
+        }
         let inputs = [x, sides[0].logits, sides[1].logits] + weights
         let references = inputs.map { Reference($0) }
         func output(_ inputs: [Reference]) -> Reference {

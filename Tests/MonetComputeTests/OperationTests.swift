@@ -1,7 +1,7 @@
 import Foundation
 import MonetCompute
-import Testing
 import TestSupport
+import Testing
 
 /// Every operation of the CPU backend, forward and gradient, against the double-precision
 /// formulas and their finite differences, on every instruction set and several thread counts.
@@ -54,7 +54,9 @@ import TestSupport
                 let values = gradient.floats()
                 let (indices, reference) = differences[input]
                 let error = relativeError(indices.map { Double(values[$0] - offset) }, reference)
-                #expect(error < Self.gradientBound, "\(name), gradient of input \(input) on \(backend.name): \(error)")
+                #expect(
+                    error < Self.gradientBound,
+                    "\(name), gradient of input \(input) on \(backend.name): \(error)")
             }
         }
     }
@@ -86,7 +88,9 @@ import TestSupport
             for backend in Self.backends {
                 let y = try backend.linear(x, weight: weight, bias: nil)
                 let error = relativeError(y.floats().map(Double.init), expected.values)
-                #expect(error < Self.forwardBound, "\(dtype) \(rows)×\(width)→\(out) on \(backend.name): \(error)")
+                #expect(
+                    error < Self.forwardBound, "\(dtype) \(rows)×\(width)→\(out) on \(backend.name): \(error)"
+                )
             }
         }
     }
@@ -113,7 +117,8 @@ import TestSupport
             compute: { backend, outputGradient, g in
                 let (y, scale) = try backend.rmsNorm(inputs[0], weight: inputs[1], epsilon: 1e-2)
                 try backend.rmsNormGradient(
-                    outputGradient, x: inputs[0], weight: inputs[1], scale: scale, into: g[0], weightGradient: g[1])
+                    outputGradient, x: inputs[0], weight: inputs[1], scale: scale, into: g[0],
+                    weightGradient: g[1])
                 return (y, g)
             })
     }
@@ -129,10 +134,13 @@ import TestSupport
                 sine.append(Float(sin(angle)))
             }
         }
-        return RotaryTable(cosine: Tensor(cosine, shape: [positions, half]), sine: Tensor(sine, shape: [positions, half]))
+        return RotaryTable(
+            cosine: Tensor(cosine, shape: [positions, half]), sine: Tensor(sine, shape: [positions, half]))
     }
 
-    @Test(arguments: [(1, 1, 1, 1, 2), (2, 5, 4, 2, 6), (1, 67, 2, 1, 8), (3, 9, 3, 3, 10), (1, 130, 1, 1, 4)])
+    @Test(arguments: [
+        (1, 1, 1, 1, 2), (2, 5, 4, 2, 6), (1, 67, 2, 1, 8), (3, 9, 3, 3, 10), (1, 130, 1, 1, 4),
+    ])
     func attention(sequences: Int, length: Int, heads: Int, keyValueHeads: Int, headWidth: Int) throws {
         var source = TensorSource(seed: 5)
         let tokens = sequences * length
@@ -146,7 +154,8 @@ import TestSupport
             outputShape: [tokens, heads * headWidth],
             formula: {
                 ReferenceMath.attention(
-                    $0[0], $0[1], $0[2], cosine: Reference(table.cosine), sine: Reference(table.sine), heads: heads,
+                    $0[0], $0[1], $0[2], cosine: Reference(table.cosine), sine: Reference(table.sine),
+                    heads: heads,
                     keyValueHeads: keyValueHeads, sequences: sequences)
             },
             compute: { backend, outputGradient, g in
@@ -156,7 +165,8 @@ import TestSupport
                     startPositions: [Int](repeating: 0, count: sequences))
                 let result = try backend.attention(input)
                 try backend.attentionGradient(
-                    outputGradient, input: input, result: result, into: g[0], keyGradient: g[1], valueGradient: g[2])
+                    outputGradient, input: input, result: result, into: g[0], keyGradient: g[1],
+                    valueGradient: g[2])
                 return (result.output, g)
             })
     }
@@ -183,7 +193,8 @@ import TestSupport
                 let range = start..<(start + piece)
                 outputs += try backend.attention(
                     AttentionInput(
-                        query: query.slice(range), key: key.slice(range), value: value.slice(range), rotary: table,
+                        query: query.slice(range), key: key.slice(range), value: value.slice(range),
+                        rotary: table,
                         heads: heads, keyValueHeads: keyValueHeads, sequences: 1, startPositions: [start],
                         cache: cache)
                 ).output.floats()
@@ -216,7 +227,8 @@ import TestSupport
         try check(
             "embed", inputs: [table], source: &source, outputShape: [ids.count, 5],
             formula: { inputs in
-                Reference(ids.flatMap { id in (0..<5).map { inputs[0][Int(id), $0] } }, shape: [ids.count, 5])
+                Reference(
+                    ids.flatMap { id in (0..<5).map { inputs[0][Int(id), $0] } }, shape: [ids.count, 5])
             },
             compute: { backend, outputGradient, g in
                 let y = try backend.embed(ids, table: table)
@@ -224,7 +236,8 @@ import TestSupport
                 return (y, g)
             })
         for bad: Int32 in [-1, 11] {
-            #expect(throws: ComputeError.indexOutOfRange(operation: "embedding", index: Int(bad), limit: 11)) {
+            #expect(throws: ComputeError.indexOutOfRange(operation: "embedding", index: Int(bad), limit: 11))
+            {
                 try CPUBackend().embed([bad], table: table)
             }
         }
@@ -260,7 +273,8 @@ import TestSupport
         }
         #expect(throws: ComputeError.self) {
             try CPUBackend().crossEntropy(
-                hidden: inputs[0], weight: inputs[1], targets: [Int32](repeating: Int32(vocabulary), count: rows),
+                hidden: inputs[0], weight: inputs[1],
+                targets: [Int32](repeating: Int32(vocabulary), count: rows),
                 scale: 1, gradient: nil)
         }
     }
@@ -288,11 +302,15 @@ import TestSupport
         let (start, gradient) = (source.normal([count]), source.normal([count]))
         for backend in Self.backends {
             let (parameter, first, second) = (start.copy(), Tensor(zeros: [count]), Tensor(zeros: [count]))
-            var (p, m, v) = (start.floats().map(Double.init), [Double](repeating: 0, count: count), [Double](repeating: 0, count: count))
+            var (p, m, v) = (
+                start.floats().map(Double.init), [Double](repeating: 0, count: count),
+                [Double](repeating: 0, count: count)
+            )
             for step in 1...3 {
                 try backend.adamWStep(
                     AdamWStep(
-                        learningRate: 1e-2, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, step: step,
+                        learningRate: 1e-2, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1,
+                        step: step,
                         gradientScale: 0.5),
                     parameter: parameter, gradient: gradient, moment1: first, moment2: second)
                 for (index, raw) in gradient.floats().enumerated() {

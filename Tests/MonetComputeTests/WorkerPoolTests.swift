@@ -28,7 +28,9 @@ import Testing
         await withTaskGroup(of: Void.self) { group in
             for _ in 0..<8 {
                 group.addTask {
-                    for _ in 0..<200 { pool.parallel(chunks: 3) { _ in total.value.add(1, ordering: .relaxed) } }
+                    for _ in 0..<200 {
+                        pool.parallel(chunks: 3) { _ in total.value.add(1, ordering: .relaxed) }
+                    }
                 }
             }
         }

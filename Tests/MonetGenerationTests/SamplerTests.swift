@@ -1,7 +1,7 @@
 import Foundation
 import MonetGeneration
-import Testing
 import TestSupport
+import Testing
 
 @Suite struct SamplerTests {
     static let logits: [Float] = [2, 1, 0, -1, 0.5]
@@ -43,13 +43,16 @@ import TestSupport
 
     @Test func distributions() throws {
         expectClose(try shares(settings { _ in }), probabilities, "plain")
-        expectClose(try shares(settings { $0.temperature = 0.5 }), restricted([0, 1, 2, 3, 4], temperature: 0.5), "temperature")
+        expectClose(
+            try shares(settings { $0.temperature = 0.5 }), restricted([0, 1, 2, 3, 4], temperature: 0.5),
+            "temperature")
         expectClose(try shares(settings { $0.topK = 2 }), restricted([0, 1]), "top-k")
         expectClose(try shares(settings { $0.topK = 99 }), probabilities, "top-k beyond the vocabulary")
         // Probabilities 0.563, 0.207, 0.126 (id 4), 0.076, 0.028: two reach 0.77, three 0.9.
         expectClose(try shares(settings { $0.topP = 0.7 }), restricted([0, 1]), "top-p")
         expectClose(try shares(settings { $0.topP = 0.8 }), restricted([0, 1, 4]), "top-p")
-        expectClose(try shares(settings { $0.topP = 0.01 }), restricted([0]), "a tiny top-p keeps the likeliest")
+        expectClose(
+            try shares(settings { $0.topP = 0.01 }), restricted([0]), "a tiny top-p keeps the likeliest")
         expectClose(try shares(settings { $0.minP = 0.2 }), restricted([0, 1, 4]), "min-p")
         expectClose(try shares(settings { $0.minP = 1 }), restricted([0]), "min-p of 1")
     }
@@ -79,7 +82,8 @@ import TestSupport
     @Test func badSettingsAndLogitsAreErrors() throws {
         for bad in [
             settings { $0.temperature = -1 }, settings { $0.temperature = .nan }, settings { $0.topK = -1 },
-            settings { $0.topP = 0 }, settings { $0.topP = 1.5 }, settings { $0.minP = -0.1 }, settings { $0.minP = 2 },
+            settings { $0.topP = 0 }, settings { $0.topP = 1.5 }, settings { $0.minP = -0.1 },
+            settings { $0.minP = 2 },
             settings { $0.repetitionPenalty = 0 }, settings { $0.repetitionPenalty = .infinity },
         ] {
             #expect(throws: GenerationError.self) { try Sampler(bad) }

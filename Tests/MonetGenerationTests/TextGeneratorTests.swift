@@ -4,8 +4,8 @@ import MonetGeneration
 import MonetInsight
 import MonetModel
 import MonetText
-import Testing
 import TestSupport
+import Testing
 
 @Suite struct TextGeneratorTests {
     static let backend = CPUBackend()
@@ -13,12 +13,15 @@ import TestSupport
     /// A random model with the vocabulary of the test tokenizer, so that it writes text.
     private func generator(_ change: (inout MonetConfiguration) -> Void = { _ in }) throws -> TextGenerator {
         var c = MonetConfiguration()
-        (c.vocabularySize, c.hiddenSize, c.layerCount, c.attentionHeads, c.keyValueHeads, c.headWidth) = (4096, 16, 3, 2, 1, 8)
+        (c.vocabularySize, c.hiddenSize, c.layerCount, c.attentionHeads, c.keyValueHeads, c.headWidth) = (
+            4096, 16, 3, 2, 1, 8
+        )
         (c.expertsPerSide, c.topK, c.routingHeads, c.expertWidth, c.layersPerRouter) = (5, 2, 2, 4, 2)
         c.maxPositionEmbeddings = 64
         change(&c)
         return TextGenerator(
-            model: try scrambledModel(c, seed: 12), tokenizer: try Tokenizer(path: Fixture.path("text/trained.model")),
+            model: try scrambledModel(c, seed: 12),
+            tokenizer: try Tokenizer(path: Fixture.path("text/trained.model")),
             backend: Self.backend)
     }
 
@@ -49,7 +52,12 @@ import TestSupport
         let generator = try generator()
         var streamed = ""
         var ids: [Int32] = []
-        let result = try generator.generate([1, 5, 900], settings: settings { $0.sampling.temperature = 1.3; $0.sampling.topP = 1 }) { step in
+        let result = try generator.generate(
+            [1, 5, 900],
+            settings: settings {
+                $0.sampling.temperature = 1.3; $0.sampling.topP = 1
+            }
+        ) { step in
             streamed += step.text
             if let token = step.token { ids.append(token.id) }
             return true
@@ -57,7 +65,11 @@ import TestSupport
         #expect(streamed == result.text)
         #expect(ids == result.ids)
         // Equal seeds, equal text; the log-probabilities are those of the model.
-        let again = try generator.generate([1, 5, 900], settings: settings { $0.sampling.temperature = 1.3; $0.sampling.topP = 1 })
+        let again = try generator.generate(
+            [1, 5, 900],
+            settings: settings {
+                $0.sampling.temperature = 1.3; $0.sampling.topP = 1
+            })
         #expect(again.ids == result.ids)
         let output = try generator.model.forward([[1, 5, 900]], ForwardContext(inferenceOn: Self.backend))
         let logits = try generator.model.logits(output.hidden.value, on: Self.backend).floats().suffix(4096)
@@ -74,7 +86,9 @@ import TestSupport
         let stop = String(characters[5..<9])
         let place = try #require(whole.text.range(of: stop))
         var streamed = ""
-        let stopped = try generator.generate([1, 5, 900], settings: settings { $0.stopStrings = ["never there", stop] }) {
+        let stopped = try generator.generate(
+            [1, 5, 900], settings: settings { $0.stopStrings = ["never there", stop] }
+        ) {
             streamed += $0.text
             return true
         }
@@ -94,10 +108,13 @@ import TestSupport
 
     @Test func theContextIsALimit() throws {
         let generator = try generator()
-        #expect(throws: (any Error).self) { try generator.generate([Int32](repeating: 5, count: 65), settings: settings { _ in }) }
+        #expect(throws: (any Error).self) {
+            try generator.generate([Int32](repeating: 5, count: 65), settings: settings { _ in })
+        }
         #expect(throws: (any Error).self) { try generator.generate([], settings: settings { _ in }) }
         #expect(throws: (any Error).self) { try generator.generate([1, 4096], settings: settings { _ in }) }
-        let full = try generator.generate([Int32](repeating: 5, count: 60), settings: settings { $0.maxNewTokens = 100 })
+        let full = try generator.generate(
+            [Int32](repeating: 5, count: 60), settings: settings { $0.maxNewTokens = 100 })
         #expect(full.finishReason == .length && full.ids.count <= 5)
         #expect(try generator.generate([1], settings: settings { $0.maxNewTokens = 0 }).ids.isEmpty)
     }
@@ -141,7 +158,8 @@ import TestSupport
     @Test func traceScoresAreTheSumsOverHeads() throws {
         let generator = try generator()
         let ids: [Int32] = [1, 70, 71]
-        let trace = try RoutingTrace(of: ids, model: generator.model, tokenizer: generator.tokenizer, backend: Self.backend)
+        let trace = try RoutingTrace(
+            of: ids, model: generator.model, tokenizer: generator.tokenizer, backend: Self.backend)
         let reference = ReferenceModel(generator.model)([ids])
         #expect(trace.layersOfGroup == [[0, 1], [2]])
         for (position, token) in trace.tokens.enumerated() {
@@ -151,7 +169,9 @@ import TestSupport
                 for head in 0..<2 {
                     for i in 0..<5 {
                         for j in 0..<5 {
-                            scores[i * 5 + j] += left.values[(position * 2 + head) * 5 + i] * right.values[(position * 2 + head) * 5 + j]
+                            scores[i * 5 + j] +=
+                                left.values[(position * 2 + head) * 5 + i]
+                                * right.values[(position * 2 + head) * 5 + j]
                         }
                     }
                 }
@@ -161,7 +181,8 @@ import TestSupport
                 for (place, expert) in routing.experts.enumerated() {
                     #expect(abs(expert.score - ranked[place]) < 1e-5)
                     #expect(abs(expert.score - scores[expert.expert.index]) < 1e-5)
-                    #expect(expert.expert.group == group && expert.expert.index == expert.left * 5 + expert.right)
+                    #expect(
+                        expert.expert.group == group && expert.expert.index == expert.left * 5 + expert.right)
                 }
             }
         }

@@ -2,13 +2,15 @@ import Foundation
 import MonetCompute
 import MonetFoundation
 import MonetModel
-import Testing
 import TestSupport
+import Testing
 
 @Suite struct CheckpointTests {
     static var configuration: MonetConfiguration {
         var c = MonetConfiguration()
-        (c.vocabularySize, c.hiddenSize, c.layerCount, c.attentionHeads, c.keyValueHeads, c.headWidth) = (40, 16, 3, 2, 1, 8)
+        (c.vocabularySize, c.hiddenSize, c.layerCount, c.attentionHeads, c.keyValueHeads, c.headWidth) = (
+            40, 16, 3, 2, 1, 8
+        )
         (c.expertsPerSide, c.topK, c.routingHeads, c.expertWidth, c.layersPerRouter) = (5, 2, 3, 4, 2)
         c.attentionBias = true
         return c
@@ -25,7 +27,9 @@ import TestSupport
         let tensors = try Checkpoint.tensors(folder)
         var result: [String: [UInt8]] = [:]
         for file in tensors.files.values {
-            for entry in file.entries { result[entry.name] = try file.tensor(entry.name).withUnsafeBytes { [UInt8]($0) } }
+            for entry in file.entries {
+                result[entry.name] = try file.tensor(entry.name).withUnsafeBytes { [UInt8]($0) }
+            }
         }
         return result
     }
@@ -41,7 +45,8 @@ import TestSupport
                 #expect(old.name == new.name)
                 let expected = old.role.isParameter ? old.tensor.converted(to: dtype) : old.tensor
                 #expect(new.tensor.dtype == expected.dtype)
-                #expect(new.tensor.withUnsafeBytes { [UInt8]($0) } == expected.withUnsafeBytes { [UInt8]($0) })
+                #expect(
+                    new.tensor.withUnsafeBytes { [UInt8]($0) } == expected.withUnsafeBytes { [UInt8]($0) })
             }
             // Written again, the tensors are the same byte for byte.
             let second = folder + "/second"
@@ -79,7 +84,8 @@ import TestSupport
         }
     }
 
-    private func rewrite(_ folder: String, _ change: (inout [(name: String, tensor: Tensor)]) -> Void) throws {
+    private func rewrite(_ folder: String, _ change: (inout [(name: String, tensor: Tensor)]) -> Void) throws
+    {
         let path = folder + "/model.safetensors"
         let file = try SafetensorsFile(path: path)
         var tensors = try file.entries.map { (name: $0.name, tensor: try file.tensor($0.name).copy()) }
@@ -99,7 +105,9 @@ import TestSupport
     @Test func missingUnexpectedAndMisshapenTensorsAreNamed() throws {
         let missing = try messageAfter { try rewrite($0) { $0.removeAll { $0.name == "model.norm.weight" } } }
         #expect(missing.contains("model.safetensors") && missing.contains("\"model.norm.weight\" is missing"))
-        let extra = try messageAfter { try rewrite($0) { $0.append(("model.layers.9.x", Tensor(zeros: [1]))) } }
+        let extra = try messageAfter {
+            try rewrite($0) { $0.append(("model.layers.9.x", Tensor(zeros: [1]))) }
+        }
         #expect(extra.contains("\"model.layers.9.x\""))
         let shape = try messageAfter {
             try rewrite($0) { tensors in
@@ -122,9 +130,11 @@ import TestSupport
     @Test(arguments: [
         ("hidden_size", "NaN"), ("hidden_size", "0"), ("hidden_size", "-3"), ("hidden_size", "\"wide\""),
         ("hidden_size", "1e300"), ("hidden_size", "null"), ("rms_norm_eps", "-1"), ("rope_theta", "Infinity"),
-        ("moe_topk", "99"), ("moe_decompose", "\"diagonal\""), ("hidden_act", "\"gelu\""), ("model_type", "\"gpt2\""),
+        ("moe_topk", "99"), ("moe_decompose", "\"diagonal\""), ("hidden_act", "\"gelu\""),
+        ("model_type", "\"gpt2\""),
         ("num_key_value_heads", "3"), ("vocab_size", "99999999999999"), ("moe_groups", "0"),
-        ("rope_scaling", #"{"type": "yarn", "factor": 2}"#), ("rope_scaling", #"{"type": "linear", "factor": -2}"#),
+        ("rope_scaling", #"{"type": "yarn", "factor": 2}"#),
+        ("rope_scaling", #"{"type": "linear", "factor": -2}"#),
     ])
     func badConfigurationsNameTheKey(key: String, value: String) throws {
         let message = try messageAfter { try configure($0, key, value) }
@@ -133,10 +143,17 @@ import TestSupport
     }
 
     @Test func damagedFoldersAreErrors() throws {
-        #expect(try messageAfter { try FileManager.default.removeItem(atPath: $0 + "/config.json") }.contains("config.json is missing"))
-        #expect(try messageAfter { try FileManager.default.removeItem(atPath: $0 + "/model.safetensors") }.contains("model.safetensors"))
-        #expect(try messageAfter { try AtomicFile.write("", to: $0 + "/config.json") }.contains("config.json"))
-        #expect(try messageAfter { try AtomicFile.write("{\"a\": 1, \"a\": 2}", to: $0 + "/config.json") }.contains("\"a\""))
+        #expect(
+            try messageAfter { try FileManager.default.removeItem(atPath: $0 + "/config.json") }.contains(
+                "config.json is missing"))
+        #expect(
+            try messageAfter { try FileManager.default.removeItem(atPath: $0 + "/model.safetensors") }
+                .contains("model.safetensors"))
+        #expect(
+            try messageAfter { try AtomicFile.write("", to: $0 + "/config.json") }.contains("config.json"))
+        #expect(
+            try messageAfter { try AtomicFile.write("{\"a\": 1, \"a\": 2}", to: $0 + "/config.json") }
+                .contains("\"a\""))
         let truncated = try messageAfter { folder in
             let path = folder + "/model.safetensors"
             let data = try Data(contentsOf: URL(fileURLWithPath: path))
@@ -148,7 +165,9 @@ import TestSupport
     @Test func shardIndexesAreChecked() throws {
         func message(_ change: (String) throws -> Void) throws -> String {
             try withTemporaryFolder { folder in
-                try Checkpoint.write(try scrambledModel(Self.configuration, seed: 3), dtype: .float32, shardBytes: 9000, to: folder)
+                try Checkpoint.write(
+                    try scrambledModel(Self.configuration, seed: 3), dtype: .float32, shardBytes: 9000,
+                    to: folder)
                 try change(folder)
                 do {
                     _ = try MonetLanguageModel.load(folder)
@@ -163,14 +182,23 @@ import TestSupport
             try AtomicFile.write(text.replacingOccurrences(of: old, with: new), to: path)
         }
         #expect(try message { _ in } == "accepted")
-        #expect(try message { try FileManager.default.removeItem(atPath: $0 + "/model-00002-of-00004.safetensors") }.contains("model-00002-of-00004.safetensors is missing"))
-        #expect(try message { try edit($0, "\"lm_head.weight\"", "\"lm_tail.weight\"") }.contains("lm_tail.weight"))
-        #expect(try message { try edit($0, "model-00001-of", "../model-00001-of") }.contains("not a file name"))
+        #expect(
+            try message {
+                try FileManager.default.removeItem(atPath: $0 + "/model-00002-of-00004.safetensors")
+            }.contains("model-00002-of-00004.safetensors is missing"))
+        #expect(
+            try message { try edit($0, "\"lm_head.weight\"", "\"lm_tail.weight\"") }.contains(
+                "lm_tail.weight"))
+        #expect(
+            try message { try edit($0, "model-00001-of", "../model-00001-of") }.contains("not a file name"))
         #expect(try message { try edit($0, "weight_map", "weights") }.contains("no weight_map"))
     }
 
     @Test func presetsHaveThePublishedSizes() throws {
-        for (name, count) in [("850M-vd", 853_501_440), ("1.4B-vd", 1_465_157_632), ("1.4B-hd", 1_465_157_632), ("4.1B-vd", 4_173_401_088)] {
+        for (name, count) in [
+            ("850M-vd", 853_501_440), ("1.4B-vd", 1_465_157_632), ("1.4B-hd", 1_465_157_632),
+            ("4.1B-vd", 4_173_401_088),
+        ] {
             #expect(try MonetConfiguration.preset(name).parameterCount == count)
         }
         for name in MonetConfiguration.presetNames {
@@ -182,7 +210,9 @@ import TestSupport
             if configuration.feedForward != .dense { #expect(read == configuration) }
         }
         for size in ["nano", "tiny", "small", "1.4B"] {
-            let (monet, dense) = (try MonetConfiguration.preset(size + "-vd"), try MonetConfiguration.preset(size + "-llama"))
+            let (monet, dense) = (
+                try MonetConfiguration.preset(size + "-vd"), try MonetConfiguration.preset(size + "-llama")
+            )
             let difference = abs(monet.parameterCount - dense.parameterCount)
             // Half of the step of 8 hidden units.
             #expect(difference <= 12 * monet.hiddenSize * monet.layerCount)

@@ -1,8 +1,8 @@
 import Foundation
 import MonetCompute
 import MonetModel
-import Testing
 import TestSupport
+import Testing
 
 /// Agreement with the values that the authors' PyTorch implementation computed for the fixtures.
 ///
@@ -39,7 +39,9 @@ import TestSupport
                 #expect(relativeError(probabilities.value, reference) < Self.bound)
                 // The selection itself must be the same: exact zeros in the same places.
                 #expect(
-                    zip(probabilities.value.floats(), reference.floats()).allSatisfy { ($0 == 0) == ($1 == 0) })
+                    zip(probabilities.value.floats(), reference.floats()).allSatisfy {
+                        ($0 == 0) == ($1 == 0)
+                    })
             }
         }
         let logits = try model.logits(output.hidden.value, on: Self.backend)

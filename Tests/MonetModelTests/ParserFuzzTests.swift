@@ -1,8 +1,8 @@
 import Foundation
 import MonetFoundation
 import MonetModel
-import Testing
 import TestSupport
+import Testing
 
 /// A million and more mutated inputs for the parsers: each must end in a value or a typed error.
 ///
@@ -10,7 +10,8 @@ import TestSupport
 /// a fixed seed, so that a failure can be repeated.
 @Suite struct ParserFuzzTests {
     private func seeds(_ kind: String) throws -> [[UInt8]] {
-        let folder = URL(fileURLWithPath: Fixture.root).deletingLastPathComponent().path + "/FuzzCorpus/" + kind
+        let folder =
+            URL(fileURLWithPath: Fixture.root).deletingLastPathComponent().path + "/FuzzCorpus/" + kind
         return try FileManager.default.contentsOfDirectory(atPath: folder).sorted().map {
             [UInt8](try Data(contentsOf: URL(fileURLWithPath: folder + "/" + $0)))
         }
@@ -20,8 +21,10 @@ import TestSupport
     private func mutated(_ seeds: [[UInt8]], _ random: inout SplitMix64) -> [UInt8] {
         func below(_ limit: Int) -> Int { Int(random.next() % UInt64(max(1, limit))) }
         let tokens = [
-            "{", "}", "[", "]", ":", ",", "\"", "\\", "\\u", "\\ud800", "null", "true", "-", "1e999", "-0", "NaN", "0.1",
-            "9223372036854775807", "9223372036854775808", "18446744073709551615", "F32", "BF16", "data_offsets", "shape",
+            "{", "}", "[", "]", ":", ",", "\"", "\\", "\\u", "\\ud800", "null", "true", "-", "1e999", "-0",
+            "NaN", "0.1",
+            "9223372036854775807", "9223372036854775808", "18446744073709551615", "F32", "BF16",
+            "data_offsets", "shape",
             "\u{0}", "\u{7f}", " ", "\n",
         ]
         var bytes = seeds[below(seeds.count)]
@@ -31,10 +34,12 @@ import TestSupport
             case 0 where place < bytes.count: bytes[place] ^= 1 << UInt8(below(8))
             case 1 where place < bytes.count: bytes[place] = UInt8(below(256))
             case 2: bytes.insert(UInt8(below(256)), at: place)
-            case 3 where place < bytes.count: bytes.removeSubrange(place..<min(bytes.count, place + 1 + below(8)))
+            case 3 where place < bytes.count:
+                bytes.removeSubrange(place..<min(bytes.count, place + 1 + below(8)))
             case 4: bytes.insert(contentsOf: Array(tokens[below(tokens.count)].utf8), at: place)
             case 5 where place < bytes.count:
-                bytes.insert(contentsOf: Array(bytes[place..<min(bytes.count, place + 1 + below(16))]), at: place)
+                bytes.insert(
+                    contentsOf: Array(bytes[place..<min(bytes.count, place + 1 + below(16))]), at: place)
             case 6:
                 let other = seeds[below(seeds.count)]
                 bytes = Array(bytes[..<place]) + other.suffix(below(other.count + 1))

@@ -1,8 +1,8 @@
 import Foundation
 import MonetCompute
 import MonetModel
-import Testing
 import TestSupport
+import Testing
 
 /// Models of many shapes against the whole decoder in double precision.
 ///
@@ -61,7 +61,9 @@ import TestSupport
         for count in [1, 3] {
             let sequences = sequences(test, count: count)
             let expected = ReferenceModel(model)(sequences)
-            for backend in Kernels.available.compactMap({ Kernels(named: $0) }).map({ CPUBackend(instructionSet: $0) }) {
+            for backend in Kernels.available.compactMap({ Kernels(named: $0) }).map({
+                CPUBackend(instructionSet: $0)
+            }) {
                 let output = try model.forward(sequences, ForwardContext(inferenceOn: backend))
                 let logits = try model.logits(output.hidden.value, on: backend)
                 let error = relativeError(logits.floats().map(Double.init), expected.logits.values)
@@ -95,7 +97,8 @@ import TestSupport
             let expected = ReferenceModel(model)([Array(tokens[..<position])]).logits
             let columns = test.configuration.vocabularySize
             #expect(
-                relativeError(logits.floats().suffix(columns).map(Double.init), Array(expected.values.suffix(columns)))
+                relativeError(
+                    logits.floats().suffix(columns).map(Double.init), Array(expected.values.suffix(columns)))
                     < 1e-4)
         }
     }
@@ -103,7 +106,9 @@ import TestSupport
     @Test func emptyAndRaggedBatchesAreErrors() throws {
         let model = try scrambledModel(Self.cases[0].configuration, seed: 7)
         for bad: [[Int32]] in [[], [[]], [[1, 2], [3]]] {
-            #expect(throws: ModelError.self) { try model.forward(bad, ForwardContext(inferenceOn: CPUBackend())) }
+            #expect(throws: ModelError.self) {
+                try model.forward(bad, ForwardContext(inferenceOn: CPUBackend()))
+            }
         }
         #expect(throws: ComputeError.indexOutOfRange(operation: "embedding", index: 53, limit: 53)) {
             try model.forward([[1, 53]], ForwardContext(inferenceOn: CPUBackend()))

@@ -2,16 +2,18 @@ import Foundation
 import MonetCompute
 import MonetFoundation
 import MonetModel
-import Testing
 import TestSupport
+import Testing
 
 @Suite struct SafetensorsTests {
     /// The bytes of a file with this header and data.
     static func file(_ header: String, data: [UInt8] = [], length: UInt64? = nil) -> [UInt8] {
-        withUnsafeBytes(of: (length ?? UInt64(header.utf8.count)).littleEndian) { [UInt8]($0) } + Array(header.utf8) + data
+        withUnsafeBytes(of: (length ?? UInt64(header.utf8.count)).littleEndian) { [UInt8]($0) }
+            + Array(header.utf8) + data
     }
 
-    static let good = #"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"BF16","shape":[2,1],"data_offsets":[8,12]}}"#
+    static let good =
+        #"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"BF16","shape":[2,1],"data_offsets":[8,12]}}"#
 
     /// Bad files, and what the message must say beside the file's name.
     static let bad: [(name: String, bytes: [UInt8], says: String)] = [
@@ -37,7 +39,10 @@ import TestSupport
                 #"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[8,12]}}"#,
                 data: [UInt8](repeating: 0, count: 12)), "gap"
         ),
-        ("backwards", file(#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}}"#, data: [0, 0, 0, 0]), "\"a\""),
+        (
+            "backwards",
+            file(#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}}"#, data: [0, 0, 0, 0]), "\"a\""
+        ),
         ("negative", file(#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}}"#, data: []), "\"a\""),
         (
             "duplicate",
@@ -45,14 +50,27 @@ import TestSupport
                 #"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#,
                 data: [0, 0, 0, 0]), "\"a\""
         ),
-        ("unknown dtype", file(#"{"a":{"dtype":"F8_X","shape":[1],"data_offsets":[0,1]}}"#, data: [0]), "F8_X"),
-        ("wrong size", file(#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#, data: [UInt8](repeating: 0, count: 8)), "12 bytes"),
+        (
+            "unknown dtype", file(#"{"a":{"dtype":"F8_X","shape":[1],"data_offsets":[0,1]}}"#, data: [0]),
+            "F8_X"
+        ),
+        (
+            "wrong size",
+            file(
+                #"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#,
+                data: [UInt8](repeating: 0, count: 8)), "12 bytes"
+        ),
         (
             "absurd shape",
-            file(#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8]}}"#, data: [UInt8](repeating: 0, count: 8)),
+            file(
+                #"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8]}}"#,
+                data: [UInt8](repeating: 0, count: 8)),
             "absurdly large"
         ),
-        ("fractional shape", file(#"{"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}}"#, data: [0, 0, 0, 0]), "\"a\""),
+        (
+            "fractional shape",
+            file(#"{"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}}"#, data: [0, 0, 0, 0]), "\"a\""
+        ),
         ("no offsets", file(#"{"a":{"dtype":"F32","shape":[1]}}"#), "data_offsets"),
         ("entry not an object", file(#"{"a":3}"#), "not an object"),
         ("metadata not strings", file(#"{"__metadata__":{"x":1}}"#), "__metadata__"),
@@ -98,7 +116,8 @@ import TestSupport
             // Data that an odd header leaves unaligned is still read right.
             let odd = folder + "/odd.safetensors"
             let header = #"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}} "#
-            try Data(Self.file(header, data: [0, 0, 128, 63, 0, 0, 0, 64])).write(to: URL(fileURLWithPath: odd))
+            try Data(Self.file(header, data: [0, 0, 128, 63, 0, 0, 0, 64])).write(
+                to: URL(fileURLWithPath: odd))
             #expect(try SafetensorsFile(path: odd).tensor("a").floats() == [1, 2])
         }
     }

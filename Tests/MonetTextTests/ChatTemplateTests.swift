@@ -1,7 +1,7 @@
 import MonetFoundation
 import MonetText
-import Testing
 import TestSupport
+import Testing
 
 /// Agreement with Jinja2, set up as transformers does; see `Tests/Fixtures/text/generate.py`.
 @Suite struct ChatTemplateTests {
@@ -49,11 +49,16 @@ import TestSupport
         "{% set %}", "{{ (1 }}", "{% else %}", "{{ [1, }}",
     ])
     func malformedTemplatesAreErrors(source: String) {
-        #expect(throws: TextError.self) { try ChatTemplate(source).render([ChatMessage(role: "user", content: "x")]) }
+        #expect(throws: TextError.self) {
+            try ChatTemplate(source).render([ChatMessage(role: "user", content: "x")])
+        }
     }
 
     /// A loop over a loop over a loop ends in an error or a text, not in a hang or a trap.
-    @Test(arguments: ["{{ 1 // 0 }}", "{{ 1 % 0 }}", "{{ 9223372036854775807 + 1 }}", "{{ messages[99].content }}", "{{ 'a' * 3 }}", "{{ -9223372036854775807 - 9 }}"])
+    @Test(arguments: [
+        "{{ 1 // 0 }}", "{{ 1 % 0 }}", "{{ 9223372036854775807 + 1 }}", "{{ messages[99].content }}",
+        "{{ 'a' * 3 }}", "{{ -9223372036854775807 - 9 }}",
+    ])
     func arithmeticNeverTraps(source: String) {
         _ = try? ChatTemplate(source).render([ChatMessage(role: "user", content: "x")])
     }

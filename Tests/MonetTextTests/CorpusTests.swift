@@ -1,8 +1,8 @@
 import Foundation
 import MonetFoundation
 import MonetText
-import Testing
 import TestSupport
+import Testing
 
 @Suite struct CorpusTests {
     private var tokenizer: Tokenizer {
@@ -12,8 +12,10 @@ import TestSupport
     /// A folder of mixed sources: two labels by folder, one JSONL file with its own labels, one repeat.
     private func writeSources(_ folder: String) throws {
         for (path, text) in [
-            ("sea/whale.txt", "The whale is large."), ("sea/shark.txt", "The shark has teeth.\nMany of them."),
-            ("sky/kite.txt", "The kite flies high."), ("sky/again.txt", "The whale is large."), (".hidden/x.txt", "no"),
+            ("sea/whale.txt", "The whale is large."),
+            ("sea/shark.txt", "The shark has teeth.\nMany of them."),
+            ("sky/kite.txt", "The kite flies high."), ("sky/again.txt", "The whale is large."),
+            (".hidden/x.txt", "no"),
             (
                 "mixed.jsonl",
                 "{\"text\": \"One\", \"label\": \"numbers\"}\n\n{\"text\": \"Two\", \"label\": 7}\r\n{\"text\": \"The kite flies high.\"}\n"
@@ -44,17 +46,22 @@ import TestSupport
                     #expect(ids.first == 1 && ids.last == 2)
                     texts[try tokenizer.decode(ids)] = corpus.labels[document.label]
                 }
-                #expect(try corpus.documents(in: split).reduce(0) { $0 + $1.tokens.count } == corpus.tokenCount(split))
+                #expect(
+                    try corpus.documents(in: split).reduce(0) { $0 + $1.tokens.count }
+                        == corpus.tokenCount(split))
             }
             #expect(
                 texts == [
-                    "The whale is large.": "sea", "The shark has teeth.\nMany of them.": "sea", "The kite flies high.": "mixed",
+                    "The whale is large.": "sea", "The shark has teeth.\nMany of them.": "sea",
+                    "The kite flies high.": "mixed",
                     "One": "numbers", "Two": "7",
                 ])
             // The same sources give the same files.
             _ = try builder.build([CorpusSource(path: folder + "/in")], into: folder + "/twice")
             for name in try FileManager.default.contentsOfDirectory(atPath: folder + "/out") {
-                #expect(FileManager.default.contentsEqual(atPath: folder + "/out/" + name, andPath: folder + "/twice/" + name))
+                #expect(
+                    FileManager.default.contentsEqual(
+                        atPath: folder + "/out/" + name, andPath: folder + "/twice/" + name))
             }
         }
     }
@@ -77,11 +84,18 @@ import TestSupport
             }
             #expect(try message("latin1.txt", Array("caf".utf8) + [0xe9]).contains("latin1.txt"))
             #expect(try message("empty.txt", []).contains("empty.txt"))
-            #expect(try message("rows.jsonl", Array("{\"text\": \"a\"}\n{\"txt\": \"b\"}\n".utf8)).contains("line 2"))
-            #expect(try message("torn.jsonl", Array("{\"text\": \"a\"}\n{\"text\": \"b\n".utf8)).contains("line 2"))
-            #expect(try message("torn2.jsonl", Array("{\"text\": \"a\"}\n{\"text\": \"b\n".utf8), skipping: true) == "built")
+            #expect(
+                try message("rows.jsonl", Array("{\"text\": \"a\"}\n{\"txt\": \"b\"}\n".utf8)).contains(
+                    "line 2"))
+            #expect(
+                try message("torn.jsonl", Array("{\"text\": \"a\"}\n{\"text\": \"b\n".utf8)).contains(
+                    "line 2"))
+            #expect(
+                try message("torn2.jsonl", Array("{\"text\": \"a\"}\n{\"text\": \"b\n".utf8), skipping: true)
+                    == "built")
             #expect(throws: FileError.self) {
-                _ = try CorpusBuilder(tokenizer: tokenizer).build([CorpusSource(path: folder + "/absent")], into: folder + "/out")
+                _ = try CorpusBuilder(tokenizer: tokenizer).build(
+                    [CorpusSource(path: folder + "/absent")], into: folder + "/out")
             }
         }
     }
@@ -92,13 +106,18 @@ import TestSupport
             let out = folder + "/out"
             _ = try CorpusBuilder(tokenizer: tokenizer).build([CorpusSource(path: folder + "/in")], into: out)
             let description = try TextFile.read(out + "/corpus.json")
-            for (old, new) in [("\"vocab_size\"", "\"size\""), ("\"version\": 1", "\"version\": 9"), ("\"train\"", "\"test\"")] {
+            for (old, new) in [
+                ("\"vocab_size\"", "\"size\""), ("\"version\": 1", "\"version\": 9"),
+                ("\"train\"", "\"test\""),
+            ] {
                 #expect(description.contains(old))
-                try AtomicFile.write(description.replacingOccurrences(of: old, with: new), to: out + "/corpus.json")
+                try AtomicFile.write(
+                    description.replacingOccurrences(of: old, with: new), to: out + "/corpus.json")
                 #expect(throws: TextError.self) { try Corpus(folder: out) }
             }
             try AtomicFile.write(description, to: out + "/corpus.json")
-            let shard = try #require(try FileManager.default.contentsOfDirectory(atPath: out).first { $0.hasSuffix(".tokens") })
+            let shard = try #require(
+                try FileManager.default.contentsOfDirectory(atPath: out).first { $0.hasSuffix(".tokens") })
             try Data([1, 2]).write(to: URL(fileURLWithPath: out + "/" + shard))
             #expect(throws: TextError.self) { try Corpus(folder: out) }
         }
@@ -116,15 +135,20 @@ import TestSupport
             let stream = try BatchStream(corpus: corpus, length: length, batchSize: 1, seed: 3)
             let epoch = (0..<windows).map { stream.batch($0) }
             #expect(Set(epoch.map { $0.inputs[0] }).count == windows)
-            for batch in epoch { #expect(Array(batch.inputs[0].dropFirst()) == Array(batch.targets.dropLast())) }
+            for batch in epoch {
+                #expect(Array(batch.inputs[0].dropFirst()) == Array(batch.targets.dropLast()))
+            }
             // Another epoch and another seed are other orders; the same question has the same answer.
             #expect((windows..<(2 * windows)).map { stream.batch($0) } != epoch)
-            #expect(try BatchStream(corpus: corpus, length: length, batchSize: 1, seed: 4).batch(0) != epoch[0])
+            #expect(
+                try BatchStream(corpus: corpus, length: length, batchSize: 1, seed: 4).batch(0) != epoch[0])
             #expect(stream.batch(7) == epoch[7])
             // A batch of three is three of the single ones.
             let triple = try BatchStream(corpus: corpus, length: length, batchSize: 3, seed: 3).batch(2)
             #expect(triple.inputs == (6..<9).map { epoch[$0].inputs[0] })
-            #expect(throws: TextError.self) { try BatchStream(corpus: corpus, length: 100_000, batchSize: 1, seed: 0) }
+            #expect(throws: TextError.self) {
+                try BatchStream(corpus: corpus, length: 100_000, batchSize: 1, seed: 0)
+            }
         }
     }
 }

@@ -1,8 +1,8 @@
 import Foundation
 import MonetFoundation
 import MonetText
-import Testing
 import TestSupport
+import Testing
 
 /// Agreement with Python's sentencepiece on `Tests/Fixtures/text`; see generate.py there.
 @Suite struct TokenizerTests {
@@ -12,7 +12,9 @@ import TestSupport
         try #require(try JSONValue(contentsOfFile: Fixture.path("text/tokenizers.json"))[name])
     }
 
-    private func tokenizer(_ name: String) throws -> Tokenizer { try Tokenizer(path: Fixture.path("text/\(name).model")) }
+    private func tokenizer(_ name: String) throws -> Tokenizer {
+        try Tokenizer(path: Fixture.path("text/\(name).model"))
+    }
 
     private func ids(_ value: JSONValue?) throws -> [Int32] {
         try #require(value?.arrayValue).map { Int32(try #require($0.intValue)) }
@@ -27,7 +29,8 @@ import TestSupport
             let text = try #require(item["text"]?.stringValue)
             let expected = try ids(item["ids"])
             #expect(try tokenizer.encode(text) == expected, "\(text.debugDescription)")
-            #expect(try tokenizer.decode(expected) == item["decoded"]?.stringValue, "\(text.debugDescription)")
+            #expect(
+                try tokenizer.decode(expected) == item["decoded"]?.stringValue, "\(text.debugDescription)")
         }
     }
 
@@ -36,7 +39,8 @@ import TestSupport
         let tokenizer = try tokenizer(name)
         for item in try #require(try golden(name)["long"]?.arrayValue) {
             let unit = try #require(item["unit"]?.stringValue)
-            let encoded = try tokenizer.encode(String(repeating: unit, count: try #require(item["repeat"]?.intValue)))
+            let encoded = try tokenizer.encode(
+                String(repeating: unit, count: try #require(item["repeat"]?.intValue)))
             #expect(encoded.count == item["tokens"]?.intValue)
             #expect(try Array(encoded.prefix(20)) == ids(item["first"]))
             #expect(encoded.reduce(0) { ($0 * 31 + Int($1)) % 1_000_000_007 } == item["checksum"]?.intValue)
@@ -79,10 +83,15 @@ import TestSupport
         let tokenizer = try tokenizer("llama")
         #expect(tokenizer.vocabularySize == 32000)
         for id: Int32 in [-1, 32000, .max] {
-            #expect(throws: TextError.unknownTokenID(id: Int(id), vocabularySize: 32000)) { try tokenizer.decode([5, id]) }
+            #expect(throws: TextError.unknownTokenID(id: Int(id), vocabularySize: 32000)) {
+                try tokenizer.decode([5, id])
+            }
         }
         try withTemporaryFolder { folder in
-            for (name, bytes) in [("empty", Data()), ("noise", Data((0..<500).map { UInt8($0 % 251) })), ("text", Data("hello".utf8))] {
+            for (name, bytes) in [
+                ("empty", Data()), ("noise", Data((0..<500).map { UInt8($0 % 251) })),
+                ("text", Data("hello".utf8)),
+            ] {
                 let path = folder + "/" + name + ".model"
                 try bytes.write(to: URL(fileURLWithPath: path))
                 do {
@@ -95,13 +104,19 @@ import TestSupport
 
     @Test func specialTokensArePartOfTemplatesOnly() throws {
         try withTemporaryFolder { folder in
-            try FileManager.default.copyItem(atPath: Fixture.path("text/llama.model"), toPath: folder + "/tokenizer.model")
-            let config: JSONValue = ["bos_token": "<s>", "eos_token": "</s>", "added_tokens_decoder": ["5": ["content": "<|im_end|>", "special": true]]]
+            try FileManager.default.copyItem(
+                atPath: Fixture.path("text/llama.model"), toPath: folder + "/tokenizer.model")
+            let config: JSONValue = [
+                "bos_token": "<s>", "eos_token": "</s>",
+                "added_tokens_decoder": ["5": ["content": "<|im_end|>", "special": true]],
+            ]
             try AtomicFile.write(config.serialized(), to: folder + "/tokenizer_config.json")
             let tokenizer = try Tokenizer(folder: folder)
             #expect(try tokenizer.encode("</s>") != [2])
             #expect(try tokenizer.encode("</s>", parsingSpecial: true) == [2])
-            #expect(try tokenizer.encode("<s>x", addBegin: true, parsingSpecial: true).filter { $0 == 1 }.count == 1)
+            #expect(
+                try tokenizer.encode("<s>x", addBegin: true, parsingSpecial: true).filter { $0 == 1 }.count
+                    == 1)
             #expect(try tokenizer.encode("x<|im_end|>", parsingSpecial: true).last == 5)
         }
     }
@@ -119,7 +134,9 @@ import TestSupport
                 #expect(try tokenizer.decode(tokenizer.encode(text)) == text)
             }
         }
-        for (sentences, size) in [([], 400), ([""], 400), (["text"], 10), (["too little text"], 5000)] as [([String], Int)] {
+        for (sentences, size) in [([], 400), ([""], 400), (["text"], 10), (["too little text"], 5000)]
+            as [([String], Int)]
+        {
             #expect(throws: TextError.self) {
                 try TokenizerTrainer.train(sentences: sentences, vocabularySize: size, threads: 1)
             }

@@ -4,59 +4,79 @@ import MonetFoundation
 import MonetModel
 import MonetText
 import MonetTraining
-import Testing
 import TestSupport
+import Testing
 
 @Suite struct TrainerTests {
     static let backend = CPUBackend(pool: WorkerPool(threadCount: 2))
 
     /// A small corpus and settings for a run on it.
-    static func settings(in folder: String, feedForward: MonetConfiguration.FeedForward = .vertical) throws -> RunConfiguration {
+    static func settings(in folder: String, feedForward: MonetConfiguration.FeedForward = .vertical) throws
+        -> RunConfiguration
+    {
         let source = folder + "/text.jsonl"
         var lines = ""
         for number in 0..<300 {
-            lines += "{\"text\": \"Sentence \(number) says that \(number * 37 % 101) follows \(number * 53 % 97).\"}\n"
+            lines +=
+                "{\"text\": \"Sentence \(number) says that \(number * 37 % 101) follows \(number * 53 % 97).\"}\n"
         }
         try AtomicFile.write(lines, to: source)
         if !FileManager.default.fileExists(atPath: folder + "/corpus") {
-            _ = try CorpusBuilder(tokenizer: Tokenizer(path: Fixture.path("text/trained.model")), validationShare: 0.1).build(
+            _ = try CorpusBuilder(
+                tokenizer: Tokenizer(path: Fixture.path("text/trained.model")), validationShare: 0.1
+            ).build(
                 [CorpusSource(path: source)], into: folder + "/corpus")
         }
         var run = RunConfiguration()
         var model = MonetConfiguration()
         (model.vocabularySize, model.hiddenSize, model.layerCount) = (4096, 16, 2)
         (model.attentionHeads, model.keyValueHeads, model.headWidth) = (2, 2, 8)
-        (model.expertsPerSide, model.topK, model.routingHeads, model.expertWidth, model.layersPerRouter) = (6, 2, 2, 4, 2)
+        (model.expertsPerSide, model.topK, model.routingHeads, model.expertWidth, model.layersPerRouter) = (
+            6, 2, 2, 4, 2
+        )
         (model.maxPositionEmbeddings, model.intermediateSize) = (32, 24)
         model.feedForward = feedForward
         run.model = model
         run.corpus = folder + "/corpus"
         (run.sequenceLength, run.batchSize, run.accumulation, run.steps) = (16, 3, 2, 12)
         (run.learningRate, run.warmupSteps, run.precision) = (1e-2, 3, .float32)
-        (run.logEvery, run.evaluateEvery, run.evaluationBatches, run.saveEvery, run.keepLast) = (1, 4, 2, 3, 2)
+        (run.logEvery, run.evaluateEvery, run.evaluationBatches, run.saveEvery, run.keepLast) = (
+            1, 4, 2, 3, 2
+        )
         return run
     }
 
     /// Trains and returns the last checkpoint.
     @discardableResult
-    static func train(_ run: RunConfiguration, _ folder: String, resuming: Bool = false, stopAfter: Int? = nil) throws -> Trainer.Outcome {
-        let trainer = try Trainer(run, directory: RunDirectory(path: folder), resuming: resuming, backend: backend)
+    static func train(
+        _ run: RunConfiguration, _ folder: String, resuming: Bool = false, stopAfter: Int? = nil
+    ) throws -> Trainer.Outcome {
+        let trainer = try Trainer(
+            run, directory: RunDirectory(path: folder), resuming: resuming, backend: backend)
         var steps = 0
         return try trainer.run(
             shouldStop: { steps == stopAfter },
             report: { if case .progress = $0 { steps += 1 } })
     }
 
-    private func bytes(_ path: String) throws -> [UInt8] { [UInt8](try Data(contentsOf: URL(fileURLWithPath: path))) }
+    private func bytes(_ path: String) throws -> [UInt8] {
+        [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
+    }
 
     @Test(arguments: MonetConfiguration.FeedForward.allCases)
     func aStoppedRunResumesBitForBit(feedForward: MonetConfiguration.FeedForward) throws {
         try withTemporaryFolder { folder in
             let run = try Self.settings(in: folder, feedForward: feedForward)
-            #expect(try Self.train(run, folder + "/whole") == .finished(checkpoint: folder + "/whole/checkpoints/step-00000012"))
+            #expect(
+                try Self.train(run, folder + "/whole")
+                    == .finished(checkpoint: folder + "/whole/checkpoints/step-00000012"))
             // Stopped twice: once between saves, once right after one.
-            #expect(try Self.train(run, folder + "/torn", stopAfter: 5) == .interrupted(step: 5, checkpoint: folder + "/torn/checkpoints/step-00000005"))
-            #expect(try Self.train(run, folder + "/torn", resuming: true, stopAfter: 4) == .interrupted(step: 9, checkpoint: folder + "/torn/checkpoints/step-00000009"))
+            #expect(
+                try Self.train(run, folder + "/torn", stopAfter: 5)
+                    == .interrupted(step: 5, checkpoint: folder + "/torn/checkpoints/step-00000005"))
+            #expect(
+                try Self.train(run, folder + "/torn", resuming: true, stopAfter: 4)
+                    == .interrupted(step: 9, checkpoint: folder + "/torn/checkpoints/step-00000009"))
             try Self.train(run, folder + "/torn", resuming: true)
             for name in ["model.safetensors", "optimizer.safetensors", "trainer_state.json", "config.json"] {
                 #expect(
@@ -65,7 +85,8 @@ import TestSupport
             }
             // Losses of every step are the same too, and none is there twice.
             func losses(_ name: String) throws -> [String] {
-                try TextFile.read(folder + name + "/metrics.jsonl").split(separator: "\n").compactMap { line in
+                try TextFile.read(folder + name + "/metrics.jsonl").split(separator: "\n").compactMap {
+                    line in
                     let json = try JSONValue(parsing: String(line), source: name)
                     return json["loss"].map { "\(json["step"]?.intValue ?? -1) \($0.serialized())" }
                 }
@@ -100,7 +121,8 @@ import TestSupport
     @Test func resumesWithoutACheckpoint() throws {
         try withTemporaryFolder { folder in
             let run = try Self.settings(in: folder)
-            _ = try Trainer(run, directory: RunDirectory(path: folder + "/torn"), resuming: false, backend: Self.backend)
+            _ = try Trainer(
+                run, directory: RunDirectory(path: folder + "/torn"), resuming: false, backend: Self.backend)
             try Self.train(run, folder + "/torn", resuming: true)
             try Self.train(run, folder + "/whole")
             #expect(
@@ -139,7 +161,9 @@ import TestSupport
             let three = try SafetensorsFile(path: folder + "/three/latest/model.safetensors")
             for entry in one.entries {
                 // Sums in another order, and AdamW's division by small second moments.
-                #expect(relativeError(try one.tensor(entry.name), try three.tensor(entry.name)) < 1e-3, "\(entry.name)")
+                #expect(
+                    relativeError(try one.tensor(entry.name), try three.tensor(entry.name)) < 1e-3,
+                    "\(entry.name)")
             }
         }
     }
@@ -158,7 +182,9 @@ import TestSupport
                 #expect(step > 4 && !reason.isEmpty)
                 let last = try #require(lastCheckpoint)
                 _ = try MonetLanguageModel.load(last)
-                #expect("\(TrainingError.diverged(step: step, reason: reason, lastCheckpoint: last))".contains("step \(step)"))
+                #expect(
+                    "\(TrainingError.diverged(step: step, reason: reason, lastCheckpoint: last))".contains(
+                        "step \(step)"))
             }
             // NaN in the weights is found at the first step.
             let model = try MonetLanguageModel.load(checkpoint, trainable: true)
@@ -182,46 +208,66 @@ import TestSupport
     @Test func normsAndBiasesDoNotDecayUnlessAsked() throws {
         for decaysEverything in [false, true] {
             var c = MonetConfiguration()
-            (c.vocabularySize, c.hiddenSize, c.layerCount, c.attentionHeads, c.keyValueHeads, c.headWidth) = (20, 8, 1, 1, 1, 8)
+            (c.vocabularySize, c.hiddenSize, c.layerCount, c.attentionHeads, c.keyValueHeads, c.headWidth) = (
+                20, 8, 1, 1, 1, 8
+            )
             (c.expertsPerSide, c.topK, c.routingHeads, c.expertWidth, c.layersPerRouter) = (3, 1, 1, 2, 1)
             let model = try scrambledModel(c, seed: 9)
             let before = model.parameters.trainable.map { $0.tensor.floats() }
             let objective = TrainingObjective(uniformity: .full, uniformityWeight: 0, ambiguityWeight: 0)
             let variables = ParameterVariables()
             _ = try objective.addGradient(
-                model: model, inputs: [[1, 2, 3]], targets: [2, 3, 4], share: 1, backend: Self.backend, variables: variables)
+                model: model, inputs: [[1, 2, 3]], targets: [2, 3, 4], share: 1, backend: Self.backend,
+                variables: variables)
             let optimizer = AdamW(
                 model.parameters.trainable,
-                settings: AdamW.Settings(beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.5, decaysEverything: decaysEverything))
+                settings: AdamW.Settings(
+                    beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.5,
+                    decaysEverything: decaysEverything))
             // With the gradient scaled away, decay is all that is left.
             try optimizer.update(variables, learningRate: 0.1, gradientScale: 0, on: Self.backend)
             for (parameter, old) in zip(model.parameters.trainable, before) {
-                let isExempt = !decaysEverything && (parameter.name.contains("norm") || parameter.name.hasSuffix("bias") || parameter.name.hasSuffix(".b1") || parameter.name.hasSuffix(".b2"))
+                let isExempt =
+                    !decaysEverything
+                    && (parameter.name.contains("norm") || parameter.name.hasSuffix("bias")
+                        || parameter.name.hasSuffix(".b1") || parameter.name.hasSuffix(".b2"))
                 let expected = old.map { isExempt ? Double($0) : Double($0) * (1 - 0.1 * 0.5) }
-                #expect(relativeError(parameter.tensor.floats().map(Double.init), expected) < 1e-6, "\(parameter.name)")
+                #expect(
+                    relativeError(parameter.tensor.floats().map(Double.init), expected) < 1e-6,
+                    "\(parameter.name)")
             }
         }
     }
 
     @Test func schedules() {
         var run = RunConfiguration()
-        (run.learningRate, run.finalLearningRateShare, run.warmupSteps, run.steps, run.decayShare) = (1, 0.1, 10, 110, 0.2)
+        (run.learningRate, run.finalLearningRateShare, run.warmupSteps, run.steps, run.decayShare) = (
+            1, 0.1, 10, 110, 0.2
+        )
         let expected: [(LearningRateSchedule.Kind, [(Int, Double)])] = [
             (.constant, [(1, 0.1), (5, 0.5), (10, 1), (11, 1), (110, 1)]),
-            (.cosine, [(1, 0.1), (10, 1), (60, 0.55), (85, 0.1 + 0.9 * 0.5 * (1 - 0.5.squareRoot())), (110, 0.1)]),
+            (
+                .cosine,
+                [(1, 0.1), (10, 1), (60, 0.55), (85, 0.1 + 0.9 * 0.5 * (1 - 0.5.squareRoot())), (110, 0.1)]
+            ),
             (.wsd, [(5, 0.5), (10, 1), (88, 1), (99, 0.55), (110, 0.1)]),
         ]
         for (kind, points) in expected {
             run.schedule = kind
             let schedule = LearningRateSchedule(run)
-            for (step, rate) in points { #expect(abs(schedule.rate(at: step) - rate) < 1e-12, "\(kind) at \(step)") }
+            for (step, rate) in points {
+                #expect(abs(schedule.rate(at: step) - rate) < 1e-12, "\(kind) at \(step)")
+            }
         }
     }
 
     @Test(arguments: [
-        ("steps", "0"), ("steps", "1.5"), ("learning_rate", "\"fast\""), ("learning_rate", "-1"), ("schedule", "\"linear\""),
-        ("batch_size", "-2"), ("warmup_stepz", "3"), ("model", "\"huge-vd\""), ("model", "{\"preset\": \"nano-vd\", \"moe_heds\": 2}"),
-        ("precision", "\"int4\""), ("sequence_length", "4096"), ("uniformity", "7"), ("corpus", "\"\""), ("decay_everything", "1"),
+        ("steps", "0"), ("steps", "1.5"), ("learning_rate", "\"fast\""), ("learning_rate", "-1"),
+        ("schedule", "\"linear\""),
+        ("batch_size", "-2"), ("warmup_stepz", "3"), ("model", "\"huge-vd\""),
+        ("model", "{\"preset\": \"nano-vd\", \"moe_heds\": 2}"),
+        ("precision", "\"int4\""), ("sequence_length", "4096"), ("uniformity", "7"), ("corpus", "\"\""),
+        ("decay_everything", "1"),
     ])
     func badSettingsNameTheKey(key: String, value: String) throws {
         var members = ["\"model\": \"nano-vd\"", "\"corpus\": \"c\""]
@@ -231,7 +277,9 @@ import TestSupport
             _ = try RunConfiguration(json: JSONValue(parsing: text, source: "run.json"), source: "run.json")
             Issue.record("\(text) was accepted")
         } catch {
-            #expect("\(error)".contains(key) || "\(error)".contains("huge-vd") || "\(error)".contains("moe_heds"), "\(error)")
+            #expect(
+                "\(error)".contains(key) || "\(error)".contains("huge-vd") || "\(error)".contains("moe_heds"),
+                "\(error)")
         }
     }
 
@@ -239,7 +287,9 @@ import TestSupport
         var run = RunConfiguration()
         (run.corpus, run.steps, run.seed, run.schedule, run.uniformity) = ("c", 7, 12345, .wsd, .selected)
         run.model = try MonetConfiguration.preset("tiny-hd")
-        #expect(try RunConfiguration(json: JSONValue(parsing: run.json().serialized(), source: "x"), source: "x") == run)
+        #expect(
+            try RunConfiguration(json: JSONValue(parsing: run.json().serialized(), source: "x"), source: "x")
+                == run)
     }
 
     @Test func aFullDeviceIsAnError() throws {

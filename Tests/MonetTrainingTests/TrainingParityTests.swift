@@ -17,17 +17,23 @@ import Testing
         let expected = try SafetensorsFile(path: Fixture.path("\(fixture)/expected_training.safetensors"))
         let ids = try expected.tensor("input_ids").integers().map { Int32($0) }
         let losses = try expected.tensor("losses").floats().map(Double.init)
-        let objective = TrainingObjective(uniformity: .selected, uniformityWeight: 0.01, ambiguityWeight: 0.01)
+        let objective = TrainingObjective(
+            uniformity: .selected, uniformityWeight: 0.01, ambiguityWeight: 0.01)
         let optimizer = AdamW(
             model.parameters.trainable,
-            settings: AdamW.Settings(beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, decaysEverything: true))
+            settings: AdamW.Settings(
+                beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, decaysEverything: true))
         for step in 0..<3 {
-            let rows = (0..<3).map { row in Array(ids[((step * 3 + row) * 32)..<((step * 3 + row + 1) * 32)]) }
+            let rows = (0..<3).map { row in Array(ids[((step * 3 + row) * 32)..<((step * 3 + row + 1) * 32)])
+            }
             let targets = rows.flatMap { $0.dropFirst() + [-1] }
             let variables = ParameterVariables()
             let found = try objective.addGradient(
-                model: model, inputs: rows, targets: targets, share: 1, backend: backend, variables: variables)
-            for (index, value) in [found.languageModel, found.uniformity, found.ambiguity, found.total].enumerated() {
+                model: model, inputs: rows, targets: targets, share: 1, backend: backend, variables: variables
+            )
+            for (index, value) in [found.languageModel, found.uniformity, found.ambiguity, found.total]
+                .enumerated()
+            {
                 let reference = losses[step * 4 + index]
                 #expect(abs(value - reference) < 1e-4 * abs(reference), "step \(step), loss \(index)")
             }

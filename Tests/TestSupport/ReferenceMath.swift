@@ -73,13 +73,17 @@ public enum ReferenceMath {
             var squares = 0.0
             for column in 0..<x.columns { squares += x[row, column] * x[row, column] }
             let scale = 1 / (squares / Double(x.columns) + epsilon).squareRoot()
-            for column in 0..<x.columns { result[row, column] = weight.values[column] * x[row, column] * scale }
+            for column in 0..<x.columns {
+                result[row, column] = weight.values[column] * x[row, column] * scale
+            }
         }
         return result
     }
 
     /// Rotates pairs (i, i + half) of every head of a row by the position's angles.
-    static func rotated(_ x: Reference, heads: Int, positions: [Int], cosine: Reference, sine: Reference) -> Reference {
+    static func rotated(_ x: Reference, heads: Int, positions: [Int], cosine: Reference, sine: Reference)
+        -> Reference
+    {
         var result = x
         let width = x.columns / heads
         for row in 0..<x.rows {
@@ -97,7 +101,8 @@ public enum ReferenceMath {
 
     /// Causal attention over sequences that all start at position `start`.
     public static func attention(
-        _ query: Reference, _ key: Reference, _ value: Reference, cosine: Reference, sine: Reference, heads: Int,
+        _ query: Reference, _ key: Reference, _ value: Reference, cosine: Reference, sine: Reference,
+        heads: Int,
         keyValueHeads: Int, sequences: Int, start: Int = 0
     ) -> Reference {
         let length = query.rows / max(1, sequences)
@@ -115,7 +120,9 @@ public enum ReferenceMath {
                     for past in 0...t {
                         var dot = 0.0
                         for index in 0..<width {
-                            dot += q[row, head * width + index] * k[sequence * length + past, group * width + index]
+                            dot +=
+                                q[row, head * width + index]
+                                * k[sequence * length + past, group * width + index]
                         }
                         scores.append(dot / Double(width).squareRoot())
                     }
@@ -147,7 +154,9 @@ public enum ReferenceMath {
         for head in 0..<heads {
             var all: [Double] = []
             for token in 0..<tokens {
-                for expert in 0..<experts { all.append(logits.values[(token * heads + head) * experts + expert]) }
+                for expert in 0..<experts {
+                    all.append(logits.values[(token * heads + head) * experts + expert])
+                }
             }
             let mean = all.reduce(0, +) / Double(all.count)
             means.append(mean)
@@ -180,7 +189,9 @@ public enum ReferenceMath {
         for row in 0..<(logits.shape[0] * logits.shape[1]) {
             let chosen = (0..<experts).filter { selection[row * experts + $0] }
             let weights = softmax(chosen.map { logits.values[row * experts + $0] })
-            for (place, expert) in chosen.enumerated() { result.values[row * experts + expert] = weights[place] }
+            for (place, expert) in chosen.enumerated() {
+                result.values[row * experts + expert] = weights[place]
+            }
         }
         return result
     }
@@ -213,7 +224,8 @@ public enum ReferenceMath {
 
     /// Horizontal decomposition as a sum over all pairs of experts: no factorization to get wrong.
     public static func horizontalExperts(
-        _ x: Reference, left: Reference, right: Reference, u: Reference, uBias: Reference, v: Reference, b: Reference
+        _ x: Reference, left: Reference, right: Reference, u: Reference, uBias: Reference, v: Reference,
+        b: Reference
     ) -> Reference {
         let (heads, experts, width) = (left.shape[1], left.shape[2], x.columns)
         let m = u.rows / experts
@@ -228,7 +240,9 @@ public enum ReferenceMath {
                         if weight == 0 { continue }
                         for out in 0..<width {
                             var sum = b[j, out]
-                            for unit in 0..<m { sum += v[out, j * m + unit] * squaredReLU(hidden[token, i * m + unit]) }
+                            for unit in 0..<m {
+                                sum += v[out, j * m + unit] * squaredReLU(hidden[token, i * m + unit])
+                            }
                             result[token, out] += weight * sum
                         }
                     }
@@ -261,8 +275,10 @@ public enum ReferenceMath {
                             for unit in 0..<units {
                                 let first = squaredReLU(a[token, i * units + unit])
                                 let second = squaredReLU(e[token, j * units + unit])
-                                upper += w[4][out, i * units + unit] * first + w[5][out, i * units + unit] * second
-                                lower += w[6][out, j * units + unit] * first + w[7][out, j * units + unit] * second
+                                upper +=
+                                    w[4][out, i * units + unit] * first + w[5][out, i * units + unit] * second
+                                lower +=
+                                    w[6][out, j * units + unit] * first + w[7][out, j * units + unit] * second
                             }
                             result[token, out] += weight * upper
                             result[token, half + out] += weight * lower

@@ -9,7 +9,8 @@ public struct ReferenceModel {
 
     public init(_ model: MonetLanguageModel) {
         configuration = model.configuration
-        tensors = Dictionary(uniqueKeysWithValues: model.parameters.all.map { ($0.name, Reference($0.tensor)) })
+        tensors = Dictionary(
+            uniqueKeysWithValues: model.parameters.all.map { ($0.name, Reference($0.tensor)) })
     }
 
     public struct Output {
@@ -29,7 +30,8 @@ public struct ReferenceModel {
         let table = tensor("model.embed_tokens.weight")
         let ids = sequences.flatMap { $0 }
         var x = Reference(
-            ids.flatMap { id in (0..<c.hiddenSize).map { table[Int(id), $0] } }, shape: [ids.count, c.hiddenSize])
+            ids.flatMap { id in (0..<c.hiddenSize).map { table[Int(id), $0] } },
+            shape: [ids.count, c.hiddenSize])
         let (cosine, sine) = rotations(length)
         var routing: (left: Reference, right: Reference)?
         var routings: [Int: (left: Reference, right: Reference)] = [:]
@@ -38,8 +40,10 @@ public struct ReferenceModel {
             let normed = ReferenceMath.rmsNorm(
                 x, tensor(prefix + "input_layernorm.weight"), epsilon: c.rmsNormEpsilon)
             let attended = ReferenceMath.attention(
-                projected(normed, prefix + "self_attn.q_proj"), projected(normed, prefix + "self_attn.k_proj"),
-                projected(normed, prefix + "self_attn.v_proj"), cosine: cosine, sine: sine, heads: c.attentionHeads,
+                projected(normed, prefix + "self_attn.q_proj"),
+                projected(normed, prefix + "self_attn.k_proj"),
+                projected(normed, prefix + "self_attn.v_proj"), cosine: cosine, sine: sine,
+                heads: c.attentionHeads,
                 keyValueHeads: c.keyValueHeads, sequences: sequences.count)
             x = sum(x, projected(attended, prefix + "self_attn.o_proj"))
             let h = ReferenceMath.rmsNorm(
@@ -51,7 +55,10 @@ public struct ReferenceModel {
                 continue
             }
             if layer % c.layersPerRouter == 0 {
-                routing = (side(h, prefix + "router.w1", prefix + "router.norm1"), side(h, prefix + "router.w2", prefix + "router.norm2"))
+                routing = (
+                    side(h, prefix + "router.w1", prefix + "router.norm1"),
+                    side(h, prefix + "router.w2", prefix + "router.norm2")
+                )
                 routings[layer] = routing
             }
             guard let (left, right) = routing else { continue }
@@ -71,22 +78,26 @@ public struct ReferenceModel {
         let logits = ReferenceMath.linear(h, tensor(weight + ".weight"))
             .reshaped([tokens, c.routingHeads, c.expertsPerSide])
         let selection = ReferenceMath.selection(
-            logits, mean: tensor(norm + ".running_mean").values, variance: tensor(norm + ".running_var").values,
+            logits, mean: tensor(norm + ".running_mean").values,
+            variance: tensor(norm + ".running_var").values,
             epsilon: 1e-5, threshold: Self.quantile(1 - Double(c.topK) / Double(c.expertsPerSide)))
         return ReferenceMath.route(logits, selection: selection)
     }
 
-    private func experts(_ h: Reference, _ left: Reference, _ right: Reference, _ prefix: String) -> Reference {
+    private func experts(_ h: Reference, _ left: Reference, _ right: Reference, _ prefix: String) -> Reference
+    {
         if configuration.feedForward == .horizontal {
             return ReferenceMath.horizontalExperts(
                 h, left: left, right: right, u: tensor(prefix + "u.weight"), uBias: tensor(prefix + "u.bias"),
                 v: tensor(prefix + "v.weight"), b: tensor(prefix + "b"))
         }
         let names = [
-            "u1.weight", "u1.bias", "u2.weight", "u2.bias", "v11.weight", "v12.weight", "v21.weight", "v22.weight",
+            "u1.weight", "u1.bias", "u2.weight", "u2.bias", "v11.weight", "v12.weight", "v21.weight",
+            "v22.weight",
             "b1", "b2",
         ]
-        return ReferenceMath.verticalExperts(h, left: left, right: right, weights: names.map { tensor(prefix + $0) })
+        return ReferenceMath.verticalExperts(
+            h, left: left, right: right, weights: names.map { tensor(prefix + $0) })
     }
 
     /// The standard normal quantile, by bisection of erfc.

@@ -48,7 +48,8 @@ public struct BatchStream: Sendable {
         for sequence in 0..<batchSize {
             let position = index * batchSize + sequence
             let epoch = position / windows
-            var generator = SplitMix64(seed: seed &+ UInt64(truncatingIfNeeded: epoch) &* 0xd1b5_4a32_d192_ed03)
+            var generator = SplitMix64(
+                seed: seed &+ UInt64(truncatingIfNeeded: epoch) &* 0xd1b5_4a32_d192_ed03)
             let offset = Int(generator.next() % UInt64(length))
             let window = permuted(position % windows, key: generator.next())
             let start = offset + window * length

@@ -26,8 +26,12 @@ public struct Corpus: Sendable {
 
         func token(_ index: Int) -> Int32 {
             tokenBytes == 2
-                ? Int32(UInt16(littleEndian: tokens.bytes.loadUnaligned(fromByteOffset: 2 * index, as: UInt16.self)))
-                : Int32(bitPattern: UInt32(littleEndian: tokens.bytes.loadUnaligned(fromByteOffset: 4 * index, as: UInt32.self)))
+                ? Int32(
+                    UInt16(
+                        littleEndian: tokens.bytes.loadUnaligned(fromByteOffset: 2 * index, as: UInt16.self)))
+                : Int32(
+                    bitPattern: UInt32(
+                        littleEndian: tokens.bytes.loadUnaligned(fromByteOffset: 4 * index, as: UInt32.self)))
         }
     }
 
@@ -47,10 +51,13 @@ public struct Corpus: Sendable {
         func fail(_ reason: String) -> TextError { .malformedCorpus(path: path, reason: reason) }
         let json = try JSONValue(contentsOfFile: path)
         guard json["version"]?.intValue == CorpusFormat.version else {
-            throw fail("version \(json["version"]?.serialized() ?? "absent"), expected \(CorpusFormat.version)")
+            throw fail(
+                "version \(json["version"]?.serialized() ?? "absent"), expected \(CorpusFormat.version)")
         }
-        guard let vocabularySize = json["vocab_size"]?.intValue, vocabularySize > 0, let tokenBytes = json["token_bytes"]?.intValue,
-            tokenBytes == 2 || tokenBytes == 4, let labels = json["labels"]?.arrayValue?.compactMap(\.stringValue),
+        guard let vocabularySize = json["vocab_size"]?.intValue, vocabularySize > 0,
+            let tokenBytes = json["token_bytes"]?.intValue,
+            tokenBytes == 2 || tokenBytes == 4,
+            let labels = json["labels"]?.arrayValue?.compactMap(\.stringValue),
             let splits = json["splits"]?.members
         else { throw fail("vocab_size, token_bytes, labels or splits are missing") }
         self.folder = folder
@@ -64,7 +71,8 @@ public struct Corpus: Sendable {
             }
             var start = 0
             for entry in entries {
-                guard let name = entry["name"]?.stringValue, !name.contains("/"), let count = entry["tokens"]?.intValue,
+                guard let name = entry["name"]?.stringValue, !name.contains("/"),
+                    let count = entry["tokens"]?.intValue,
                     let documentCount = entry["documents"]?.intValue, count >= 0, count < 1 << 40,
                     documentCount >= 0, documentCount < 1 << 40
                 else { throw fail("an entry of \"\(member.key)\" is not a shard") }
@@ -72,8 +80,12 @@ public struct Corpus: Sendable {
                 let documents = try MappedFile(path: folder + "/" + name + ".documents")
                 guard tokens.bytes.count == count * tokenBytes,
                     documents.bytes.count == documentCount * CorpusFormat.recordSize
-                else { throw TextError.malformedCorpus(path: tokens.path, reason: "its size differs from what corpus.json says") }
-                let shard = Shard(tokens: tokens, documents: documents, start: start, count: count, tokenBytes: tokenBytes)
+                else {
+                    throw TextError.malformedCorpus(
+                        path: tokens.path, reason: "its size differs from what corpus.json says")
+                }
+                let shard = Shard(
+                    tokens: tokens, documents: documents, start: start, count: count, tokenBytes: tokenBytes)
                 shards[split, default: []].append(shard)
                 start += count
             }
@@ -105,11 +117,16 @@ public struct Corpus: Sendable {
             for offset in stride(from: 0, to: shard.documents.bytes.count, by: CorpusFormat.recordSize) {
                 let bytes = shard.documents.bytes
                 let start = UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
-                let count = UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: offset + 8, as: UInt32.self))
-                let label = UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: offset + 12, as: UInt32.self))
-                guard start <= UInt64(shard.count), Int(start) + Int(count) <= shard.count, Int(label) < labels.count else {
+                let count = UInt32(
+                    littleEndian: bytes.loadUnaligned(fromByteOffset: offset + 8, as: UInt32.self))
+                let label = UInt32(
+                    littleEndian: bytes.loadUnaligned(fromByteOffset: offset + 12, as: UInt32.self))
+                guard start <= UInt64(shard.count), Int(start) + Int(count) <= shard.count,
+                    Int(label) < labels.count
+                else {
                     throw TextError.malformedCorpus(
-                        path: shard.documents.path, reason: "record \(offset / CorpusFormat.recordSize) is out of range")
+                        path: shard.documents.path,
+                        reason: "record \(offset / CorpusFormat.recordSize) is out of range")
                 }
                 let first = shard.start + Int(start)
                 result.append(DocumentRange(tokens: first..<(first + Int(count)), label: Int(label)))

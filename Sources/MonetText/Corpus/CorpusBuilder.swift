@@ -112,7 +112,8 @@ public struct CorpusBuilder: Sendable {
         }
         DispatchQueue.concurrentPerform(iterations: documents.count) { index in
             let result = Result {
-                try tokenizer.encode(documents[index].text, addBegin: true) + (tokenizer.endID.map { [$0] } ?? [])
+                try tokenizer.encode(documents[index].text, addBegin: true)
+                    + (tokenizer.endID.map { [$0] } ?? [])
             }
             results.initializeElement(at: index, to: result)
         }
@@ -171,7 +172,9 @@ private final class SplitWriter {
         if wide {
             try ids.map { UInt32(bitPattern: $0).littleEndian }.withUnsafeBytes { try tokens?.write($0) }
         } else {
-            try ids.map { UInt16(truncatingIfNeeded: $0).littleEndian }.withUnsafeBytes { try tokens?.write($0) }
+            try ids.map { UInt16(truncatingIfNeeded: $0).littleEndian }.withUnsafeBytes {
+                try tokens?.write($0)
+            }
         }
         shardTokens += ids.count
         shardDocuments += 1

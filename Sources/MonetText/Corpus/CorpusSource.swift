@@ -62,7 +62,9 @@ public struct CorpusSource: Sendable {
             if name.split(separator: "/").contains(where: { $0.hasPrefix(".") }) { continue }
             var isInnerFolder: ObjCBool = false
             let full = path + "/" + name
-            if FileManager.default.fileExists(atPath: full, isDirectory: &isInnerFolder), !isInnerFolder.boolValue {
+            if FileManager.default.fileExists(atPath: full, isDirectory: &isInnerFolder),
+                !isInnerFolder.boolValue
+            {
                 files.append(name)
             }
         }
@@ -73,7 +75,9 @@ public struct CorpusSource: Sendable {
         }
     }
 
-    private func stem(_ path: String) -> String { ((path as NSString).lastPathComponent as NSString).deletingPathExtension }
+    private func stem(_ path: String) -> String {
+        ((path as NSString).lastPathComponent as NSString).deletingPathExtension
+    }
 
     private func readFile(_ path: String, defaultLabel: String, _ body: (Document) throws -> Void) throws {
         let file = try MappedFile(path: path)
@@ -102,7 +106,8 @@ public struct CorpusSource: Sendable {
                 throw error
             }
             guard let text = json[textKey]?.stringValue else {
-                throw TextError.malformedSource(path: path, line: number, reason: "no text under \"\(textKey)\"")
+                throw TextError.malformedSource(
+                    path: path, line: number, reason: "no text under \"\(textKey)\"")
             }
             if text.isEmpty { continue }
             let own = json[labelKey].flatMap { $0.stringValue ?? ($0.isNull ? nil : $0.serialized()) }

@@ -29,7 +29,10 @@ enum JinjaFunctions {
         case "+":
             if case .string(let x) = a, case .string(let y) = b { return .string(x + y) }
             if case .array(let x) = a, case .array(let y) = b { return .array(x + y) }
-        case "*": if case .string(let x) = a, case .int(let n) = b, n < 1 << 16 { return .string(String(repeating: x, count: max(0, n))) }
+        case "*":
+            if case .string(let x) = a, case .int(let n) = b, n < 1 << 16 {
+                return .string(String(repeating: x, count: max(0, n)))
+            }
         default: break
         }
         if case .int(let x) = a, case .int(let y) = b, symbol != "/" {
@@ -50,14 +53,18 @@ enum JinjaFunctions {
             if result.overflow { throw failure("a number too large") }
             return .int(result.partialValue)
         }
-        guard let x = a.number, let y = b.number else { throw failure("'\(symbol)' between values that it does not take") }
+        guard let x = a.number, let y = b.number else {
+            throw failure("'\(symbol)' between values that it does not take")
+        }
         switch symbol {
         case "+": return .double(x + y)
         case "-": return .double(x - y)
         case "*": return .double(x * y)
         case "/", "//", "%":
             guard y != 0 else { throw failure("division by zero") }
-            return .double(symbol == "/" ? x / y : symbol == "//" ? (x / y).rounded(.down) : x - (x / y).rounded(.down) * y)
+            return .double(
+                symbol == "/"
+                    ? x / y : symbol == "//" ? (x / y).rounded(.down) : x - (x / y).rounded(.down) * y)
         default: throw failure("unknown operator \(symbol)")
         }
     }
@@ -85,7 +92,8 @@ enum JinjaFunctions {
         return .array(Swift.stride(from: start, to: end, by: step).map { .int($0) })
     }
 
-    static func test(_ name: String, _ value: JinjaValue, _ arguments: [JinjaValue], line: Int) throws -> Bool {
+    static func test(_ name: String, _ value: JinjaValue, _ arguments: [JinjaValue], line: Int) throws -> Bool
+    {
         switch (name, value) {
         case ("defined", .undefined): return false
         case ("defined", _): return true
@@ -109,15 +117,20 @@ enum JinjaFunctions {
         case ("odd", .int(let number)): return number % 2 != 0
         case ("even", .int(let number)): return number % 2 == 0
         case ("divisibleby", .int(let number)):
-            if case .int(let divisor)? = arguments.first, divisor != 0, divisor != -1 { return number % divisor == 0 }
-        case ("equalto", _), ("eq", _): if let other = arguments.first { return JinjaValue.equal(value, other) }
+            if case .int(let divisor)? = arguments.first, divisor != 0, divisor != -1 {
+                return number % divisor == 0
+            }
+        case ("equalto", _), ("eq", _):
+            if let other = arguments.first { return JinjaValue.equal(value, other) }
         case ("in", _): if let other = arguments.first { return try contains(other, value, line: line) }
         default: break
         }
         throw TextError.unsupportedTemplate(construct: "the test 'is \(name)'", line: line)
     }
 
-    static func filter(_ name: String, _ value: JinjaValue, _ arguments: [JinjaValue], line: Int) throws -> JinjaValue {
+    static func filter(_ name: String, _ value: JinjaValue, _ arguments: [JinjaValue], line: Int) throws
+        -> JinjaValue
+    {
         switch name {
         case "default", "d":
             if case .undefined = value { return arguments.first ?? .string("") }
@@ -141,11 +154,14 @@ enum JinjaFunctions {
             case .object(let members): return .array(members.map { .string($0.key) })
             default: break
             }
-        case "int": return .int(value.number.flatMap { Int(exactly: $0.rounded(.towardZero)) } ?? Int(value.text) ?? 0)
+        case "int":
+            return .int(
+                value.number.flatMap { Int(exactly: $0.rounded(.towardZero)) } ?? Int(value.text) ?? 0)
         case "first", "last":
             switch value {
             case .array(let values): return (name == "first" ? values.first : values.last) ?? .undefined
-            case .string(let text): return (name == "first" ? text.first : text.last).map { .string(String($0)) } ?? .undefined
+            case .string(let text):
+                return (name == "first" ? text.first : text.last).map { .string(String($0)) } ?? .undefined
             default: break
             }
         case "join":
@@ -161,14 +177,18 @@ enum JinjaFunctions {
         throw TextError.unsupportedTemplate(construct: "the filter '\(name)' on this value", line: line)
     }
 
-    static func method(_ name: String, _ value: JinjaValue, _ arguments: [JinjaValue], line: Int) throws -> JinjaValue {
+    static func method(_ name: String, _ value: JinjaValue, _ arguments: [JinjaValue], line: Int) throws
+        -> JinjaValue
+    {
         switch (value, name) {
         case (.string(let text), "strip"), (.string(let text), "lstrip"), (.string(let text), "rstrip"):
             let set = arguments.first?.text
             return .string(
                 strip(text, left: name != "rstrip", right: name != "lstrip", characters: set))
         case (.string(let text), "startswith"):
-            if let prefix = arguments.first?.text { return .bool(text.unicodeScalars.starts(with: prefix.unicodeScalars)) }
+            if let prefix = arguments.first?.text {
+                return .bool(text.unicodeScalars.starts(with: prefix.unicodeScalars))
+            }
         case (.string(let text), "endswith"):
             if let suffix = arguments.first?.text {
                 return .bool(text.unicodeScalars.reversed().starts(with: suffix.unicodeScalars.reversed()))
@@ -201,11 +221,15 @@ enum JinjaFunctions {
         throw TextError.unsupportedTemplate(construct: "the method .\(name)() on this value", line: line)
     }
 
-    private static func strip(_ text: String, both: Bool) -> String { strip(text, left: both, right: both, characters: nil) }
+    private static func strip(_ text: String, both: Bool) -> String {
+        strip(text, left: both, right: both, characters: nil)
+    }
 
     private static func strip(_ text: String, left: Bool, right: Bool, characters: String?) -> String {
         let set = characters.map { Set($0.unicodeScalars) }
-        func goes(_ scalar: Unicode.Scalar) -> Bool { set?.contains(scalar) ?? scalar.properties.isWhitespace }
+        func goes(_ scalar: Unicode.Scalar) -> Bool {
+            set?.contains(scalar) ?? scalar.properties.isWhitespace
+        }
         var scalars = Substring(text).unicodeScalars
         if left { while let first = scalars.first, goes(first) { scalars.removeFirst() } }
         if right { while let last = scalars.last, goes(last) { scalars.removeLast() } }

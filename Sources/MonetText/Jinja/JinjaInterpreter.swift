@@ -47,7 +47,8 @@ struct JinjaInterpreter {
         func bind(_ item: JinjaValue) throws -> [String: JinjaValue] {
             if names.count == 1 { return [names[0]: item] }
             guard case .array(let parts) = item, parts.count == names.count else {
-                throw TextError.templateFailure(reason: "an item does not unpack into \(names.count) variables", line: line)
+                throw TextError.templateFailure(
+                    reason: "an item does not unpack into \(names.count) variables", line: line)
             }
             return Dictionary(zip(names, parts), uniquingKeysWith: { $1 })
         }
@@ -106,17 +107,21 @@ struct JinjaInterpreter {
             let base = try evaluate(base)
             let index = try evaluate(index)
             if case .string(let key) = index { return try member(base, key, line: line) }
-            guard case .int(let place) = index else { throw failure("an index that is neither text nor integer") }
+            guard case .int(let place) = index else {
+                throw failure("an index that is neither text nor integer")
+            }
             let items = try elements(base, line: line)
             let wrapped = place < 0 ? place + items.count : place
             return items.indices.contains(wrapped) ? items[wrapped] : .undefined
         case .slice(let base, let from, let to, let step):
-            return try slice(evaluate(base), try from.map { try evaluate($0) }, try to.map { try evaluate($0) },
+            return try slice(
+                evaluate(base), try from.map { try evaluate($0) }, try to.map { try evaluate($0) },
                 try step.map { try evaluate($0) }, line: line)
         case .call(let callee, let arguments, let named):
             return try call(callee, arguments, named, line: line)
         case .filter(let base, let name, let arguments):
-            return try JinjaFunctions.filter(name, try evaluate(base), try arguments.map { try evaluate($0) }, line: line)
+            return try JinjaFunctions.filter(
+                name, try evaluate(base), try arguments.map { try evaluate($0) }, line: line)
         case .test(let base, let name, let arguments, let negated):
             let result = try JinjaFunctions.test(
                 name, try evaluate(base), try arguments.map { try evaluate($0) }, line: line)
@@ -148,7 +153,8 @@ struct JinjaInterpreter {
         switch base {
         case .object(let members): return members.first { $0.key == name }?.value ?? .undefined
         case .namespace(let namespace): return namespace.members[name] ?? .undefined
-        case .undefined: throw TextError.templateFailure(reason: "'\(name)' of an undefined value", line: line)
+        case .undefined:
+            throw TextError.templateFailure(reason: "'\(name)' of an undefined value", line: line)
         default: return .undefined
         }
     }
@@ -165,7 +171,9 @@ struct JinjaInterpreter {
             }
         }
         let step = try integer(step) ?? 1
-        guard step != 0, abs(step) < 1 << 31 else { throw TextError.templateFailure(reason: "a slice with step 0", line: line) }
+        guard step != 0, abs(step) < 1 << 31 else {
+            throw TextError.templateFailure(reason: "a slice with step 0", line: line)
+        }
         func clamp(_ value: Int, _ low: Int, _ high: Int) -> Int {
             min(max(value < 0 ? max(value, -items.count - 1) + items.count : value, low), high)
         }
@@ -185,7 +193,8 @@ struct JinjaInterpreter {
     }
 
     private mutating func call(
-        _ callee: JinjaExpression, _ arguments: [JinjaExpression], _ named: [(String, JinjaExpression)], line: Int
+        _ callee: JinjaExpression, _ arguments: [JinjaExpression], _ named: [(String, JinjaExpression)],
+        line: Int
     ) throws -> JinjaValue {
         let values = try arguments.map { try evaluate($0) }
         let namedValues = try named.map { ($0.0, try evaluate($0.1)) }
@@ -196,7 +205,8 @@ struct JinjaInterpreter {
             return .namespace(JinjaNamespace(Dictionary(namedValues, uniquingKeysWith: { $1 })))
         case .name("dict"): return .object(namedValues.map { ($0.0, $0.1) })
         case .name("range"): return try JinjaFunctions.range(values, line: line)
-        case .name(let name): throw TextError.unsupportedTemplate(construct: "the function \(name)()", line: line)
+        case .name(let name):
+            throw TextError.unsupportedTemplate(construct: "the function \(name)()", line: line)
         case .attribute(let base, let method):
             guard namedValues.isEmpty else {
                 throw TextError.unsupportedTemplate(construct: "named arguments of .\(method)()", line: line)

@@ -132,7 +132,9 @@ struct JinjaLexer {
         let character = source[position]
         if character.isLetter || character == "_" {
             let start = position
-            while position < source.count, source[position].isLetter || source[position].isNumber || source[position] == "_" {
+            while position < source.count,
+                source[position].isLetter || source[position].isNumber || source[position] == "_"
+            {
                 position += 1
             }
             tokens.append((.name(String(source[start..<position])), line))
@@ -144,7 +146,9 @@ struct JinjaLexer {
                 while position < source.count, source[position].isNumber { position += 1 }
                 tokens.append((.double(Double(String(source[start..<position])) ?? 0), line))
             } else {
-                guard let value = Int(String(source[start..<position])) else { throw failure("a number too large") }
+                guard let value = Int(String(source[start..<position])) else {
+                    throw failure("a number too large")
+                }
                 tokens.append((.int(value), line))
             }
         } else if character == "'" || character == "\"" {
@@ -155,7 +159,9 @@ struct JinjaLexer {
                 tokens.append((.symbol(symbol), line))
                 return
             }
-            guard "+-*/%~<>=()[]{}.,:|".contains(character) else { throw failure("unexpected '\(character)'") }
+            guard "+-*/%~<>=()[]{}.,:|".contains(character) else {
+                throw failure("unexpected '\(character)'")
+            }
             position += 1
             tokens.append((.symbol(String(character)), line))
         }

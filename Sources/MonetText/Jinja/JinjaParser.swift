@@ -3,7 +3,9 @@ indirect enum JinjaNode {
     case text(String)
     case output(JinjaExpression)
     case branch([(condition: JinjaExpression?, body: [JinjaNode])])
-    case loop(names: [String], over: JinjaExpression, filter: JinjaExpression?, body: [JinjaNode], otherwise: [JinjaNode])
+    case loop(
+        names: [String], over: JinjaExpression, filter: JinjaExpression?, body: [JinjaNode],
+        otherwise: [JinjaNode])
     case set(name: String, attribute: String?, value: JinjaExpression, line: Int)
 }
 
@@ -134,7 +136,9 @@ struct JinjaParser {
         guard takeName("in") else { throw failure("expected 'in'") }
         let sequence = try parseOr()
         let filter = takeName("if") ? try parseOr() : nil
-        if takeName("recursive") { throw TextError.unsupportedTemplate(construct: "a recursive loop", line: line) }
+        if takeName("recursive") {
+            throw TextError.unsupportedTemplate(construct: "a recursive loop", line: line)
+        }
         try expect(.endStatement, "%}")
         var (body, end) = try parseBody(until: ["else", "endfor"])
         try expect(.endStatement, "%}")
@@ -150,8 +154,12 @@ struct JinjaParser {
         let line = line
         let target = try name("a variable")
         let attribute = take(".") ? try name("an attribute") : nil
-        if current == .symbol(",") { throw TextError.unsupportedTemplate(construct: "setting several variables", line: line) }
-        guard take("=") else { throw TextError.unsupportedTemplate(construct: "a {% set %} block", line: line) }
+        if current == .symbol(",") {
+            throw TextError.unsupportedTemplate(construct: "setting several variables", line: line)
+        }
+        guard take("=") else {
+            throw TextError.unsupportedTemplate(construct: "a {% set %} block", line: line)
+        }
         let value = try parseExpression()
         try expect(.endStatement, "%}")
         return .set(name: target, attribute: attribute, value: value, line: line)
@@ -173,13 +181,17 @@ struct JinjaParser {
 
     private mutating func parseOr() throws -> JinjaExpression {
         var left = try parseAnd()
-        while takeName("or") { left = JinjaExpression(kind: .binary("or", left, try parseAnd()), line: left.line) }
+        while takeName("or") {
+            left = JinjaExpression(kind: .binary("or", left, try parseAnd()), line: left.line)
+        }
         return left
     }
 
     private mutating func parseAnd() throws -> JinjaExpression {
         var left = try parseNot()
-        while takeName("and") { left = JinjaExpression(kind: .binary("and", left, try parseNot()), line: left.line) }
+        while takeName("and") {
+            left = JinjaExpression(kind: .binary("and", left, try parseNot()), line: left.line)
+        }
         return left
     }
 
@@ -203,7 +215,9 @@ struct JinjaParser {
                 symbol = found
             } else if takeName("in") {
                 symbol = "in"
-            } else if current == .name("not"), position + 1 < tokens.count, tokens[position + 1].token == .name("in") {
+            } else if current == .name("not"), position + 1 < tokens.count,
+                tokens[position + 1].token == .name("in")
+            {
                 position += 2
                 symbol = "not in"
             }
@@ -211,7 +225,9 @@ struct JinjaParser {
             let right = try parseSum()
             let comparison = JinjaExpression(kind: .binary(symbol, previous ?? left, right), line: left.line)
             // a < b < c means a < b and b < c.
-            left = previous == nil ? comparison : JinjaExpression(kind: .binary("and", left, comparison), line: left.line)
+            left =
+                previous == nil
+                ? comparison : JinjaExpression(kind: .binary("and", left, comparison), line: left.line)
             previous = right
         }
     }
@@ -284,14 +300,19 @@ struct JinjaParser {
             guard let index = parts[0] else { throw failure("expected an index") }
             return JinjaExpression(kind: .item(value, index), line: line)
         }
-        return JinjaExpression(kind: .slice(value, parts[0], parts[1], parts.count > 2 ? parts[2] : nil), line: line)
+        return JinjaExpression(
+            kind: .slice(value, parts[0], parts[1], parts.count > 2 ? parts[2] : nil), line: line)
     }
 
-    private mutating func parseArguments() throws -> (positional: [JinjaExpression], named: [(String, JinjaExpression)]) {
+    private mutating func parseArguments() throws -> (
+        positional: [JinjaExpression], named: [(String, JinjaExpression)]
+    ) {
         var positional: [JinjaExpression] = []
         var named: [(String, JinjaExpression)] = []
         while !take(")") {
-            if case .name(let key) = current, position + 1 < tokens.count, tokens[position + 1].token == .symbol("=") {
+            if case .name(let key) = current, position + 1 < tokens.count,
+                tokens[position + 1].token == .symbol("=")
+            {
                 position += 2
                 named.append((key, try parseExpression()))
             } else {
@@ -304,7 +325,9 @@ struct JinjaParser {
 
     private mutating func parsePrimary() throws -> JinjaExpression {
         let line = line
-        func expression(_ kind: JinjaExpression.Kind) -> JinjaExpression { JinjaExpression(kind: kind, line: line) }
+        func expression(_ kind: JinjaExpression.Kind) -> JinjaExpression {
+            JinjaExpression(kind: kind, line: line)
+        }
         guard let token = current else { throw failure("expected a value") }
         position += 1
         switch token {

@@ -55,7 +55,8 @@ enum JinjaValue {
     private var representation: String {
         switch self {
         case .string(let value):
-            "'" + value.replacingOccurrences("\\", "\\\\").replacingOccurrences("'", "\\'")
+            "'"
+                + value.replacingOccurrences("\\", "\\\\").replacingOccurrences("'", "\\'")
                 .replacingOccurrences("\n", "\\n") + "'"
         case .array(let values): "[" + values.map(\.representation).joined(separator: ", ") + "]"
         case .object(let members):
@@ -90,10 +91,13 @@ enum JinjaValue {
         switch (a, b) {
         case (.undefined, .undefined), (.none, .none): return true
         case (.string(let x), .string(let y)): return x == y
-        case (.array(let x), .array(let y)): return x.count == y.count && zip(x, y).allSatisfy { equal($0, $1) }
+        case (.array(let x), .array(let y)):
+            return x.count == y.count && zip(x, y).allSatisfy { equal($0, $1) }
         case (.object(let x), .object(let y)):
             return x.count == y.count
-                && x.allSatisfy { member in y.contains { $0.key == member.key && equal($0.value, member.value) } }
+                && x.allSatisfy { member in
+                    y.contains { $0.key == member.key && equal($0.value, member.value) }
+                }
         default:
             guard let x = a.number, let y = b.number else { return false }
             return x == y

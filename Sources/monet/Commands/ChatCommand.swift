@@ -57,7 +57,8 @@ struct ChatCommand: ParsableCommand {
                 let known = zip(cache.tokens[0], ids.dropLast()).prefix { $0 == $1 }.count
                 cache.truncate(to: known)
                 Interruption.install()
-                let result = try generator.generate(Array(ids[known...]), settings: settings, cache: cache) { step in
+                let result = try generator.generate(Array(ids[known...]), settings: settings, cache: cache) {
+                    step in
                     StandardOutput.write(step.text)
                     return !Interruption.isRequested
                 }

@@ -39,7 +39,8 @@ struct ConvertCommand: ParsableCommand {
         }
         if !common.quiet {
             StandardError.write(
-                "wrote \(model.configuration.parameterCount.grouped) parameters as \(target.torchName) to \(out)\n")
+                "wrote \(model.configuration.parameterCount.grouped) parameters as \(target.torchName) to \(out)\n"
+            )
         }
     }
 }
@@ -52,7 +53,8 @@ struct ByteCount: ExpressibleByArgument, CustomStringConvertible {
 
     init?(argument: String) {
         let units: [(String, Double)] = [
-            ("kib", 1024), ("mib", 1_048_576), ("gib", 1_073_741_824), ("kb", 1e3), ("mb", 1e6), ("gb", 1e9), ("b", 1),
+            ("kib", 1024), ("mib", 1_048_576), ("gib", 1_073_741_824), ("kb", 1e3), ("mb", 1e6), ("gb", 1e9),
+            ("b", 1),
         ]
         let text = argument.lowercased()
         let unit = units.first { text.hasSuffix($0.0) }

@@ -74,10 +74,12 @@ struct CorpusBuildCommand: ParsableCommand {
     }
 
     func run() throws {
-        let builder = CorpusBuilder(tokenizer: try tokenizer.open(), validationShare: validationShare, seed: seed)
+        let builder = CorpusBuilder(
+            tokenizer: try tokenizer.open(), validationShare: validationShare, seed: seed)
         var line = ProgressLine(isQuiet: common.quiet)
         let start = ContinuousClock.now
-        let summary = try builder.build(try reading.sources(sources), into: out, replacing: overwrite) { partial in
+        let summary = try builder.build(try reading.sources(sources), into: out, replacing: overwrite) {
+            partial in
             let seconds = (ContinuousClock.now - start).seconds
             line.show(
                 "\(partial.documents.grouped) documents  \(partial.bytes.byteText)  "
@@ -85,7 +87,9 @@ struct CorpusBuildCommand: ParsableCommand {
         }
         line.clear()
         if common.quiet { return }
-        let tokens = CorpusSplit.allCases.map { "\((summary.tokens[$0.rawValue] ?? 0).grouped) \($0.rawValue)" }
+        let tokens = CorpusSplit.allCases.map {
+            "\((summary.tokens[$0.rawValue] ?? 0).grouped) \($0.rawValue)"
+        }
         StandardError.write(
             "wrote \(out): \(summary.documents.grouped) documents, \(tokens.joined(separator: " + ")) tokens, "
                 + "\(summary.labels.count) labels; \(summary.duplicates.grouped) repeats dropped\n")
@@ -118,7 +122,9 @@ struct CorpusInfoCommand: ParsableCommand {
             }
             counts[split] = rows
         }
-        func row(_ split: CorpusSplit, _ label: Int) -> (documents: Int, tokens: Int) { counts[split]?[label] ?? (0, 0) }
+        func row(_ split: CorpusSplit, _ label: Int) -> (documents: Int, tokens: Int) {
+            counts[split]?[label] ?? (0, 0)
+        }
         if json {
             StandardOutput.write([
                 "vocab_size": .integer(opened.vocabularySize), "text_bytes": .integer(opened.textBytes),
@@ -142,13 +148,18 @@ struct CorpusInfoCommand: ParsableCommand {
         let header = ["label"] + CorpusSplit.allCases.flatMap { ["\($0.rawValue) documents", "tokens"] }
         let rows = opened.labels.indices.map { label in
             [opened.labels[label]]
-                + CorpusSplit.allCases.flatMap { [row($0, label).documents.grouped, row($0, label).tokens.grouped] }
+                + CorpusSplit.allCases.flatMap {
+                    [row($0, label).documents.grouped, row($0, label).tokens.grouped]
+                }
         }
-        let total = ["total"] + CorpusSplit.allCases.flatMap { split in
-            [
-                (counts[split] ?? []).reduce(0) { $0 + $1.documents }.grouped, opened.tokenCount(split).grouped,
-            ]
-        }
+        let total =
+            ["total"]
+            + CorpusSplit.allCases.flatMap { split in
+                [
+                    (counts[split] ?? []).reduce(0) { $0 + $1.documents }.grouped,
+                    opened.tokenCount(split).grouped,
+                ]
+            }
         StandardOutput.write(alignedTable([header] + rows + [total]))
     }
 }

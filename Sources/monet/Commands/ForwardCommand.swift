@@ -23,9 +23,13 @@ struct ForwardCommand: ParsableCommand {
     @OptionGroup var modelOptions: ModelOptions
     @Argument(help: "A text to run, instead of --tokens.")
     var text: String?
-    @Option(help: ArgumentHelp("A JSON file with a list of lists of token ids, all of one length.", valueName: "path"))
+    @Option(
+        help: ArgumentHelp(
+            "A JSON file with a list of lists of token ids, all of one length.", valueName: "path"))
     var tokens: String?
-    @Option(name: [.customShort("o"), .long], help: ArgumentHelp("The safetensors file to write.", valueName: "path"))
+    @Option(
+        name: [.customShort("o"), .long],
+        help: ArgumentHelp("The safetensors file to write.", valueName: "path"))
     var out: String
     @Flag(help: "Write logits only.")
     var logitsOnly = false
@@ -72,15 +76,20 @@ struct ForwardCommand: ParsableCommand {
         let path = tokens ?? ""
         let json = try JSONValue(contentsOfFile: path)
         guard let rows = json.arrayValue, !rows.isEmpty else {
-            throw CommandError.malformedInput(source: path, reason: "expected a list of lists of token ids, found \(json.kind)")
+            throw CommandError.malformedInput(
+                source: path, reason: "expected a list of lists of token ids, found \(json.kind)")
         }
         // One list alone is a batch of one.
-        let lists = rows[0].arrayValue == nil ? [rows] : try rows.enumerated().map { index, row in
-            guard let list = row.arrayValue else {
-                throw CommandError.malformedInput(source: path, reason: "row \(index) is \(row.kind), expected a list")
+        let lists =
+            rows[0].arrayValue == nil
+            ? [rows]
+            : try rows.enumerated().map { index, row in
+                guard let list = row.arrayValue else {
+                    throw CommandError.malformedInput(
+                        source: path, reason: "row \(index) is \(row.kind), expected a list")
+                }
+                return list
             }
-            return list
-        }
         let sequences = try lists.enumerated().map { index, list in
             try list.map { value -> Int32 in
                 guard case .integer(let id) = value else {
@@ -93,7 +102,8 @@ struct ForwardCommand: ParsableCommand {
                 return Int32(id)
             }
         }
-        guard let length = sequences.first?.count, length > 0, sequences.allSatisfy({ $0.count == length }) else {
+        guard let length = sequences.first?.count, length > 0, sequences.allSatisfy({ $0.count == length })
+        else {
             throw CommandError.malformedInput(
                 source: path,
                 reason: "rows of \(Set(sequences.map(\.count)).sorted()) ids, expected one length above 0")

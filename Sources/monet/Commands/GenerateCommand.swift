@@ -20,7 +20,9 @@ struct GenerateCommand: ParsableCommand {
             """)
 
     @OptionGroup var modelOptions: ModelOptions
-    @Option(name: [.customShort("p"), .long], help: "The prompt; also as the argument, from --file or standard input.")
+    @Option(
+        name: [.customShort("p"), .long],
+        help: "The prompt; also as the argument, from --file or standard input.")
     var prompt: String?
     @OptionGroup var input: InputOptions
     @OptionGroup var samplingOptions: SamplingOptions
@@ -39,7 +41,9 @@ struct GenerateCommand: ParsableCommand {
         if prompt != nil, input.text != nil || input.file != nil || input.tokenIds != nil {
             throw ValidationError("Give one of --prompt, a text, --file and --token-ids.")
         }
-        if !(0...1000).contains(logProbs) { throw ValidationError("--log-probs is \(logProbs), expected 0 to 1000") }
+        if !(0...1000).contains(logProbs) {
+            throw ValidationError("--log-probs is \(logProbs), expected 0 to 1000")
+        }
     }
 
     func run() throws {
@@ -83,12 +87,16 @@ struct GenerateCommand: ParsableCommand {
     private static func json(_ prompt: [Int32], _ result: GenerationResult) -> JSONValue {
         func list(_ ids: [Int32]) -> JSONValue { .array(ids.map { .integer(Int($0)) }) }
         return [
-            "prompt_ids": list(prompt), "generated_ids": list(prompt + result.ids), "new_ids": list(result.ids),
+            "prompt_ids": list(prompt), "generated_ids": list(prompt + result.ids),
+            "new_ids": list(result.ids),
             "text": .string(result.text), "finish_reason": .string(result.finishReason.rawValue),
             "log_probabilities": .array(result.tokens.map { .number($0.logProbability) }),
             "top_log_probabilities": .array(
                 result.tokens.map { token in
-                    .array(token.alternatives.map { ["id": .integer(Int($0.id)), "log_probability": .number($0.logProbability)] })
+                    .array(
+                        token.alternatives.map {
+                            ["id": .integer(Int($0.id)), "log_probability": .number($0.logProbability)]
+                        })
                 }),
             "prompt_seconds": .number(result.promptSeconds), "decode_seconds": .number(result.decodeSeconds),
         ]

@@ -24,7 +24,9 @@ struct InfoCommand: ParsableCommand {
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
-        if (model == nil) == (preset == nil) { throw ValidationError("Give a checkpoint folder or --preset.") }
+        if (model == nil) == (preset == nil) {
+            throw ValidationError("Give a checkpoint folder or --preset.")
+        }
     }
 
     func run() throws {
@@ -42,7 +44,8 @@ struct InfoCommand: ParsableCommand {
             StandardOutput.write([
                 "config": configuration.json(), "parameters": .integer(configuration.parameterCount),
                 "parts": .object(summary.parts.map { .init($0.name, .integer($0.parameters)) }),
-                "bytes": .object(ModelSummary.dtypes.map { .init($0.torchName, .integer(summary.bytes($0))) }),
+                "bytes": .object(
+                    ModelSummary.dtypes.map { .init($0.torchName, .integer(summary.bytes($0))) }),
                 "experts_per_layer": .integer(summary.expertsPerLayer),
                 "router_layers": .array(configuration.routerLayers.map { .integer($0) }),
             ])
@@ -61,7 +64,9 @@ private struct ModelSummary {
     init(_ configuration: MonetConfiguration) {
         self.configuration = configuration
         let shapes = configuration.shapes().filter(\.role.isParameter)
-        func sum(_ belongs: (String) -> Bool) -> Int { shapes.filter { belongs($0.name) }.reduce(0) { $0 + $1.count } }
+        func sum(_ belongs: (String) -> Bool) -> Int {
+            shapes.filter { belongs($0.name) }.reduce(0) { $0 + $1.count }
+        }
         let all: [(String, Int)] = [
             ("embedding", sum { $0.contains("embed_tokens") }),
             ("attention", sum { $0.contains(".self_attn.") }),
@@ -92,7 +97,10 @@ private struct ModelSummary {
             rows.append(["hidden units", c.intermediateSize.grouped])
         } else {
             rows += [
-                ["experts in a layer", "\(expertsPerLayer.grouped) (\(c.expertsPerSide) × \(c.expertsPerSide))"],
+                [
+                    "experts in a layer",
+                    "\(expertsPerLayer.grouped) (\(c.expertsPerSide) × \(c.expertsPerSide))",
+                ],
                 ["hidden units of an expert", "\(c.expertWidth)"], ["routing heads", "\(c.routingHeads)"],
                 ["selected per head and side", "about \(c.topK)"],
                 ["routers in layers", c.routerLayers.map(String.init).joined(separator: ", ")],
@@ -114,5 +122,7 @@ private struct ModelSummary {
 }
 
 extension String {
-    fileprivate func padded(_ width: Int) -> String { self + String(repeating: " ", count: max(0, width - count)) }
+    fileprivate func padded(_ width: Int) -> String {
+        self + String(repeating: " ", count: max(0, width - count))
+    }
 }

@@ -27,7 +27,9 @@ struct InitCommand: ParsableCommand {
     var dtype: DType = .float32
     @Option(help: "Decides the weights.")
     var seed: UInt64 = 0
-    @Option(help: ArgumentHelp("A SentencePiece model or tokenizer folder to include; sets the vocabulary.", valueName: "path"))
+    @Option(
+        help: ArgumentHelp(
+            "A SentencePiece model or tokenizer folder to include; sets the vocabulary.", valueName: "path"))
     var tokenizer: String?
     @Option(help: "Pieces of the vocabulary, instead of the preset's.")
     var vocabSize: Int?

@@ -49,7 +49,9 @@ struct PerplexityCommand: ParsableCommand {
             guard opened.vocabularySize <= model.configuration.vocabularySize else {
                 throw TextError.malformedCorpus(
                     path: corpus,
-                    reason: "it has \(opened.vocabularySize) pieces, the model \(model.configuration.vocabularySize)")
+                    reason:
+                        "it has \(opened.vocabularySize) pieces, the model \(model.configuration.vocabularySize)"
+                )
             }
             let count = opened.tokenCount(.validation)
             ids = opened.tokens(in: .validation, 0..<min(count, limit ?? count))
@@ -70,18 +72,21 @@ struct PerplexityCommand: ParsableCommand {
             let rate = Double(partial.tokens) / seconds
             line.show(
                 "\(partial.tokens.grouped) of \(total.grouped) tokens  perplexity \(partial.value.text(3))  "
-                    + "\(rate.text(0)) tokens/s  \((Double(total - partial.tokens) / rate).durationText) left")
+                    + "\(rate.text(0)) tokens/s  \((Double(total - partial.tokens) / rate).durationText) left"
+            )
             return !Interruption.isRequested
         }
         line.clear()
         if json {
             StandardOutput.write([
-                "perplexity": .number(result.value), "loss": .number(result.loss), "tokens": .integer(result.tokens),
+                "perplexity": .number(result.value), "loss": .number(result.loss),
+                "tokens": .integer(result.tokens),
                 "context": .integer(window),
             ])
         } else {
             StandardOutput.write(
-                "perplexity \(result.value.text(4))  loss \(result.loss.text(5))  tokens \(result.tokens.grouped)\n")
+                "perplexity \(result.value.text(4))  loss \(result.loss.text(5))  tokens \(result.tokens.grouped)\n"
+            )
         }
         if Interruption.isRequested { throw ExitCode(1) }
     }

@@ -49,7 +49,9 @@ struct TokenizerTrainCommand: ParsableCommand {
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
-        if !(0.001...10_000).contains(megabytes) { throw ValidationError("--megabytes is \(megabytes), expected above 0") }
+        if !(0.001...10_000).contains(megabytes) {
+            throw ValidationError("--megabytes is \(megabytes), expected above 0")
+        }
         if let threads, threads < 1 { throw ValidationError("--threads is \(threads), expected 1 or more") }
     }
 
@@ -102,7 +104,9 @@ struct TokenizerEncodeCommand: ParsableCommand {
         let tokenizer = try options.open()
         try StandardInput.forEachLine { line in
             let ids = try tokenizer.encode(line, addBegin: addBos)
-            let values: [JSONValue] = try ids.map { pieces ? .string(try tokenizer.piece($0)) : .integer(Int($0)) }
+            let values: [JSONValue] = try ids.map {
+                pieces ? .string(try tokenizer.piece($0)) : .integer(Int($0))
+            }
             StandardOutput.write(
                 json
                     ? JSONValue.array(values).serialized() + "\n"
@@ -147,7 +151,8 @@ struct TokenizerDecodeCommand: ParsableCommand {
             } else {
                 ids = try line.split(whereSeparator: { " ,\t\r".contains($0) }).map { word in
                     guard let id = Int32(word) else {
-                        throw CommandError.malformedInput(source: source, reason: "'\(word)' is not a token id")
+                        throw CommandError.malformedInput(
+                            source: source, reason: "'\(word)' is not a token id")
                     }
                     return id
                 }

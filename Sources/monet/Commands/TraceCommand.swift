@@ -29,7 +29,9 @@ struct TraceCommand: ParsableCommand {
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
-        if let top, !(1...10_000).contains(top) { throw ValidationError("--top is \(top), expected 1 to 10000") }
+        if let top, !(1...10_000).contains(top) {
+            throw ValidationError("--top is \(top), expected 1 to 10000")
+        }
     }
 
     func run() throws {

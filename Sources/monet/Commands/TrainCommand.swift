@@ -46,7 +46,8 @@ struct TrainCommand: ParsableCommand {
             throw ValidationError("--threads is \(threads), expected 1 to 1024")
         }
         if resume, runFile != nil || preset != nil || decomposition != nil {
-            throw ValidationError("A run that is resumed keeps its model; --resume takes neither a run file nor a preset.")
+            throw ValidationError(
+                "A run that is resumed keeps its model; --resume takes neither a run file nor a preset.")
         }
     }
 
@@ -73,7 +74,8 @@ struct TrainCommand: ParsableCommand {
         case .finished(let checkpoint): StandardOutput.write(checkpoint + "\n")
         case .interrupted(let step, let checkpoint):
             StandardError.write(
-                "stopped at step \(step); saved \(checkpoint)\ncontinue with: monet train --resume --out \(out)\n")
+                "stopped at step \(step); saved \(checkpoint)\ncontinue with: monet train --resume --out \(out)\n"
+            )
             throw ExitCode(1)
         }
     }
@@ -96,7 +98,8 @@ struct TrainCommand: ParsableCommand {
             configuration.model = try Checkpoint.configuration(HubCache.resolve(checkpoint))
         } else if model == nil {
             throw TrainingError.invalidSetting(
-                source: source, key: "model", found: "absent", expected: "a model in the run file, --preset or --init-from")
+                source: source, key: "model", found: "absent",
+                expected: "a model in the run file, --preset or --init-from")
         } else if model?["vocab_size"] == nil, !configuration.corpus.isEmpty {
             configuration.model.vocabularySize = try Corpus(folder: configuration.corpus).vocabularySize
         }
@@ -104,7 +107,9 @@ struct TrainCommand: ParsableCommand {
     }
 
     private func applyFlags(to configuration: inout RunConfiguration) throws {
-        for (key, value) in try settings.values() { try configuration.set(key, to: value, source: "--\(key)") }
+        for (key, value) in try settings.values() {
+            try configuration.set(key, to: value, source: "--\(key)")
+        }
     }
 
     /// A run file as a mapping.
@@ -116,7 +121,8 @@ struct TrainCommand: ParsableCommand {
             json = try YAMLFile.read(path)
         }
         guard json.members != nil else {
-            throw TrainingError.invalidSetting(source: path, key: "", found: json.kind, expected: "a mapping of settings")
+            throw TrainingError.invalidSetting(
+                source: path, key: "", found: json.kind, expected: "a mapping of settings")
         }
         return json
     }

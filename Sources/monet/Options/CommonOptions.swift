@@ -19,14 +19,16 @@ struct CommonOptions: ParsableArguments {
 
     /// The logger to standard error.
     var logger: Logger {
-        let environment = ProcessInfo.processInfo.environment["MONET_LOG_LEVEL"].flatMap(Logger.Level.init(rawValue:))
+        let environment = ProcessInfo.processInfo.environment["MONET_LOG_LEVEL"].flatMap(
+            Logger.Level.init(rawValue:))
         return Logger(level: logLevel ?? environment ?? (quiet ? .error : .notice))
     }
 
     /// Whether `stream` shows colours.
     func usesColor(onTerminal isTerminal: Bool) -> Bool {
         let environment = ProcessInfo.processInfo.environment
-        return isTerminal && !noColor && (environment["NO_COLOR"] ?? "").isEmpty && environment["TERM"] != "dumb"
+        return isTerminal && !noColor && (environment["NO_COLOR"] ?? "").isEmpty
+            && environment["TERM"] != "dumb"
     }
 }
 
@@ -56,7 +58,8 @@ struct ComputeOptions: ParsableArguments {
 
 extension ComputePrecision: ExpressibleByArgument {
     public init?(argument: String) {
-        guard let precision = DType(userName: argument).flatMap({ ComputePrecision(rawValue: $0.torchName) }) else {
+        guard let precision = DType(userName: argument).flatMap({ ComputePrecision(rawValue: $0.torchName) })
+        else {
             return nil
         }
         self = precision
@@ -95,6 +98,7 @@ private struct LineLogHandler: LogHandler {
 
     func log(event: LogEvent) {
         let values = metadata.merging(event.metadata ?? [:]) { $1 }.sorted { $0.key < $1.key }
-        StandardError.write("\(event.level): \(event.message)" + values.map { " \($0.key)=\($0.value)" }.joined() + "\n")
+        StandardError.write(
+            "\(event.level): \(event.message)" + values.map { " \($0.key)=\($0.value)" }.joined() + "\n")
     }
 }

@@ -24,7 +24,8 @@ struct ModelOptions: ParsableArguments {
         let tokenizer = try tokenizer(folder)
         if let tokenizer, tokenizer.vocabularySize > model.configuration.vocabularySize {
             throw ModelError.invalidConfiguration(
-                file: folder + "/config.json", key: "vocab_size", found: "\(model.configuration.vocabularySize)",
+                file: folder + "/config.json", key: "vocab_size",
+                found: "\(model.configuration.vocabularySize)",
                 expected: "at least the tokenizer's \(tokenizer.vocabularySize)")
         }
         logger.info(
@@ -37,7 +38,8 @@ struct ModelOptions: ParsableArguments {
     }
 
     private func tokenizer(_ folder: String) throws -> Tokenizer? {
-        FileManager.default.fileExists(atPath: folder + "/tokenizer.model") ? try Tokenizer(folder: folder) : nil
+        FileManager.default.fileExists(atPath: folder + "/tokenizer.model")
+            ? try Tokenizer(folder: folder) : nil
     }
 }
 
@@ -46,7 +48,9 @@ struct InputOptions: ParsableArguments {
     @Argument(help: "The text; without one it is read from --file or standard input.")
     var text: String?
 
-    @Option(name: [.customShort("f"), .customLong("file")], help: ArgumentHelp("A file with the text.", valueName: "path"))
+    @Option(
+        name: [.customShort("f"), .customLong("file")],
+        help: ArgumentHelp("A file with the text.", valueName: "path"))
     var file: String?
 
     @Option(help: ArgumentHelp("Token ids instead of text, as \"5 17 99\".", valueName: "ids"))
@@ -65,7 +69,8 @@ struct InputOptions: ParsableArguments {
         // An empty text is asked for with "": an empty file is more likely a mistake.
         let read = try file.map { try TextFile.read($0) } ?? StandardInput.readText()
         guard !read.isEmpty else {
-            throw CommandError.malformedInput(source: file ?? "standard input", reason: "it is empty, expected a text")
+            throw CommandError.malformedInput(
+                source: file ?? "standard input", reason: "it is empty, expected a text")
         }
         return read
     }
@@ -81,7 +86,8 @@ struct InputOptions: ParsableArguments {
     static func parse(_ list: String, vocabularySize: Int) throws -> [Int32] {
         try list.split(whereSeparator: { " ,[]\n\t".contains($0) }).map { word in
             guard let id = Int32(word), id >= 0 else {
-                throw CommandError.malformedInput(source: "--token-ids", reason: "'\(word)' is not a token id")
+                throw CommandError.malformedInput(
+                    source: "--token-ids", reason: "'\(word)' is not a token id")
             }
             guard Int(id) < vocabularySize else {
                 throw TextError.unknownTokenID(id: Int(id), vocabularySize: vocabularySize)

@@ -43,7 +43,9 @@ struct RunSettingOptions: ParsableArguments {
     var saveEvery: Int?
     @Option(help: "Checkpoints kept, beside the best.")
     var keepLast: Int?
-    @Option(name: .customLong("set"), help: ArgumentHelp("Any setting, as beta2=0.99; may be repeated.", valueName: "key=value"))
+    @Option(
+        name: .customLong("set"),
+        help: ArgumentHelp("Any setting, as beta2=0.99; may be repeated.", valueName: "key=value"))
     var assignments: [String] = []
 
     /// The settings given, by their names in run files.
@@ -52,13 +54,17 @@ struct RunSettingOptions: ParsableArguments {
         func number(_ value: Double?) -> JSONValue? { value.map { .number($0) } }
         func text(_ value: String?) -> JSONValue? { value.map { .string($0) } }
         let named: [(String, JSONValue?)] = [
-            ("corpus", text(corpus)), ("init_from", text(initFrom)), ("sequence_length", integer(sequenceLength)),
-            ("batch_size", integer(batchSize)), ("accumulation", integer(accumulation)), ("steps", integer(steps)),
+            ("corpus", text(corpus)), ("init_from", text(initFrom)),
+            ("sequence_length", integer(sequenceLength)),
+            ("batch_size", integer(batchSize)), ("accumulation", integer(accumulation)),
+            ("steps", integer(steps)),
             ("learning_rate", number(learningRate)), ("schedule", text(schedule?.rawValue)),
             ("warmup_steps", integer(warmupSteps)), ("weight_decay", number(weightDecay)),
             ("gradient_clip", number(gradientClip)), ("uniformity_weight", number(uniformityWeight)),
-            ("ambiguity_weight", number(ambiguityWeight)), ("precision", text(dtype)), ("seed", integer(seed)),
-            ("log_every", integer(logEvery)), ("eval_every", integer(evalEvery)), ("save_every", integer(saveEvery)),
+            ("ambiguity_weight", number(ambiguityWeight)), ("precision", text(dtype)),
+            ("seed", integer(seed)),
+            ("log_every", integer(logEvery)), ("eval_every", integer(evalEvery)),
+            ("save_every", integer(saveEvery)),
             ("keep_last", integer(keepLast)),
         ]
         return named.compactMap { key, value in value.map { (key, $0) } } + (try assignments.map(Self.parse))

@@ -38,7 +38,9 @@ struct SamplingOptions: ParsableArguments {
     var context: Int?
 
     func validate() throws {
-        if maxNewTokens < 0 { throw ValidationError("--max-new-tokens is \(maxNewTokens), expected 0 or more") }
+        if maxNewTokens < 0 {
+            throw ValidationError("--max-new-tokens is \(maxNewTokens), expected 0 or more")
+        }
         if let context, context < 1 { throw ValidationError("--context is \(context), expected 1 or more") }
         do {
             try sampling(seed: 0).validate()

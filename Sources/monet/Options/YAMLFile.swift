@@ -20,28 +20,35 @@ enum YAMLFile {
 
     private static func value(_ node: Node, path: String, depth: Int) throws -> JSONValue {
         guard depth < 32 else {
-            throw TrainingError.invalidSetting(source: path, key: "", found: "deep nesting", expected: "a run file")
+            throw TrainingError.invalidSetting(
+                source: path, key: "", found: "deep nesting", expected: "a run file")
         }
         switch node {
         case .scalar(let scalar):
             // Quoted text stays text.
-            if scalar.style == .doubleQuoted || scalar.style == .singleQuoted { return .string(scalar.string) }
+            if scalar.style == .doubleQuoted || scalar.style == .singleQuoted {
+                return .string(scalar.string)
+            }
             if NSNull.construct(from: scalar) != nil { return .null }
             if let bool = Bool.construct(from: scalar) { return .bool(bool) }
             if let integer = Int.construct(from: scalar) { return .integer(integer) }
             if let number = Double.construct(from: scalar) { return .number(number) }
             return .string(scalar.string)
-        case .sequence(let sequence): return .array(try sequence.map { try value($0, path: path, depth: depth + 1) })
+        case .sequence(let sequence):
+            return .array(try sequence.map { try value($0, path: path, depth: depth + 1) })
         case .mapping(let mapping):
             var members: [JSONValue.Member] = []
             for (key, item) in mapping {
                 guard let name = key.string else {
-                    throw TrainingError.invalidSetting(source: path, key: "", found: "a key that is no text", expected: "names")
+                    throw TrainingError.invalidSetting(
+                        source: path, key: "", found: "a key that is no text", expected: "names")
                 }
                 members.append(.init(name, try value(item, path: path, depth: depth + 1)))
             }
             return .object(members)
-        case .alias: throw TrainingError.invalidSetting(source: path, key: "", found: "an alias", expected: "plain values")
+        case .alias:
+            throw TrainingError.invalidSetting(
+                source: path, key: "", found: "an alias", expected: "plain values")
         }
     }
 }

@@ -39,7 +39,9 @@ extension Double {
 /// Rows of cells as aligned lines; the first column to the left, the others to the right.
 func alignedTable(_ rows: [[String]]) -> String {
     let columns = rows.map(\.count).max() ?? 0
-    let widths = (0..<columns).map { column in rows.map { $0.count > column ? $0[column].count : 0 }.max() ?? 0 }
+    let widths = (0..<columns).map { column in
+        rows.map { $0.count > column ? $0[column].count : 0 }.max() ?? 0
+    }
     return rows.map { row in
         row.enumerated().map { column, cell in
             let space = String(repeating: " ", count: widths[column] - cell.count)

@@ -15,12 +15,15 @@ struct TrainingReport {
     mutating func show(_ event: Trainer.Event) {
         switch event {
         case .started(let parameters, let step):
-            line.note("\(parameters.grouped) parameters" + (step > 0 ? ", continuing after step \(step)" : ""))
+            line.note(
+                "\(parameters.grouped) parameters" + (step > 0 ? ", continuing after step \(step)" : ""))
         case .progress(let progress): line.note(Self.text(progress))
         case .evaluated(let step, let result):
-            var text = "step \(step)  held-out loss \(result.loss.text(4))  perplexity \(result.perplexity.text(2))"
+            var text =
+                "step \(step)  held-out loss \(result.loss.text(4))  perplexity \(result.perplexity.text(2))"
             if !result.aliveShares.isEmpty {
-                text += "  experts alive \((100 * result.smallestAliveShare).text(1))%"
+                text +=
+                    "  experts alive \((100 * result.smallestAliveShare).text(1))%"
                     + "  selected per head \(result.selectedPerHead.text(2))"
             }
             line.note(text)
@@ -32,14 +35,16 @@ struct TrainingReport {
         let losses = progress.losses
         var parts = [
             "step \(progress.step)/\(progress.steps)", "loss \(losses.languageModel.text(4))",
-            "lr \(String(format: "%.2e", progress.learningRate))", "grad norm \(progress.gradientNorm.text(2))",
+            "lr \(String(format: "%.2e", progress.learningRate))",
+            "grad norm \(progress.gradientNorm.text(2))",
         ]
         if losses.selectedPerHead > 0 {
             parts.insert(
                 "uniformity \(losses.uniformity.text(3))  ambiguity \(losses.ambiguity.text(3))", at: 2)
         }
         parts += [
-            "\(Int(progress.tokensPerSecond).grouped) tokens/s", "\((100 * progress.peakShare).text(0))% of peak",
+            "\(Int(progress.tokensPerSecond).grouped) tokens/s",
+            "\((100 * progress.peakShare).text(0))% of peak",
             "\(progress.secondsLeft.durationText) left",
         ]
         return parts.joined(separator: "  ")
