@@ -1,5 +1,10 @@
 # Two commands for newcomers: `make demo` and `make test`. Both do their own set-up.
 SWIFT ?= swift
+# Homebrew's folders are not among the compiler's own.
+ifeq ($(shell uname),Darwin)
+BREW := $(shell brew --prefix)
+FLAGS := -Xcxx -I$(BREW)/include -Xlinker -L$(BREW)/lib
+endif
 
 .PHONY: setup build demo test format lint
 
@@ -7,14 +12,14 @@ setup:
 	@Scripts/setup
 
 build: setup
-	$(SWIFT) build -c release --product monet
+	$(SWIFT) build -c release --product monet $(FLAGS)
 
 demo: build
 	@Scripts/demo
 
 test: setup
-	$(SWIFT) build -c release --build-tests
-	$(SWIFT) test -c release --skip-build
+	$(SWIFT) build -c release --build-tests $(FLAGS)
+	$(SWIFT) test -c release --skip-build $(FLAGS)
 
 format:
 	$(SWIFT) format --in-place --recursive Sources Tests Package.swift Examples

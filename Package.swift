@@ -44,6 +44,10 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Yams", package: "Yams"),
             ]),
+        .executableTarget(
+            name: "ContinueText", dependencies: ["MonetGeneration"], path: "Examples/ContinueText"),
+        .executableTarget(
+            name: "ExpertsOfAWord", dependencies: ["MonetInsight"], path: "Examples/ExpertsOfAWord"),
         .target(name: "TestSupport", dependencies: ["MonetModel"], path: "Tests/TestSupport"),
         .testTarget(name: "MonetComputeTests", dependencies: ["MonetCompute", "TestSupport"]),
         .testTarget(name: "MonetModelTests", dependencies: ["MonetModel", "TestSupport"]),
