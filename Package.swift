@@ -20,7 +20,7 @@ let package = Package(
         .package(url: "https://github.com/jpsim/Yams", from: "6.0.0"),
     ],
     targets: [
-        .target(name: "CMonetKernels", exclude: ["kernels.inc"]),
+        .target(name: "CMonetKernels", exclude: ["kernels.inc", "gathered.inc"]),
         .target(
             name: "COneDNN",
             linkerSettings: [.linkedLibrary("dnnl", .when(platforms: [.linux]))]),

@@ -304,17 +304,14 @@ public struct VerticalWeights: Sendable {
     }
 }
 
-/// Hidden activations after squared ReLU, kept for the gradient.
+/// What an expert layer keeps of its forward pass for the gradient.
 public struct ExpertActivations: Sendable {
-    /// `[tokens, E·m]` (horizontal) or `[tokens, E·m/2]` (vertical).
-    public let left: Tensor
-    /// `[tokens, E·m/2]`, vertical only.
-    public let right: Tensor?
+    /// In the backend's own form; only the backend that made it reads it.
+    let content: any Sendable
 
-    /// Wraps the activations.
-    public init(left: Tensor, right: Tensor?) {
-        self.left = left
-        self.right = right
+    /// Wraps a backend's activations.
+    init(_ content: any Sendable) {
+        self.content = content
     }
 }
 

@@ -14,12 +14,16 @@ extension CPUBackend {
         let shape = try ExpertShape(
             x: x, left: left, right: right, hidden: weights.u, bias: weights.b,
             operation: "horizontal experts")
+        if let selections = sparseSelections(left, right) {
+            let (output, saved) = sparseHorizontalExperts(x, selections, weights: weights)
+            return (output, ExpertActivations(saved))
+        }
         let hidden = try activations(x, weights.u, bias: weights.uBias)
         let output = Tensor(uninitialized: x.shape)
         let mixed = mix(hidden, from: left, to: right, shape)
         product(mixed, weights.v, into: output.pointer, stride: shape.width, accumulate: false)
         addWeightedBias(sumOverHeads(right), weights.b, into: output.pointer, stride: shape.width)
-        return (output, ExpertActivations(left: hidden, right: nil))
+        return (output, ExpertActivations(DenseActivations(left: hidden, right: nil)))
     }
 
     public func horizontalExpertsGradient(
@@ -29,6 +33,11 @@ extension CPUBackend {
         let shape = try ExpertShape(
             x: x, left: left, right: right, hidden: weights.u, bias: weights.b,
             operation: "horizontal experts")
+        if let sparse = saved.content as? SparseActivations {
+            return sparseHorizontalGradient(
+                outputGradient, x: x, weights: weights, saved: sparse, into: gradient, weightGradient: weightGradient)
+        }
+        let saved = try dense(saved)
         let out = OutputHalf(outputGradient.pointer, stride: shape.width, width: shape.width)
         let dMixed = downGradient(
             out, mixed: mix(saved.left, from: left, to: right, shape), weights.v, into: weightGradient.v)
@@ -52,6 +61,10 @@ extension CPUBackend {
         let shape = try ExpertShape(
             x: x, left: left, right: right, hidden: weights.u1, bias: weights.b1,
             operation: "vertical experts")
+        if let selections = sparseSelections(left, right) {
+            let (output, saved) = sparseVerticalExperts(x, selections, weights: weights)
+            return (output, ExpertActivations(saved))
+        }
         let a = try activations(x, weights.u1, bias: weights.u1Bias)
         let e = try activations(x, weights.u2, bias: weights.u2Bias)
         let (leftSum, rightSum) = (sumOverHeads(left), sumOverHeads(right))
@@ -68,7 +81,7 @@ extension CPUBackend {
         product(weighted(e, by: rightSum), weights.v22, into: lower, stride: shape.width, accumulate: true)
         addWeightedBias(leftSum, weights.b1, into: upper, stride: shape.width)
         addWeightedBias(rightSum, weights.b2, into: lower, stride: shape.width)
-        return (output, ExpertActivations(left: a, right: e))
+        return (output, ExpertActivations(DenseActivations(left: a, right: e)))
     }
 
     public func verticalExpertsGradient(
@@ -78,11 +91,12 @@ extension CPUBackend {
         let shape = try ExpertShape(
             x: x, left: left, right: right, hidden: weights.u1, bias: weights.b1,
             operation: "vertical experts")
-        guard let e = saved.right else {
-            throw ComputeError.shapeMismatch(
-                operation: "vertical experts gradient", expected: "activations of both sides",
-                found: "one side")
+        if let sparse = saved.content as? SparseActivations {
+            return sparseVerticalGradient(
+                outputGradient, x: x, weights: weights, saved: sparse, into: gradient, weightGradient: weightGradient)
         }
+        let saved = try dense(saved)
+        guard let e = saved.right else { throw Self.foreignActivations }
         let a = saved.left
         let half = shape.width / 2
         let upper = OutputHalf(outputGradient.pointer, stride: shape.width, width: half)
@@ -118,6 +132,17 @@ extension CPUBackend {
         try activationsGradient(
             dE, e, x: x, weights.u2, into: gradient.x, weightGradient: weightGradient.u2,
             biasGradient: weightGradient.u2Bias)
+    }
+
+    private static var foreignActivations: ComputeError {
+        .shapeMismatch(
+            operation: "experts' gradient", expected: "activations of this layer's forward pass",
+            found: "others")
+    }
+
+    private func dense(_ saved: ExpertActivations) throws -> DenseActivations {
+        guard let dense = saved.content as? DenseActivations else { throw Self.foreignActivations }
+        return dense
     }
 
     // MARK: Up-projection
@@ -354,6 +379,14 @@ extension CPUBackend {
             }
         }
     }
+}
+
+/// Hidden activations after squared ReLU of all experts.
+private struct DenseActivations: Sendable {
+    /// `[tokens, E·m]` (horizontal) or `[tokens, E·m/2]` (vertical).
+    let left: Tensor
+    /// `[tokens, E·m/2]`, vertical only.
+    let right: Tensor?
 }
 
 /// Columns of the output's gradient: all (horizontal), the upper or the lower half (vertical).

@@ -26,6 +26,10 @@ import Testing
         Sizes(tokens: 7, width: 18, heads: 2, experts: 9, units: 6, threshold: 0.9),
         Sizes(tokens: 12, width: 16, heads: 4, experts: 16, units: 8, threshold: 1.1),
         Sizes(tokens: 5, width: 14, heads: 2, experts: 7, units: 2, threshold: -50),
+        // Enough tokens, few enough selected, for sparse execution; lists of every length modulo a tile.
+        Sizes(tokens: 23, width: 18, heads: 2, experts: 13, units: 6, threshold: 1.2),
+        Sizes(tokens: 40, width: 70, heads: 1, experts: 11, units: 14, threshold: 1.5),
+        Sizes(tokens: 9, width: 34, heads: 3, experts: 20, units: 2, threshold: 1.9),
     ]
 
     struct Routing {

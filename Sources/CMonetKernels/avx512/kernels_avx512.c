@@ -3,6 +3,7 @@
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), \
                              apply_to = function)
 #define ISA_NAME "avx512"
+#define VECTOR_FLOATS 16
 #define ISA_TABLE monet_kernels_avx512
 #include "../kernels.inc"
 #pragma clang attribute pop

@@ -22,6 +22,14 @@ typedef struct monet_selection {
     size_t capacity;
 } monet_selection;
 
+/// The selected experts of one head of one token: rows of compact tensors, experts, probabilities.
+typedef struct monet_entries {
+    const int32_t *entry;
+    const int32_t *expert;
+    const float *value;
+    size_t count;
+} monet_entries;
+
 typedef struct monet_adamw {
     float learning_rate;
     float beta1;
@@ -106,6 +114,25 @@ typedef struct monet_kernels {
                          float *scratch);
     /// out[i] = weight[i] * x[i] over rows of `width`.
     void (*_Nonnull scale_rows)(float *out, const float *x, const float *weight, size_t rows, size_t width);
+
+    // One expert's `units` hidden units and the tokens that select it, whose rows are gathered.
+    /// y[r, u] = sum over c of x[rows[r], c] * w[u, c].
+    void (*_Nonnull gathered_dot)(float *y, size_t y_stride, const float *x, size_t x_stride, const int32_t *rows,
+                         size_t count, const float *w, size_t w_stride, size_t units, size_t n);
+    /// out[rows[r], c] += sum over u of coefficients[r, u] * w[u, c]; no row may occur twice.
+    void (*_Nonnull scatter_add)(float *out, size_t out_stride, const int32_t *rows, size_t count,
+                        const float *coefficients, size_t coefficient_stride, const float *w, size_t w_stride,
+                        size_t units, size_t n);
+    /// g[u, c] += sum over r of coefficients[r, u] * x[rows[r], c].
+    void (*_Nonnull gathered_outer)(float *g, size_t g_stride, const float *coefficients, size_t coefficient_stride,
+                           size_t units, const float *x, size_t x_stride, const int32_t *rows, size_t count, size_t n);
+    /// One head of mix over compact rows: destination[to] += q * (sum of p * source[from]).
+    void (*_Nonnull mix_entries)(float *destination, size_t destination_stride, const float *source, size_t source_stride,
+                        monet_entries from, monet_entries to, size_t width, float *scratch);
+    /// Gradient of mix_entries; dfrom and dto are the head's [experts]. `scratch` holds 2 * width floats.
+    void (*_Nonnull mix_entries_gradient)(float *dsource, float *dfrom, float *dto, const float *ddestination,
+                                 size_t destination_stride, const float *source, size_t source_stride,
+                                 monet_entries from, monet_entries to, size_t width, float *scratch);
 
     /// One AdamW update of n parameters with decoupled decay.
     void (*_Nonnull adamw)(float *parameter, float *moment1, float *moment2, const float *gradient, const monet_adamw *s,

@@ -1,0 +1,435 @@
+import CMonetKernels
+import Foundation
+
+// Exact sparse execution: an expert that no head selects has probability and gradient exactly zero,
+// so only the tokens of each expert's list are computed. One expert's work is a product of a few
+// hidden units with gathered rows; the coefficients that mix both sides are small and per token.
+
+/// What a sparse forward pass keeps for its gradient.
+struct SparseActivations: Sendable {
+    let left: ExpertSelection
+    let right: ExpertSelection
+    /// σ(U x + b) of the entries, `[entries, units]`; the right side only where it has its own.
+    let leftHidden: Tensor
+    let rightHidden: Tensor?
+    let leftDown: DownProjection?
+    let rightDown: DownProjection?
+}
+
+/// The down-projection of one side: per expert some rows of hidden units and last the output bias,
+/// `[E, rows, width]`, and each entry's coefficients for them, `[entries, rows]`.
+struct DownProjection: Sendable {
+    let weights: Tensor
+    let coefficients: Tensor
+    let rows: Int
+    let width: Int
+}
+
+extension CPUBackend {
+    /// Above this share of selected pairs the dense products are faster.
+    private static var largestDensity: Double { 0.45 }
+    /// Below this number of tokens an expert's list is too short to fill a tile.
+    private static var fewestTokens: Int { 9 }
+
+    /// Both sides' selections, if sparse execution pays.
+    func sparseSelections(_ left: Tensor, _ right: Tensor) -> (left: ExpertSelection, right: ExpertSelection)? {
+        guard left.shape[0] >= Self.fewestTokens, left.shape[2] > 1 else { return nil }
+        let first = ExpertSelection(left, kernels: kernels, pool: pool)
+        guard first.density <= Self.largestDensity else { return nil }
+        let second = ExpertSelection(right, kernels: kernels, pool: pool)
+        guard second.density <= Self.largestDensity else { return nil }
+        return (first, second)
+    }
+
+    // MARK: Horizontal
+
+    func sparseHorizontalExperts(
+        _ x: Tensor, _ selections: (left: ExpertSelection, right: ExpertSelection), weights: HorizontalWeights
+    ) -> (output: Tensor, saved: SparseActivations) {
+        let (left, right) = selections
+        let units = weights.u.shape[0] / left.experts
+        let padded = paddedRows(x.pointer, rows: x.rowCount, columns: x.columnCount, stride: x.columnCount)
+        let hidden = sparseActivations(padded, x.columnCount, left, weights.u, bias: weights.uBias)
+        let down = downProjection(right, units: [weights.v], bias: weights.b, width: x.columnCount)
+        mixEntries(hidden, stride: units, from: left, to: right, into: down.coefficients, at: 0, stride: down.rows)
+        setSums(right, in: down)
+        let output = Tensor(uninitialized: x.shape)
+        project(down, right, into: output.pointer, stride: x.columnCount)
+        return (
+            output,
+            SparseActivations(
+                left: left, right: right, leftHidden: hidden, rightHidden: nil, leftDown: nil, rightDown: down)
+        )
+    }
+
+    func sparseHorizontalGradient(
+        _ outputGradient: Tensor, x: Tensor, weights: HorizontalWeights, saved: SparseActivations,
+        into gradient: ExpertGradient, weightGradient: HorizontalWeights
+    ) {
+        guard let down = saved.rightDown else { return }
+        let (left, right) = (saved.left, saved.right)
+        let units = saved.leftHidden.columnCount
+        let dOut = paddedRows(
+            outputGradient.pointer, rows: x.rowCount, columns: down.width, stride: x.columnCount)
+        let dCoefficients = downGradient(
+            down, dOut, right, units: [weightGradient.v], bias: weightGradient.b)
+        let dRightSums = Tensor(uninitialized: [right.entryCount])
+        copyColumn(dCoefficients, down.rows - 1, into: dRightSums)
+        let dHidden = Tensor(zeros: saved.leftHidden.shape)
+        mixGradient(
+            dCoefficients, at: 0, source: saved.leftHidden, from: left, to: right, into: dHidden,
+            fromGradient: gradient.left, toGradient: gradient.right, width: units)
+        right.spread(dRightSums.pointer, into: gradient.right, pool: pool)
+        sparseActivationsGradient(
+            dHidden, saved.leftHidden, x: x, left, weights.u, into: gradient.x, weightGradient: weightGradient.u,
+            biasGradient: weightGradient.uBias)
+    }
+
+    // MARK: Vertical
+
+    func sparseVerticalExperts(
+        _ x: Tensor, _ selections: (left: ExpertSelection, right: ExpertSelection), weights: VerticalWeights
+    ) -> (output: Tensor, saved: SparseActivations) {
+        let (left, right) = selections
+        let width = x.columnCount
+        let half = width / 2
+        let units = weights.u1.shape[0] / left.experts
+        let padded = paddedRows(x.pointer, rows: x.rowCount, columns: width, stride: width)
+        let a = sparseActivations(padded, width, left, weights.u1, bias: weights.u1Bias)
+        let e = sparseActivations(padded, width, right, weights.u2, bias: weights.u2Bias)
+        let upper = downProjection(left, units: [weights.v11, weights.v12], bias: weights.b1, width: half)
+        let lower = downProjection(right, units: [weights.v21, weights.v22], bias: weights.b2, width: half)
+        setWeighted(a, left, in: upper, at: 0)
+        mixEntries(e, stride: units, from: right, to: left, into: upper.coefficients, at: units, stride: upper.rows)
+        setSums(left, in: upper)
+        mixEntries(a, stride: units, from: left, to: right, into: lower.coefficients, at: 0, stride: lower.rows)
+        setWeighted(e, right, in: lower, at: units)
+        setSums(right, in: lower)
+        let output = Tensor(uninitialized: x.shape)
+        project(upper, left, into: output.pointer, stride: width)
+        project(lower, right, into: output.pointer + half, stride: width)
+        return (
+            output,
+            SparseActivations(
+                left: left, right: right, leftHidden: a, rightHidden: e, leftDown: upper, rightDown: lower)
+        )
+    }
+
+    func sparseVerticalGradient(
+        _ outputGradient: Tensor, x: Tensor, weights: VerticalWeights, saved: SparseActivations,
+        into gradient: ExpertGradient, weightGradient: VerticalWeights
+    ) {
+        guard let upper = saved.leftDown, let lower = saved.rightDown, let e = saved.rightHidden else { return }
+        let (left, right, a) = (saved.left, saved.right, saved.leftHidden)
+        let (half, units, width) = (upper.width, a.columnCount, x.columnCount)
+        let dUpper = downGradient(
+            upper, paddedRows(outputGradient.pointer, rows: x.rowCount, columns: half, stride: width), left,
+            units: [weightGradient.v11, weightGradient.v12], bias: weightGradient.b1)
+        let dLower = downGradient(
+            lower, paddedRows(outputGradient.pointer + half, rows: x.rowCount, columns: half, stride: width), right,
+            units: [weightGradient.v21, weightGradient.v22], bias: weightGradient.b2)
+        let (dA, dE) = (Tensor(zeros: a.shape), Tensor(zeros: e.shape))
+        let dLeftSums = weightedGradient(dUpper, at: 0, a, left, into: dA)
+        let dRightSums = weightedGradient(dLower, at: units, e, right, into: dE)
+        mixGradient(
+            dUpper, at: units, source: e, from: right, to: left, into: dE, fromGradient: gradient.right,
+            toGradient: gradient.left, width: units)
+        mixGradient(
+            dLower, at: 0, source: a, from: left, to: right, into: dA, fromGradient: gradient.left,
+            toGradient: gradient.right, width: units)
+        left.spread(dLeftSums.pointer, into: gradient.left, pool: pool)
+        right.spread(dRightSums.pointer, into: gradient.right, pool: pool)
+        sparseActivationsGradient(
+            dA, a, x: x, left, weights.u1, into: gradient.x, weightGradient: weightGradient.u1,
+            biasGradient: weightGradient.u1Bias)
+        sparseActivationsGradient(
+            dE, e, x: x, right, weights.u2, into: gradient.x, weightGradient: weightGradient.u2,
+            biasGradient: weightGradient.u2Bias)
+    }
+
+    // MARK: Rows that do not fall into one cache set
+
+    /// A copy of rows whose stride is no power of two, `[rows, columns + 16]`: gathered rows at
+    /// strides of 2 or 4 KiB would share a few cache sets.
+    private func paddedRows(_ source: UnsafePointer<Float>, rows: Int, columns: Int, stride: Int) -> Tensor {
+        let result = Tensor(uninitialized: [rows, Self.paddedStride(columns)])
+        let resultStride = result.columnCount
+        pool.forEachRange(of: rows, minimum: 64) { range, _ in
+            for row in range {
+                memcpy(result.pointer + row * resultStride, source + row * stride, columns * 4)
+            }
+        }
+        return result
+    }
+
+    private static func paddedStride(_ columns: Int) -> Int { columns + 16 }
+
+    // MARK: Up-projection
+
+    /// σ(U x + b) of every entry, `[entries, units]`.
+    private func sparseActivations(
+        _ x: Tensor, _ columns: Int, _ selection: ExpertSelection, _ u: Tensor, bias: Tensor
+    ) -> Tensor {
+        let units = u.shape[0] / selection.experts
+        let hidden = Tensor(uninitialized: [selection.entryCount, units])
+        let biasValues = widened(bias)
+        forEachExpert(selection) { expert, entries in
+            let weight = expertRows(u, expert, units)
+            let out = hidden.pointer + entries.lowerBound * units
+            kernels.gathered_dot(
+                out, units, x.pointer, x.columnCount, selection.rows + entries.lowerBound, entries.count,
+                weight.pointer, columns, units, columns)
+            for entry in 0..<entries.count {
+                kernels.squared_relu(out + entry * units, biasValues.pointer + expert * units, units)
+            }
+        }
+        return hidden
+    }
+
+    private func sparseActivationsGradient(
+        _ dHidden: Tensor, _ hidden: Tensor, x: Tensor, _ selection: ExpertSelection, _ u: Tensor,
+        into xGradient: Tensor, weightGradient: Tensor, biasGradient: Tensor
+    ) {
+        let (columns, units) = (x.columnCount, hidden.columnCount)
+        let padded = paddedRows(x.pointer, rows: x.rowCount, columns: columns, stride: columns)
+        forEachExpert(selection) { expert, entries in
+            let d = dHidden.pointer + entries.lowerBound * units
+            kernels.squared_relu_gradient(d, hidden.pointer + entries.lowerBound * units, entries.count * units)
+            for entry in 0..<entries.count {
+                kernels.axpy(biasGradient.pointer + expert * units, 1, d + entry * units, units)
+            }
+            kernels.gathered_outer(
+                weightGradient.pointer + expert * units * columns, columns, d, units, units, padded.pointer,
+                padded.columnCount, selection.rows + entries.lowerBound, entries.count, columns)
+        }
+        let wide = u.converted(to: .float32)
+        scatter(
+            dHidden, units, wide.pointer, selection, columns, into: xGradient.pointer, stride: columns, adds: true)
+    }
+
+    /// One expert's rows of `u` as float32.
+    private func expertRows(_ u: Tensor, _ expert: Int, _ units: Int) -> Tensor {
+        if u.dtype == .float32 { return u.slice((expert * units)..<((expert + 1) * units)) }
+        let rows = Tensor(uninitialized: [units, u.columnCount])
+        u.read(into: rows.pointer, from: expert * units * u.columnCount, count: rows.count)
+        return rows
+    }
+
+    /// Experts with entries, in turn on all threads.
+    private func forEachExpert(_ selection: ExpertSelection, _ body: (Int, Range<Int>) -> Void) {
+        // Lists differ in length: many short chunks balance the threads.
+        let chunk = max(1, min(8, selection.experts / (pool.threadCount * 4)))
+        pool.parallel(chunks: (selection.experts + chunk - 1) / chunk) { index in
+            for expert in (index * chunk)..<min(selection.experts, (index + 1) * chunk) {
+                let entries = selection.offsets[expert]..<selection.offsets[expert + 1]
+                if !entries.isEmpty { body(expert, entries) }
+            }
+        }
+    }
+
+    // MARK: Down-projection
+
+    /// Packs `[width, E · units]` matrices and the bias `[E, width]` by expert, coefficients zero.
+    private func downProjection(
+        _ selection: ExpertSelection, units matrices: [Tensor], bias: Tensor, width: Int
+    ) -> DownProjection {
+        let experts = selection.experts
+        let units = matrices[0].columnCount / experts
+        let rows = matrices.count * units + 1
+        let weights = Tensor(uninitialized: [experts, rows, width])
+        for (place, matrix) in matrices.enumerated() {
+            transpose(matrix, units: units, experts: experts) { expert, unit, out, values in
+                let target = weights.pointer + (expert * rows + place * units + unit) * width + out
+                for index in 0..<values.count { target[index] = values[index] }
+            }
+        }
+        for expert in 0..<experts {
+            bias.read(into: weights.pointer + (expert * rows + rows - 1) * width, from: expert * width, count: width)
+        }
+        return DownProjection(
+            weights: weights, coefficients: Tensor(zeros: [selection.entryCount, rows]), rows: rows, width: width)
+    }
+
+    /// Walks a `[width, E · units]` matrix in blocks and hands over its columns in pieces.
+    private func transpose(
+        _ matrix: Tensor, units: Int, experts: Int,
+        _ body: (_ expert: Int, _ unit: Int, _ out: Int, _ values: UnsafeBufferPointer<Float>) -> Void
+    ) {
+        let (block, columns) = (64, experts * units)
+        let width = matrix.shape[0]
+        pool.parallel(chunks: (width + block - 1) / block) { index in
+            let (start, end) = (index * block, min(width, (index + 1) * block))
+            let lines = Tensor(uninitialized: [end - start, columns])
+            for line in start..<end {
+                matrix.read(into: lines.pointer + (line - start) * columns, from: line * columns, count: columns)
+            }
+            let piece = Tensor(uninitialized: [end - start])
+            for column in 0..<columns {
+                for line in 0..<(end - start) { piece.pointer[line] = lines.pointer[line * columns + column] }
+                body(
+                    column / units, column % units, start,
+                    UnsafeBufferPointer(start: piece.pointer, count: end - start))
+            }
+        }
+    }
+
+    /// out = coefficients · weights, summed over each token's experts.
+    private func project(
+        _ down: DownProjection, _ selection: ExpertSelection, into out: UnsafeMutablePointer<Float>, stride: Int
+    ) {
+        scatter(
+            down.coefficients, down.rows, down.weights.pointer, selection, down.width, into: out, stride: stride,
+            adds: false)
+    }
+
+    /// Sums `coefficients · weights` of every entry into its token's row, in blocks of tokens whose
+    /// rows stay in the cache and belong to one thread.
+    private func scatter(
+        _ coefficients: Tensor, _ units: Int, _ weights: UnsafePointer<Float>, _ selection: ExpertSelection,
+        _ width: Int, into out: UnsafeMutablePointer<Float>, stride: Int, adds: Bool
+    ) {
+        let tokens = selection.tokens
+        let fitting = max(64, (1 << 17) / max(1, width))
+        let perThread = (tokens + pool.threadCount - 1) / pool.threadCount
+        let block = max(1, min(fitting, perThread))
+        pool.parallel(chunks: (tokens + block - 1) / block) { index in
+            let range = (index * block)..<min(tokens, (index + 1) * block)
+            let rowStride = Self.paddedStride(width)
+            let sums = Tensor(zeros: [range.count, rowStride])
+            let local = Tensor(uninitialized: [range.count], dtype: .int32)
+            let localRows = local.address.assumingMemoryBound(to: Int32.self)
+            for expert in 0..<selection.experts {
+                let entries = selection.entries(of: expert, in: range)
+                if entries.isEmpty { continue }
+                for (place, entry) in entries.enumerated() {
+                    localRows[place] = selection.rows[entry] - Int32(range.lowerBound)
+                }
+                kernels.scatter_add(
+                    sums.pointer, rowStride, localRows, entries.count,
+                    coefficients.pointer + entries.lowerBound * units, units, weights + expert * units * width, width,
+                    units, width)
+            }
+            for (place, token) in range.enumerated() {
+                if adds {
+                    kernels.axpy(out + token * stride, 1, sums.pointer + place * rowStride, width)
+                } else {
+                    memcpy(out + token * stride, sums.pointer + place * rowStride, width * 4)
+                }
+            }
+        }
+    }
+
+    /// Adds to the gradients of the packed matrices and the bias; returns the coefficients' gradient.
+    private func downGradient(
+        _ down: DownProjection, _ dOut: Tensor, _ selection: ExpertSelection, units matrices: [Tensor], bias: Tensor
+    ) -> Tensor {
+        let (rows, width) = (down.rows, down.width)
+        let units = (rows - 1) / matrices.count
+        let dCoefficients = Tensor(uninitialized: [selection.entryCount, rows])
+        let dWeights = Tensor(zeros: [selection.experts, rows, width])
+        forEachExpert(selection) { expert, entries in
+            let tokens = selection.rows + entries.lowerBound
+            kernels.gathered_dot(
+                dCoefficients.pointer + entries.lowerBound * rows, rows, dOut.pointer, dOut.columnCount, tokens,
+                entries.count, down.weights.pointer + expert * rows * width, width, rows, width)
+            kernels.gathered_outer(
+                dWeights.pointer + expert * rows * width, width,
+                down.coefficients.pointer + entries.lowerBound * rows, rows, rows, dOut.pointer, dOut.columnCount,
+                tokens, entries.count, width)
+            kernels.axpy(
+                bias.pointer + expert * width, 1, dWeights.pointer + (expert * rows + rows - 1) * width, width)
+        }
+        // Back to the checkpoint's layout, a block of output rows at a time.
+        let (block, columns) = (64, selection.experts * units)
+        pool.parallel(chunks: (width + block - 1) / block) { index in
+            for (place, matrix) in matrices.enumerated() {
+                for out in (index * block)..<min(width, (index + 1) * block) {
+                    let target = matrix.pointer + out * columns
+                    for column in 0..<columns {
+                        let (expert, unit) = (column / units, column % units)
+                        target[column] += dWeights.pointer[(expert * rows + place * units + unit) * width + out]
+                    }
+                }
+            }
+        }
+        return dCoefficients
+    }
+
+    // MARK: Coefficients
+
+    private func setSums(_ selection: ExpertSelection, in down: DownProjection) {
+        for entry in 0..<selection.entryCount {
+            down.coefficients.pointer[entry * down.rows + down.rows - 1] = selection.sums.pointer[entry]
+        }
+    }
+
+    private func setWeighted(_ hidden: Tensor, _ selection: ExpertSelection, in down: DownProjection, at column: Int) {
+        let units = hidden.columnCount
+        pool.forEachRange(of: selection.entryCount, minimum: 512) { range, _ in
+            for entry in range {
+                kernels.scale(
+                    down.coefficients.pointer + entry * down.rows + column, selection.sums.pointer[entry],
+                    hidden.pointer + entry * units, units)
+            }
+        }
+    }
+
+    /// Gradient of `setWeighted` and `setSums`: adds to the hidden units' and returns the sums'.
+    private func weightedGradient(
+        _ dCoefficients: Tensor, at column: Int, _ hidden: Tensor, _ selection: ExpertSelection, into dHidden: Tensor
+    ) -> Tensor {
+        let (rows, units) = (dCoefficients.columnCount, hidden.columnCount)
+        let dSums = Tensor(uninitialized: [selection.entryCount])
+        pool.forEachRange(of: selection.entryCount, minimum: 512) { range, _ in
+            for entry in range {
+                let d = dCoefficients.pointer + entry * rows
+                dSums.pointer[entry] =
+                    d[rows - 1] + kernels.dot(d + column, hidden.pointer + entry * units, units)
+                kernels.axpy(dHidden.pointer + entry * units, selection.sums.pointer[entry], d + column, units)
+            }
+        }
+        return dSums
+    }
+
+    private func copyColumn(_ source: Tensor, _ column: Int, into target: Tensor) {
+        for row in 0..<target.count { target.pointer[row] = source.pointer[row * source.columnCount + column] }
+    }
+
+    /// Equation 12 on entries: one side's hidden units into columns of the other's coefficients.
+    private func mixEntries(
+        _ source: Tensor, stride: Int, from: ExpertSelection, to: ExpertSelection, into destination: Tensor,
+        at column: Int, stride destinationStride: Int
+    ) {
+        pool.forEachRange(of: from.tokens, minimum: 16) { range, _ in
+            let scratch = Tensor(uninitialized: [stride])
+            for token in range {
+                for head in 0..<from.heads {
+                    kernels.mix_entries(
+                        destination.pointer + column, destinationStride, source.pointer, stride,
+                        from.list(token: token, head: head), to.list(token: token, head: head), stride,
+                        scratch.pointer)
+                }
+            }
+        }
+    }
+
+    private func mixGradient(
+        _ dCoefficients: Tensor, at column: Int, source: Tensor, from: ExpertSelection, to: ExpertSelection,
+        into dSource: Tensor, fromGradient: Tensor, toGradient: Tensor, width: Int
+    ) {
+        let experts = from.experts
+        pool.forEachRange(of: from.tokens, minimum: 16) { range, _ in
+            let scratch = Tensor(uninitialized: [2 * width])
+            for token in range {
+                for head in 0..<from.heads {
+                    let row = (token * from.heads + head) * experts
+                    kernels.mix_entries_gradient(
+                        dSource.pointer, fromGradient.pointer + row, toGradient.pointer + row,
+                        dCoefficients.pointer + column, dCoefficients.columnCount, source.pointer, width,
+                        from.list(token: token, head: head), to.list(token: token, head: head), width,
+                        scratch.pointer)
+                }
+            }
+        }
+    }
+}
