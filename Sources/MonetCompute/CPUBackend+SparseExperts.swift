@@ -28,16 +28,15 @@ struct DownProjection: Sendable {
 extension CPUBackend {
     /// Above this share of selected pairs the dense products are faster.
     private static var largestDensity: Double { 0.45 }
-    /// Below this number of tokens an expert's list is too short to fill a tile.
-    private static var fewestTokens: Int { 9 }
 
     /// Both sides' selections, if sparse execution pays.
     func sparseSelections(_ left: Tensor, _ right: Tensor) -> (left: ExpertSelection, right: ExpertSelection)? {
-        guard left.shape[0] >= Self.fewestTokens, left.shape[2] > 1 else { return nil }
-        let first = ExpertSelection(left, kernels: kernels, pool: pool)
-        guard first.density <= Self.largestDensity else { return nil }
-        let second = ExpertSelection(right, kernels: kernels, pool: pool)
-        guard second.density <= Self.largestDensity else { return nil }
+        let isForced = expertExecution == .sparse
+        guard expertExecution != .dense, isForced || left.shape[0] > Self.mostDecodedTokens else { return nil }
+        let first = ExpertSelection(left, pool: pool)
+        guard isForced || first.density <= Self.largestDensity else { return nil }
+        let second = ExpertSelection(right, pool: pool)
+        guard isForced || second.density <= Self.largestDensity else { return nil }
         return (first, second)
     }
 

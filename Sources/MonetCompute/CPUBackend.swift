@@ -13,12 +13,16 @@ public struct CPUBackend: Backend {
     var kernels: monet_kernels { instructionSet.functions }
     /// How operands of dense products are rounded.
     public let precision: ComputePrecision
+    /// How expert layers run.
+    public let expertExecution: ExpertExecution
     let matrixProduct: MatrixProduct
 
     /// A backend on `pool` with the kernels of one instruction set.
     public init(
-        pool: WorkerPool = .shared, instructionSet: Kernels = .best, precision: ComputePrecision = .float32
+        pool: WorkerPool = .shared, instructionSet: Kernels = .best, precision: ComputePrecision = .float32,
+        expertExecution: ExpertExecution = .automatic
     ) {
+        self.expertExecution = expertExecution
         self.pool = pool
         self.instructionSet = instructionSet
         self.precision = precision
@@ -300,4 +304,14 @@ public struct CPUBackend: Backend {
             }
         }
     }
+}
+
+/// How expert layers run; the results are equal up to rounding.
+public enum ExpertExecution: String, Sendable, CaseIterable {
+    /// Sparse where few enough experts are selected to pay.
+    case automatic
+    /// Every expert for every token, as the paper's formulas are written.
+    case dense
+    /// Only selected experts.
+    case sparse
 }

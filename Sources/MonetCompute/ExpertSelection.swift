@@ -27,7 +27,7 @@ struct ExpertSelection {
     var density: Double { Double(entryCount) / Double(max(1, tokens * experts)) }
 
     /// Compresses probabilities `[tokens, heads, experts]`.
-    init(_ probabilities: Tensor, kernels: monet_kernels, pool: WorkerPool) {
+    init(_ probabilities: Tensor, pool: WorkerPool) {
         let (tokens, heads, experts) = (
             probabilities.shape[0], probabilities.shape[1], probabilities.shape[2]
         )

@@ -30,6 +30,9 @@ import Testing
         Sizes(tokens: 23, width: 18, heads: 2, experts: 13, units: 6, threshold: 1.2),
         Sizes(tokens: 40, width: 70, heads: 1, experts: 11, units: 14, threshold: 1.5),
         Sizes(tokens: 9, width: 34, heads: 3, experts: 20, units: 2, threshold: 1.9),
+        // Decoding: blocks of 16, 8 and single columns.
+        Sizes(tokens: 3, width: 20, heads: 2, experts: 30, units: 34, threshold: 1.9),
+        Sizes(tokens: 1, width: 24, heads: 1, experts: 40, units: 50, threshold: 2),
     ]
 
     struct Routing {

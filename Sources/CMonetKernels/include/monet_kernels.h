@@ -71,6 +71,13 @@ typedef struct monet_kernels {
     void (*_Nonnull gemv_f32)(float *y, const float *w, size_t stride, const float *x, size_t rows, size_t columns);
     void (*_Nonnull gemv_bf16)(float *y, const uint16_t *w, size_t stride, const float *x, size_t rows, size_t columns);
     void (*_Nonnull gemv_f16)(float *y, const uint16_t *w, size_t stride, const float *x, size_t rows, size_t columns);
+    // The same over some blocks of `width` columns: column c is in a block b if blocks[b] = c / width.
+    void (*_Nonnull gemv_blocks_f32)(float *y, const float *w, size_t stride, const float *x, const int32_t *blocks,
+                            size_t count, size_t width, size_t rows);
+    void (*_Nonnull gemv_blocks_bf16)(float *y, const uint16_t *w, size_t stride, const float *x, const int32_t *blocks,
+                             size_t count, size_t width, size_t rows);
+    void (*_Nonnull gemv_blocks_f16)(float *y, const uint16_t *w, size_t stride, const float *x, const int32_t *blocks,
+                            size_t count, size_t width, size_t rows);
 
     /// y = weight * x / sqrt(mean(x^2) + epsilon); returns the reciprocal root.
     float (*_Nonnull rms_norm)(float *y, const float *x, const float *weight, float epsilon, size_t n);
