@@ -23,7 +23,8 @@ extension CPUBackend {
         let output = Tensor(uninitialized: x.shape)
         let mixed = mix(hidden, from: left, to: right, shape)
         downProduct(
-            mixed, weights.v, selectedBy: rightSum, into: output.pointer, stride: shape.width, accumulate: false)
+            mixed, weights.v, selectedBy: rightSum, into: output.pointer, stride: shape.width,
+            accumulate: false)
         addWeightedBias(rightSum, weights.b, into: output.pointer, stride: shape.width)
         return (output, ExpertActivations(DenseActivations(left: hidden, right: nil)))
     }
@@ -37,7 +38,8 @@ extension CPUBackend {
             operation: "horizontal experts")
         if let sparse = saved.content as? SparseActivations {
             return sparseHorizontalGradient(
-                outputGradient, x: x, weights: weights, saved: sparse, into: gradient, weightGradient: weightGradient)
+                outputGradient, x: x, weights: weights, saved: sparse, into: gradient,
+                weightGradient: weightGradient)
         }
         let saved = try dense(saved)
         let out = OutputHalf(outputGradient.pointer, stride: shape.width, width: shape.width)
@@ -99,7 +101,8 @@ extension CPUBackend {
             operation: "vertical experts")
         if let sparse = saved.content as? SparseActivations {
             return sparseVerticalGradient(
-                outputGradient, x: x, weights: weights, saved: sparse, into: gradient, weightGradient: weightGradient)
+                outputGradient, x: x, weights: weights, saved: sparse, into: gradient,
+                weightGradient: weightGradient)
         }
         let saved = try dense(saved)
         guard let e = saved.right else { throw Self.foreignActivations }
@@ -154,7 +157,8 @@ extension CPUBackend {
     // MARK: Up-projection
 
     /// σ(U x + b), `[tokens, E · width]`; zeros for unselected experts where only a few tokens decode.
-    private func activations(_ x: Tensor, _ u: Tensor, bias: Tensor, selectedBy sums: Tensor) throws -> Tensor {
+    private func activations(_ x: Tensor, _ u: Tensor, bias: Tensor, selectedBy sums: Tensor) throws -> Tensor
+    {
         let columns = u.shape[0]
         try requireShape(bias, [columns], "expert bias")
         if let lists = decodedExperts(sums) {
@@ -327,7 +331,8 @@ extension CPUBackend {
 
     /// out (+)= V · mixed, reading only selected experts' columns where a few tokens decode.
     private func downProduct(
-        _ mixed: Tensor, _ v: Tensor, selectedBy sums: Tensor, into out: UnsafeMutablePointer<Float>, stride: Int,
+        _ mixed: Tensor, _ v: Tensor, selectedBy sums: Tensor, into out: UnsafeMutablePointer<Float>,
+        stride: Int,
         accumulate: Bool
     ) {
         if let lists = decodedExperts(sums) {

@@ -23,12 +23,15 @@ extension CPUBackend {
     }
 
     /// σ(U x + b) of the listed experts, `[tokens, E · units]` with zeros elsewhere.
-    func decodedActivations(_ x: Tensor, _ u: Tensor, bias: Tensor, experts: Int, _ lists: [[Int32]]) -> Tensor {
+    func decodedActivations(_ x: Tensor, _ u: Tensor, bias: Tensor, experts: Int, _ lists: [[Int32]])
+        -> Tensor
+    {
         let (columns, units) = (u.shape[0], u.shape[0] / experts)
         let hidden = Tensor(zeros: [x.rowCount, columns])
         let biasValues = widened(bias)
         let pairs = lists.enumerated().flatMap { token, list in list.map { (token, Int($0)) } }
-        pool.forEachRange(of: pairs.count, minimum: max(1, (1 << 15) / max(1, units * x.columnCount))) { range, _ in
+        pool.forEachRange(of: pairs.count, minimum: max(1, (1 << 15) / max(1, units * x.columnCount))) {
+            range, _ in
             for (token, expert) in pairs[range] {
                 let rows = (expert * units)..<((expert + 1) * units)
                 let out = hidden.pointer + token * columns + rows.lowerBound
@@ -49,21 +52,25 @@ extension CPUBackend {
         for (token, list) in lists.enumerated() {
             let x = mixed.pointer + token * columns
             let target = out + token * stride
-            pool.forEachRange(of: width, minimum: max(1, (1 << 14) / max(1, units * list.count))) { range, _ in
+            pool.forEachRange(of: width, minimum: max(1, (1 << 14) / max(1, units * list.count))) {
+                range, _ in
                 let sums = Tensor(uninitialized: [range.count])
                 let start = v.address + range.lowerBound * columns * v.dtype.byteCount
                 switch v.dtype {
                 case .bfloat16:
                     kernels.gemv_blocks_bf16(
-                        sums.pointer, start.assumingMemoryBound(to: UInt16.self), columns, x, list, list.count, units,
+                        sums.pointer, start.assumingMemoryBound(to: UInt16.self), columns, x, list,
+                        list.count, units,
                         range.count)
                 case .float16:
                     kernels.gemv_blocks_f16(
-                        sums.pointer, start.assumingMemoryBound(to: UInt16.self), columns, x, list, list.count, units,
+                        sums.pointer, start.assumingMemoryBound(to: UInt16.self), columns, x, list,
+                        list.count, units,
                         range.count)
                 default:
                     kernels.gemv_blocks_f32(
-                        sums.pointer, start.assumingMemoryBound(to: Float.self), columns, x, list, list.count, units,
+                        sums.pointer, start.assumingMemoryBound(to: Float.self), columns, x, list, list.count,
+                        units,
                         range.count)
                 }
                 let place = target + range.lowerBound

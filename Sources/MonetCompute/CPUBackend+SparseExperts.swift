@@ -30,9 +30,12 @@ extension CPUBackend {
     private static var largestDensity: Double { 0.45 }
 
     /// Both sides' selections, if sparse execution pays.
-    func sparseSelections(_ left: Tensor, _ right: Tensor) -> (left: ExpertSelection, right: ExpertSelection)? {
+    func sparseSelections(_ left: Tensor, _ right: Tensor) -> (left: ExpertSelection, right: ExpertSelection)?
+    {
         let isForced = expertExecution == .sparse
-        guard expertExecution != .dense, isForced || left.shape[0] > Self.mostDecodedTokens else { return nil }
+        guard expertExecution != .dense, isForced || left.shape[0] > Self.mostDecodedTokens else {
+            return nil
+        }
         let first = ExpertSelection(left, pool: pool)
         guard isForced || first.density <= Self.largestDensity else { return nil }
         let second = ExpertSelection(right, pool: pool)
@@ -50,14 +53,16 @@ extension CPUBackend {
         let padded = paddedRows(x.pointer, rows: x.rowCount, columns: x.columnCount, stride: x.columnCount)
         let hidden = sparseActivations(padded, x.columnCount, left, weights.u, bias: weights.uBias)
         let down = downProjection(right, units: [weights.v], bias: weights.b, width: x.columnCount)
-        mixEntries(hidden, stride: units, from: left, to: right, into: down.coefficients, at: 0, stride: down.rows)
+        mixEntries(
+            hidden, stride: units, from: left, to: right, into: down.coefficients, at: 0, stride: down.rows)
         setSums(right, in: down)
         let output = Tensor(uninitialized: x.shape)
         project(down, right, into: output.pointer, stride: x.columnCount)
         return (
             output,
             SparseActivations(
-                left: left, right: right, leftHidden: hidden, rightHidden: nil, leftDown: nil, rightDown: down)
+                left: left, right: right, leftHidden: hidden, rightHidden: nil, leftDown: nil, rightDown: down
+            )
         )
     }
 
@@ -80,7 +85,8 @@ extension CPUBackend {
             fromGradient: gradient.left, toGradient: gradient.right, width: units)
         right.spread(dRightSums.pointer, into: gradient.right, pool: pool)
         sparseActivationsGradient(
-            dHidden, saved.leftHidden, x: x, left, weights.u, into: gradient.x, weightGradient: weightGradient.u,
+            dHidden, saved.leftHidden, x: x, left, weights.u, into: gradient.x,
+            weightGradient: weightGradient.u,
             biasGradient: weightGradient.uBias)
     }
 
@@ -99,9 +105,11 @@ extension CPUBackend {
         let upper = downProjection(left, units: [weights.v11, weights.v12], bias: weights.b1, width: half)
         let lower = downProjection(right, units: [weights.v21, weights.v22], bias: weights.b2, width: half)
         setWeighted(a, left, in: upper, at: 0)
-        mixEntries(e, stride: units, from: right, to: left, into: upper.coefficients, at: units, stride: upper.rows)
+        mixEntries(
+            e, stride: units, from: right, to: left, into: upper.coefficients, at: units, stride: upper.rows)
         setSums(left, in: upper)
-        mixEntries(a, stride: units, from: left, to: right, into: lower.coefficients, at: 0, stride: lower.rows)
+        mixEntries(
+            a, stride: units, from: left, to: right, into: lower.coefficients, at: 0, stride: lower.rows)
         setWeighted(e, right, in: lower, at: units)
         setSums(right, in: lower)
         let output = Tensor(uninitialized: x.shape)
@@ -118,14 +126,17 @@ extension CPUBackend {
         _ outputGradient: Tensor, x: Tensor, weights: VerticalWeights, saved: SparseActivations,
         into gradient: ExpertGradient, weightGradient: VerticalWeights
     ) {
-        guard let upper = saved.leftDown, let lower = saved.rightDown, let e = saved.rightHidden else { return }
+        guard let upper = saved.leftDown, let lower = saved.rightDown, let e = saved.rightHidden else {
+            return
+        }
         let (left, right, a) = (saved.left, saved.right, saved.leftHidden)
         let (half, units, width) = (upper.width, a.columnCount, x.columnCount)
         let dUpper = downGradient(
             upper, paddedRows(outputGradient.pointer, rows: x.rowCount, columns: half, stride: width), left,
             units: [weightGradient.v11, weightGradient.v12], bias: weightGradient.b1)
         let dLower = downGradient(
-            lower, paddedRows(outputGradient.pointer + half, rows: x.rowCount, columns: half, stride: width), right,
+            lower, paddedRows(outputGradient.pointer + half, rows: x.rowCount, columns: half, stride: width),
+            right,
             units: [weightGradient.v21, weightGradient.v22], bias: weightGradient.b2)
         let (dA, dE) = (Tensor(zeros: a.shape), Tensor(zeros: e.shape))
         let dLeftSums = weightedGradient(dUpper, at: 0, a, left, into: dA)
@@ -193,7 +204,8 @@ extension CPUBackend {
         let padded = paddedRows(x.pointer, rows: x.rowCount, columns: columns, stride: columns)
         forEachExpert(selection) { expert, entries in
             let d = dHidden.pointer + entries.lowerBound * units
-            kernels.squared_relu_gradient(d, hidden.pointer + entries.lowerBound * units, entries.count * units)
+            kernels.squared_relu_gradient(
+                d, hidden.pointer + entries.lowerBound * units, entries.count * units)
             for entry in 0..<entries.count {
                 kernels.axpy(biasGradient.pointer + expert * units, 1, d + entry * units, units)
             }
@@ -203,7 +215,8 @@ extension CPUBackend {
         }
         let wide = u.converted(to: .float32)
         scatter(
-            dHidden, units, wide.pointer, selection, columns, into: xGradient.pointer, stride: columns, adds: true)
+            dHidden, units, wide.pointer, selection, columns, into: xGradient.pointer, stride: columns,
+            adds: true)
     }
 
     /// One expert's rows of `u` as float32.
@@ -237,47 +250,48 @@ extension CPUBackend {
         let rows = matrices.count * units + 1
         let weights = Tensor(uninitialized: [experts, rows, width])
         for (place, matrix) in matrices.enumerated() {
-            transpose(matrix, units: units, experts: experts) { expert, unit, out, values in
-                let target = weights.pointer + (expert * rows + place * units + unit) * width + out
-                for index in 0..<values.count { target[index] = values[index] }
-            }
+            transpose(matrix, units: units, place: place * units, rows: rows, into: weights.pointer)
         }
         for expert in 0..<experts {
-            bias.read(into: weights.pointer + (expert * rows + rows - 1) * width, from: expert * width, count: width)
+            bias.read(
+                into: weights.pointer + (expert * rows + rows - 1) * width, from: expert * width, count: width
+            )
         }
         return DownProjection(
-            weights: weights, coefficients: Tensor(zeros: [selection.entryCount, rows]), rows: rows, width: width)
+            weights: weights, coefficients: Tensor(zeros: [selection.entryCount, rows]), rows: rows,
+            width: width)
     }
 
-    /// Walks a `[width, E · units]` matrix in blocks and hands over its columns in pieces.
+    /// Turns a `[width, E · units]` matrix into rows of `target`, from row `place` of every expert on.
     private func transpose(
-        _ matrix: Tensor, units: Int, experts: Int,
-        _ body: (_ expert: Int, _ unit: Int, _ out: Int, _ values: UnsafeBufferPointer<Float>) -> Void
+        _ matrix: Tensor, units: Int, place: Int, rows: Int, into target: UnsafeMutablePointer<Float>
     ) {
-        let (block, columns) = (64, experts * units)
-        let width = matrix.shape[0]
+        let (block, width, columns) = (64, matrix.shape[0], matrix.shape[1])
         pool.parallel(chunks: (width + block - 1) / block) { index in
             let (start, end) = (index * block, min(width, (index + 1) * block))
-            let lines = Tensor(uninitialized: [end - start, columns])
+            let lineStride = Self.paddedStride(columns)
+            let lines = Tensor(uninitialized: [end - start, lineStride])
             for line in start..<end {
-                matrix.read(into: lines.pointer + (line - start) * columns, from: line * columns, count: columns)
+                matrix.read(
+                    into: lines.pointer + (line - start) * lineStride, from: line * columns, count: columns)
             }
-            let piece = Tensor(uninitialized: [end - start])
             for column in 0..<columns {
-                for line in 0..<(end - start) { piece.pointer[line] = lines.pointer[line * columns + column] }
-                body(
-                    column / units, column % units, start,
-                    UnsafeBufferPointer(start: piece.pointer, count: end - start))
+                let row = column / units * rows + place + column % units
+                let out = target + row * width + start
+                let source = lines.pointer + column
+                for line in 0..<(end - start) { out[line] = source[line * lineStride] }
             }
         }
     }
 
     /// out = coefficients · weights, summed over each token's experts.
     private func project(
-        _ down: DownProjection, _ selection: ExpertSelection, into out: UnsafeMutablePointer<Float>, stride: Int
+        _ down: DownProjection, _ selection: ExpertSelection, into out: UnsafeMutablePointer<Float>,
+        stride: Int
     ) {
         scatter(
-            down.coefficients, down.rows, down.weights.pointer, selection, down.width, into: out, stride: stride,
+            down.coefficients, down.rows, down.weights.pointer, selection, down.width, into: out,
+            stride: stride,
             adds: false)
     }
 
@@ -305,7 +319,8 @@ extension CPUBackend {
                 }
                 kernels.scatter_add(
                     sums.pointer, rowStride, localRows, entries.count,
-                    coefficients.pointer + entries.lowerBound * units, units, weights + expert * units * width, width,
+                    coefficients.pointer + entries.lowerBound * units, units,
+                    weights + expert * units * width, width,
                     units, width)
             }
             for (place, token) in range.enumerated() {
@@ -320,33 +335,42 @@ extension CPUBackend {
 
     /// Adds to the gradients of the packed matrices and the bias; returns the coefficients' gradient.
     private func downGradient(
-        _ down: DownProjection, _ dOut: Tensor, _ selection: ExpertSelection, units matrices: [Tensor], bias: Tensor
+        _ down: DownProjection, _ dOut: Tensor, _ selection: ExpertSelection, units matrices: [Tensor],
+        bias: Tensor
     ) -> Tensor {
         let (rows, width) = (down.rows, down.width)
         let units = (rows - 1) / matrices.count
         let dCoefficients = Tensor(uninitialized: [selection.entryCount, rows])
-        let dWeights = Tensor(zeros: [selection.experts, rows, width])
+        let rowStride = Self.paddedStride(width)
+        let dWeights = Tensor(zeros: [selection.experts, rows, rowStride])
         forEachExpert(selection) { expert, entries in
             let tokens = selection.rows + entries.lowerBound
             kernels.gathered_dot(
-                dCoefficients.pointer + entries.lowerBound * rows, rows, dOut.pointer, dOut.columnCount, tokens,
+                dCoefficients.pointer + entries.lowerBound * rows, rows, dOut.pointer, dOut.columnCount,
+                tokens,
                 entries.count, down.weights.pointer + expert * rows * width, width, rows, width)
             kernels.gathered_outer(
-                dWeights.pointer + expert * rows * width, width,
-                down.coefficients.pointer + entries.lowerBound * rows, rows, rows, dOut.pointer, dOut.columnCount,
+                dWeights.pointer + expert * rows * rowStride, rowStride,
+                down.coefficients.pointer + entries.lowerBound * rows, rows, rows, dOut.pointer,
+                dOut.columnCount,
                 tokens, entries.count, width)
             kernels.axpy(
-                bias.pointer + expert * width, 1, dWeights.pointer + (expert * rows + rows - 1) * width, width)
+                bias.pointer + expert * width, 1, dWeights.pointer + (expert * rows + rows - 1) * rowStride,
+                width
+            )
         }
-        // Back to the checkpoint's layout, a block of output rows at a time.
-        let (block, columns) = (64, selection.experts * units)
+        // Back to the checkpoint's layout, in tiles that stay in the cache.
+        let (block, tile, columns) = (32, 64, selection.experts * units)
         pool.parallel(chunks: (width + block - 1) / block) { index in
+            let outs = (index * block)..<min(width, (index + 1) * block)
             for (place, matrix) in matrices.enumerated() {
-                for out in (index * block)..<min(width, (index + 1) * block) {
-                    let target = matrix.pointer + out * columns
-                    for column in 0..<columns {
-                        let (expert, unit) = (column / units, column % units)
-                        target[column] += dWeights.pointer[(expert * rows + place * units + unit) * width + out]
+                for start in stride(from: 0, to: columns, by: tile) {
+                    for out in outs {
+                        let target = matrix.pointer + out * columns
+                        for column in start..<min(columns, start + tile) {
+                            let row = column / units * rows + place * units + column % units
+                            target[column] += dWeights.pointer[row * rowStride + out]
+                        }
                     }
                 }
             }
@@ -362,7 +386,9 @@ extension CPUBackend {
         }
     }
 
-    private func setWeighted(_ hidden: Tensor, _ selection: ExpertSelection, in down: DownProjection, at column: Int) {
+    private func setWeighted(
+        _ hidden: Tensor, _ selection: ExpertSelection, in down: DownProjection, at column: Int
+    ) {
         let units = hidden.columnCount
         pool.forEachRange(of: selection.entryCount, minimum: 512) { range, _ in
             for entry in range {
@@ -375,7 +401,8 @@ extension CPUBackend {
 
     /// Gradient of `setWeighted` and `setSums`: adds to the hidden units' and returns the sums'.
     private func weightedGradient(
-        _ dCoefficients: Tensor, at column: Int, _ hidden: Tensor, _ selection: ExpertSelection, into dHidden: Tensor
+        _ dCoefficients: Tensor, at column: Int, _ hidden: Tensor, _ selection: ExpertSelection,
+        into dHidden: Tensor
     ) -> Tensor {
         let (rows, units) = (dCoefficients.columnCount, hidden.columnCount)
         let dSums = Tensor(uninitialized: [selection.entryCount])
@@ -384,14 +411,17 @@ extension CPUBackend {
                 let d = dCoefficients.pointer + entry * rows
                 dSums.pointer[entry] =
                     d[rows - 1] + kernels.dot(d + column, hidden.pointer + entry * units, units)
-                kernels.axpy(dHidden.pointer + entry * units, selection.sums.pointer[entry], d + column, units)
+                kernels.axpy(
+                    dHidden.pointer + entry * units, selection.sums.pointer[entry], d + column, units)
             }
         }
         return dSums
     }
 
     private func copyColumn(_ source: Tensor, _ column: Int, into target: Tensor) {
-        for row in 0..<target.count { target.pointer[row] = source.pointer[row * source.columnCount + column] }
+        for row in 0..<target.count {
+            target.pointer[row] = source.pointer[row * source.columnCount + column]
+        }
     }
 
     /// Equation 12 on entries: one side's hidden units into columns of the other's coefficients.

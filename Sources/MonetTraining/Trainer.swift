@@ -14,7 +14,7 @@ public struct TrainingProgress: Sendable {
     /// Tokens seen since the start of the run.
     public let tokens: Int
     public let tokensPerSecond: Double
-    /// Share of the machine's measured peak, counting the dense formulas' operations.
+    /// Share of the machine's measured peak, counting the operations of selected experts only.
     public let peakShare: Double
     public let secondsLeft: Double
 }
@@ -178,7 +178,7 @@ public final class Trainer {
                     step: step, steps: configuration.steps, losses: losses,
                     learningRate: schedule.rate(at: step),
                     gradientNorm: norm, tokens: step * configuration.tokensPerStep, tokensPerSecond: rate,
-                    peakShare: rate * operationsPerToken / peak,
+                    peakShare: rate * operationsPerToken(losses) / peak,
                     secondsLeft: Double((configuration.steps - step) * configuration.tokensPerStep) / rate)
                 try record(progress, metrics, board)
                 try report(.progress(progress))
@@ -255,14 +255,20 @@ public final class Trainer {
         try board.write(scalars.map { ("train/" + $0.0, $0.1) }, step: progress.step)
     }
 
-    /// Operations of one token, forward and backward, by the dense formulas.
-    private var operationsPerToken: Double {
+    /// Operations of one token, forward and backward. Of the experts count those that some head
+    /// selects, taking heads for independent.
+    private func operationsPerToken(_ losses: TrainingLosses) -> Double {
         let model = configuration.model
-        let embedding = model.vocabularySize * model.hiddenSize
-        let products = model.parameterCount - (model.tieWordEmbeddings ? 0 : embedding)
+        let embedding = model.tieWordEmbeddings ? 0 : model.vocabularySize * model.hiddenSize
         let attention =
             2 * model.layerCount * configuration.sequenceLength * model.attentionHeads * model.headWidth
-        return 6 * Double(products) + 3 * Double(attention)
+        var products = Double(model.parameterCount - embedding)
+        if model.feedForward != .dense {
+            let experts = model.shapes().filter { $0.role == .expert }.reduce(0) { $0 + $1.count }
+            let selected = losses.selectedPerHead / Double(model.expertsPerSide)
+            products -= Double(experts) * pow(1 - min(1, selected), Double(model.routingHeads))
+        }
+        return 6 * products + 3 * Double(attention)
     }
 }
 

@@ -1,7 +1,7 @@
 import MonetCompute
 import MonetFoundation
-import Testing
 import TestSupport
+import Testing
 
 /// Sparse and dense execution agree on random shapes, in output and in every gradient.
 ///
@@ -43,13 +43,15 @@ import TestSupport
         if isVertical {
             func bundle(_ t: [Tensor]) -> VerticalWeights {
                 VerticalWeights(
-                    u1: t[0], u1Bias: t[1], u2: t[2], u2Bias: t[3], v11: t[4], v12: t[5], v21: t[6], v22: t[7],
+                    u1: t[0], u1Bias: t[1], u2: t[2], u2Bias: t[3], v11: t[4], v12: t[5], v21: t[6],
+                    v22: t[7],
                     b1: t[8], b2: t[9])
             }
             let forward = try backend.verticalExperts(
                 inputs.x, left: inputs.left, right: inputs.right, weights: bundle(weights))
             try backend.verticalExpertsGradient(
-                inputs.outputGradient, x: inputs.x, left: inputs.left, right: inputs.right, weights: bundle(weights),
+                inputs.outputGradient, x: inputs.x, left: inputs.left, right: inputs.right,
+                weights: bundle(weights),
                 saved: forward.saved, into: gradient, weightGradient: bundle(g))
             output = forward.output
         } else {
@@ -59,7 +61,8 @@ import TestSupport
             let forward = try backend.horizontalExperts(
                 inputs.x, left: inputs.left, right: inputs.right, weights: bundle(weights))
             try backend.horizontalExpertsGradient(
-                inputs.outputGradient, x: inputs.x, left: inputs.left, right: inputs.right, weights: bundle(weights),
+                inputs.outputGradient, x: inputs.x, left: inputs.left, right: inputs.right,
+                weights: bundle(weights),
                 saved: forward.saved, into: gradient, weightGradient: bundle(g))
             output = forward.output
         }
@@ -105,7 +108,8 @@ import TestSupport
             for threads in [1, 3] {
                 let pool = WorkerPool(threadCount: threads)
                 let dense = try run(
-                    CPUBackend(pool: pool, instructionSet: kernels, expertExecution: .dense), inputs, weights: weights,
+                    CPUBackend(pool: pool, instructionSet: kernels, expertExecution: .dense), inputs,
+                    weights: weights,
                     isVertical: isVertical)
                 for execution in [ExpertExecution.sparse, .automatic] {
                     let found = try run(
@@ -129,11 +133,15 @@ import TestSupport
     func narrowWeights(dtype: DType, tokens: Int) throws {
         var source = TensorSource(seed: 99)
         let (experts, width, units) = (25, 36, 10)
-        let left = try probabilities(tokens: tokens, heads: 2, experts: experts, threshold: 1.6, same: false, &source)
-        let right = try probabilities(tokens: tokens, heads: 2, experts: experts, threshold: 1.6, same: false, &source)
+        let left = try probabilities(
+            tokens: tokens, heads: 2, experts: experts, threshold: 1.6, same: false, &source)
+        let right = try probabilities(
+            tokens: tokens, heads: 2, experts: experts, threshold: 1.6, same: false, &source)
         let x = source.normal([tokens, width])
-        let weights = [[experts * units, width], [experts * units], [width, experts * units], [experts, width]]
-            .map { source.normal($0).converted(to: dtype) }
+        let weights = [
+            [experts * units, width], [experts * units], [width, experts * units], [experts, width],
+        ]
+        .map { source.normal($0).converted(to: dtype) }
         let expected = ReferenceMath.horizontalExperts(
             Reference(x), left: Reference(left), right: Reference(right), u: Reference(weights[0]),
             uBias: Reference(weights[1]), v: Reference(weights[2]), b: Reference(weights[3]))
@@ -142,7 +150,8 @@ import TestSupport
                 x, left: left, right: right,
                 weights: HorizontalWeights(u: weights[0], uBias: weights[1], v: weights[2], b: weights[3])
             ).output
-            #expect(relativeError(output.floats().map(Double.init), expected.values) < 1e-5, "\(backend.name)")
+            #expect(
+                relativeError(output.floats().map(Double.init), expected.values) < 1e-5, "\(backend.name)")
         }
     }
 }
