@@ -1,7 +1,7 @@
 /// The closed list of operations that a device must offer, each with its forward and gradient.
 ///
 /// Activations are float32 tensors whose rows are tokens, `[tokens, width]`; weights may be
-/// float32, bfloat16 or float16 and mapped. Gradients are *added* into the tensors given for them.
+/// float32, bfloat16, float16 or, for inference, quantized, and mapped. Gradients are *added* into the tensors given for them.
 /// A second device is a second type that conforms.
 public protocol Backend: Sendable {
     /// The device's and instruction set's name, for logs.
@@ -56,21 +56,24 @@ public protocol Backend: Sendable {
 
     /// Horizontally decomposed experts (equations 6 to 12).
     func horizontalExperts(
-        _ x: Tensor, left: Tensor, right: Tensor, weights: HorizontalWeights
+        _ x: Tensor, routing: ExpertRouting, weights: HorizontalWeights
     ) throws -> (output: Tensor, saved: ExpertActivations)
     /// Gradient of `horizontalExperts`.
     func horizontalExpertsGradient(
-        _ outputGradient: Tensor, x: Tensor, left: Tensor, right: Tensor, weights: HorizontalWeights,
+        _ outputGradient: Tensor, x: Tensor, routing: ExpertRouting, weights: HorizontalWeights,
         saved: ExpertActivations, into gradient: ExpertGradient, weightGradient: HorizontalWeights) throws
 
     /// Vertically decomposed experts (equations 13 to 15).
     func verticalExperts(
-        _ x: Tensor, left: Tensor, right: Tensor, weights: VerticalWeights
+        _ x: Tensor, routing: ExpertRouting, weights: VerticalWeights
     ) throws -> (output: Tensor, saved: ExpertActivations)
     /// Gradient of `verticalExperts`.
     func verticalExpertsGradient(
-        _ outputGradient: Tensor, x: Tensor, left: Tensor, right: Tensor, weights: VerticalWeights,
+        _ outputGradient: Tensor, x: Tensor, routing: ExpertRouting, weights: VerticalWeights,
         saved: ExpertActivations, into gradient: ExpertGradient, weightGradient: VerticalWeights) throws
+
+    /// Either kind of experts for inference, from weights in the order of the experts.
+    func packedExperts(_ x: Tensor, routing: ExpertRouting, weights: PackedExperts) throws -> Tensor
 
     /// `silu(gate) · up`, the activation of a SwiGLU feed-forward.
     func gatedActivation(gate: Tensor, up: Tensor) throws -> Tensor

@@ -87,7 +87,8 @@ extension CPUBackend {
         out: UnsafeMutablePointer<Float>, logSumExp: UnsafeMutablePointer<Float>
     ) {
         let scores = Tensor(uninitialized: [count])
-        kernels.gemv_f32(scores.pointer, keys, keyStride, query, count, width)
+        instructionSet.functions.rows.0.dot(
+            scores.pointer, count, query, width, nil, 1, keys, keyStride * 4, count, width)
         logSumExp.pointee = kernels.softmax(scores.pointer, scale, count)
         memset(out, 0, width * 4)
         for position in 0..<count {

@@ -9,30 +9,29 @@ extension CPUBackend {
     // MARK: Horizontal
 
     public func horizontalExperts(
-        _ x: Tensor, left: Tensor, right: Tensor, weights: HorizontalWeights
+        _ x: Tensor, routing: ExpertRouting, weights: HorizontalWeights
     ) throws -> (output: Tensor, saved: ExpertActivations) {
+        let (left, right) = (routing.left, routing.right)
         let shape = try ExpertShape(
             x: x, left: left, right: right, hidden: weights.u, bias: weights.b,
             operation: "horizontal experts")
-        if let selections = sparseSelections(left, right) {
-            let (output, saved) = sparseHorizontalExperts(x, selections, weights: weights)
+        if let selection = sparseSelection(routing) {
+            let (output, saved) = sparseHorizontalExperts(x, selection, weights: weights)
             return (output, ExpertActivations(saved))
         }
-        let rightSum = sumOverHeads(right)
-        let hidden = try activations(x, weights.u, bias: weights.uBias, selectedBy: sumOverHeads(left))
+        let hidden = try activations(x, weights.u, bias: weights.uBias)
         let output = Tensor(uninitialized: x.shape)
         let mixed = mix(hidden, from: left, to: right, shape)
-        downProduct(
-            mixed, weights.v, selectedBy: rightSum, into: output.pointer, stride: shape.width,
-            accumulate: false)
-        addWeightedBias(rightSum, weights.b, into: output.pointer, stride: shape.width)
+        product(mixed, weights.v, into: output.pointer, stride: shape.width, accumulate: false)
+        addWeightedBias(sumOverHeads(right), weights.b, into: output.pointer, stride: shape.width)
         return (output, ExpertActivations(DenseActivations(left: hidden, right: nil)))
     }
 
     public func horizontalExpertsGradient(
-        _ outputGradient: Tensor, x: Tensor, left: Tensor, right: Tensor, weights: HorizontalWeights,
+        _ outputGradient: Tensor, x: Tensor, routing: ExpertRouting, weights: HorizontalWeights,
         saved: ExpertActivations, into gradient: ExpertGradient, weightGradient: HorizontalWeights
     ) throws {
+        let (left, right) = (routing.left, routing.right)
         let shape = try ExpertShape(
             x: x, left: left, right: right, hidden: weights.u, bias: weights.b,
             operation: "horizontal experts")
@@ -60,32 +59,33 @@ extension CPUBackend {
     // MARK: Vertical
 
     public func verticalExperts(
-        _ x: Tensor, left: Tensor, right: Tensor, weights: VerticalWeights
+        _ x: Tensor, routing: ExpertRouting, weights: VerticalWeights
     ) throws -> (output: Tensor, saved: ExpertActivations) {
+        let (left, right) = (routing.left, routing.right)
         let shape = try ExpertShape(
             x: x, left: left, right: right, hidden: weights.u1, bias: weights.b1,
             operation: "vertical experts")
-        if let selections = sparseSelections(left, right) {
-            let (output, saved) = sparseVerticalExperts(x, selections, weights: weights)
+        if let selection = sparseSelection(routing) {
+            let (output, saved) = sparseVerticalExperts(x, selection, weights: weights)
             return (output, ExpertActivations(saved))
         }
         let (leftSum, rightSum) = (sumOverHeads(left), sumOverHeads(right))
-        let a = try activations(x, weights.u1, bias: weights.u1Bias, selectedBy: leftSum)
-        let e = try activations(x, weights.u2, bias: weights.u2Bias, selectedBy: rightSum)
+        let a = try activations(x, weights.u1, bias: weights.u1Bias)
+        let e = try activations(x, weights.u2, bias: weights.u2Bias)
         let output = Tensor(uninitialized: x.shape)
         let half = shape.width / 2
         let (upper, lower) = (output.pointer, output.pointer + half)
-        downProduct(
-            weighted(a, by: leftSum), weights.v11, selectedBy: leftSum, into: upper, stride: shape.width,
+        product(
+            weighted(a, by: leftSum), weights.v11, into: upper, stride: shape.width,
             accumulate: false)
-        downProduct(
-            mix(e, from: right, to: left, shape), weights.v12, selectedBy: leftSum, into: upper,
+        product(
+            mix(e, from: right, to: left, shape), weights.v12, into: upper,
             stride: shape.width, accumulate: true)
-        downProduct(
-            mix(a, from: left, to: right, shape), weights.v21, selectedBy: rightSum, into: lower,
+        product(
+            mix(a, from: left, to: right, shape), weights.v21, into: lower,
             stride: shape.width, accumulate: false)
-        downProduct(
-            weighted(e, by: rightSum), weights.v22, selectedBy: rightSum, into: lower, stride: shape.width,
+        product(
+            weighted(e, by: rightSum), weights.v22, into: lower, stride: shape.width,
             accumulate: true)
         addWeightedBias(leftSum, weights.b1, into: upper, stride: shape.width)
         addWeightedBias(rightSum, weights.b2, into: lower, stride: shape.width)
@@ -93,9 +93,10 @@ extension CPUBackend {
     }
 
     public func verticalExpertsGradient(
-        _ outputGradient: Tensor, x: Tensor, left: Tensor, right: Tensor, weights: VerticalWeights,
+        _ outputGradient: Tensor, x: Tensor, routing: ExpertRouting, weights: VerticalWeights,
         saved: ExpertActivations, into gradient: ExpertGradient, weightGradient: VerticalWeights
     ) throws {
+        let (left, right) = (routing.left, routing.right)
         let shape = try ExpertShape(
             x: x, left: left, right: right, hidden: weights.u1, bias: weights.b1,
             operation: "vertical experts")
@@ -156,14 +157,10 @@ extension CPUBackend {
 
     // MARK: Up-projection
 
-    /// σ(U x + b), `[tokens, E · width]`; zeros for unselected experts where only a few tokens decode.
-    private func activations(_ x: Tensor, _ u: Tensor, bias: Tensor, selectedBy sums: Tensor) throws -> Tensor
-    {
+    /// σ(U x + b), `[tokens, E · width]`.
+    private func activations(_ x: Tensor, _ u: Tensor, bias: Tensor) throws -> Tensor {
         let columns = u.shape[0]
         try requireShape(bias, [columns], "expert bias")
-        if let lists = decodedExperts(sums) {
-            return decodedActivations(x, u, bias: bias, experts: sums.columnCount, lists)
-        }
         let hidden = Tensor(uninitialized: [x.rowCount, columns])
         product(x, u, into: hidden.pointer, stride: columns, accumulate: false)
         let biasValues = widened(bias)
@@ -328,20 +325,6 @@ extension CPUBackend {
     }
 
     // MARK: Down-projection and output bias
-
-    /// out (+)= V · mixed, reading only selected experts' columns where a few tokens decode.
-    private func downProduct(
-        _ mixed: Tensor, _ v: Tensor, selectedBy sums: Tensor, into out: UnsafeMutablePointer<Float>,
-        stride: Int,
-        accumulate: Bool
-    ) {
-        if let lists = decodedExperts(sums) {
-            decodedProduct(
-                mixed, v, experts: sums.columnCount, lists, into: out, stride: stride, accumulate: accumulate)
-        } else {
-            product(mixed, v, into: out, stride: stride, accumulate: accumulate)
-        }
-    }
 
     /// Adds to the gradient of `v` and returns that of the mixed activations.
     private func downGradient(

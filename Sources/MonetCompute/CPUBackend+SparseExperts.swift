@@ -7,8 +7,7 @@ import Foundation
 
 /// What a sparse forward pass keeps for its gradient.
 struct SparseActivations: Sendable {
-    let left: ExpertSelection
-    let right: ExpertSelection
+    let selection: RoutedSelection
     /// σ(U x + b) of the entries, `[entries, units]`; the right side only where it has its own.
     let leftHidden: Tensor
     let rightHidden: Tensor?
@@ -29,39 +28,43 @@ extension CPUBackend {
     /// Above this share of selected pairs the dense products are faster.
     private static var largestDensity: Double { 0.45 }
 
-    /// Both sides' selections, if sparse execution pays.
-    func sparseSelections(_ left: Tensor, _ right: Tensor) -> (left: ExpertSelection, right: ExpertSelection)?
-    {
-        let isForced = expertExecution == .sparse
-        guard expertExecution != .dense, isForced || left.shape[0] > Self.mostDecodedTokens else {
-            return nil
-        }
-        let first = ExpertSelection(left, pool: pool)
-        guard isForced || first.density <= Self.largestDensity else { return nil }
-        let second = ExpertSelection(right, pool: pool)
-        guard isForced || second.density <= Self.largestDensity else { return nil }
-        return (first, second)
+    /// Up to this many tokens the dense products of the checkpoint's layout are as good.
+    private static var fewTokens: Int { 8 }
+
+    /// Both sides' selections of a group of layers.
+    func selection(_ routing: ExpertRouting) -> RoutedSelection {
+        routing.derived { RoutedSelection(routing, pool: pool) }
+    }
+
+    /// Both sides' selections, if sparse execution pays or is the only one there is.
+    func sparseSelection(_ routing: ExpertRouting) -> RoutedSelection? {
+        let isForced = expertExecution == .sparse || (routing.strengths?.count ?? 0) > 0
+        if isForced { return selection(routing) }
+        guard expertExecution != .dense, routing.left.shape[0] > Self.fewTokens else { return nil }
+        let selection = selection(routing)
+        let density = max(selection.left.density, selection.right.density)
+        return density <= Self.largestDensity ? selection : nil
     }
 
     // MARK: Horizontal
 
     func sparseHorizontalExperts(
-        _ x: Tensor, _ selections: (left: ExpertSelection, right: ExpertSelection), weights: HorizontalWeights
+        _ x: Tensor, _ selection: RoutedSelection, weights: HorizontalWeights
     ) -> (output: Tensor, saved: SparseActivations) {
-        let (left, right) = selections
+        let (left, right) = (selection.left, selection.right)
         let units = weights.u.shape[0] / left.experts
         let padded = paddedRows(x.pointer, rows: x.rowCount, columns: x.columnCount, stride: x.columnCount)
         let hidden = sparseActivations(padded, x.columnCount, left, weights.u, bias: weights.uBias)
         let down = downProjection(right, units: [weights.v], bias: weights.b, width: x.columnCount)
         mixEntries(
-            hidden, stride: units, from: left, to: right, into: down.coefficients, at: 0, stride: down.rows)
-        setSums(right, in: down)
+            hidden, stride: units, selection, .leftToRight, into: down.coefficients, at: 0, stride: down.rows)
+        setSums(selection.rightSums, in: down.coefficients)
         let output = Tensor(uninitialized: x.shape)
         project(down, right, into: output.pointer, stride: x.columnCount)
         return (
             output,
             SparseActivations(
-                left: left, right: right, leftHidden: hidden, rightHidden: nil, leftDown: nil, rightDown: down
+                selection: selection, leftHidden: hidden, rightHidden: nil, leftDown: nil, rightDown: down
             )
         )
     }
@@ -71,7 +74,7 @@ extension CPUBackend {
         into gradient: ExpertGradient, weightGradient: HorizontalWeights
     ) {
         guard let down = saved.rightDown else { return }
-        let (left, right) = (saved.left, saved.right)
+        let (left, right) = (saved.selection.left, saved.selection.right)
         let units = saved.leftHidden.columnCount
         let dOut = paddedRows(
             outputGradient.pointer, rows: x.rowCount, columns: down.width, stride: x.columnCount)
@@ -81,9 +84,9 @@ extension CPUBackend {
         copyColumn(dCoefficients, down.rows - 1, into: dRightSums)
         let dHidden = Tensor(zeros: saved.leftHidden.shape)
         mixGradient(
-            dCoefficients, at: 0, source: saved.leftHidden, from: left, to: right, into: dHidden,
-            fromGradient: gradient.left, toGradient: gradient.right, width: units)
-        right.spread(dRightSums.pointer, into: gradient.right, pool: pool)
+            dCoefficients, at: 0, source: saved.leftHidden, saved.selection, .leftToRight, into: dHidden,
+            gradient: gradient, width: units)
+        saved.selection.spread(dLeft: nil, dRight: dRightSums, into: gradient, pool: pool)
         sparseActivationsGradient(
             dHidden, saved.leftHidden, x: x, left, weights.u, into: gradient.x,
             weightGradient: weightGradient.u,
@@ -93,9 +96,9 @@ extension CPUBackend {
     // MARK: Vertical
 
     func sparseVerticalExperts(
-        _ x: Tensor, _ selections: (left: ExpertSelection, right: ExpertSelection), weights: VerticalWeights
+        _ x: Tensor, _ selection: RoutedSelection, weights: VerticalWeights
     ) -> (output: Tensor, saved: SparseActivations) {
-        let (left, right) = selections
+        let (left, right) = (selection.left, selection.right)
         let width = x.columnCount
         let half = width / 2
         let units = weights.u1.shape[0] / left.experts
@@ -104,21 +107,21 @@ extension CPUBackend {
         let e = sparseActivations(padded, width, right, weights.u2, bias: weights.u2Bias)
         let upper = downProjection(left, units: [weights.v11, weights.v12], bias: weights.b1, width: half)
         let lower = downProjection(right, units: [weights.v21, weights.v22], bias: weights.b2, width: half)
-        setWeighted(a, left, in: upper, at: 0)
+        setWeighted(a, by: selection.leftSums, in: upper.coefficients, at: 0)
         mixEntries(
-            e, stride: units, from: right, to: left, into: upper.coefficients, at: units, stride: upper.rows)
-        setSums(left, in: upper)
+            e, stride: units, selection, .rightToLeft, into: upper.coefficients, at: units, stride: upper.rows)
+        setSums(selection.leftSums, in: upper.coefficients)
         mixEntries(
-            a, stride: units, from: left, to: right, into: lower.coefficients, at: 0, stride: lower.rows)
-        setWeighted(e, right, in: lower, at: units)
-        setSums(right, in: lower)
+            a, stride: units, selection, .leftToRight, into: lower.coefficients, at: 0, stride: lower.rows)
+        setWeighted(e, by: selection.rightSums, in: lower.coefficients, at: units)
+        setSums(selection.rightSums, in: lower.coefficients)
         let output = Tensor(uninitialized: x.shape)
         project(upper, left, into: output.pointer, stride: width)
         project(lower, right, into: output.pointer + half, stride: width)
         return (
             output,
             SparseActivations(
-                left: left, right: right, leftHidden: a, rightHidden: e, leftDown: upper, rightDown: lower)
+                selection: selection, leftHidden: a, rightHidden: e, leftDown: upper, rightDown: lower)
         )
     }
 
@@ -129,7 +132,8 @@ extension CPUBackend {
         guard let upper = saved.leftDown, let lower = saved.rightDown, let e = saved.rightHidden else {
             return
         }
-        let (left, right, a) = (saved.left, saved.right, saved.leftHidden)
+        let (selection, a) = (saved.selection, saved.leftHidden)
+        let (left, right) = (selection.left, selection.right)
         let (half, units, width) = (upper.width, a.columnCount, x.columnCount)
         let dUpper = downGradient(
             upper, paddedRows(outputGradient.pointer, rows: x.rowCount, columns: half, stride: width), left,
@@ -139,16 +143,13 @@ extension CPUBackend {
             right,
             units: [weightGradient.v21, weightGradient.v22], bias: weightGradient.b2)
         let (dA, dE) = (Tensor(zeros: a.shape), Tensor(zeros: e.shape))
-        let dLeftSums = weightedGradient(dUpper, at: 0, a, left, into: dA)
-        let dRightSums = weightedGradient(dLower, at: units, e, right, into: dE)
+        let dLeftSums = weightedGradient(dUpper, at: 0, a, by: selection.leftSums, into: dA)
+        let dRightSums = weightedGradient(dLower, at: units, e, by: selection.rightSums, into: dE)
         mixGradient(
-            dUpper, at: units, source: e, from: right, to: left, into: dE, fromGradient: gradient.right,
-            toGradient: gradient.left, width: units)
+            dUpper, at: units, source: e, selection, .rightToLeft, into: dE, gradient: gradient, width: units)
         mixGradient(
-            dLower, at: 0, source: a, from: left, to: right, into: dA, fromGradient: gradient.left,
-            toGradient: gradient.right, width: units)
-        left.spread(dLeftSums.pointer, into: gradient.left, pool: pool)
-        right.spread(dRightSums.pointer, into: gradient.right, pool: pool)
+            dLower, at: 0, source: a, selection, .leftToRight, into: dA, gradient: gradient, width: units)
+        selection.spread(dLeft: dLeftSums, dRight: dRightSums, into: gradient, pool: pool)
         sparseActivationsGradient(
             dA, a, x: x, left, weights.u1, into: gradient.x, weightGradient: weightGradient.u1,
             biasGradient: weightGradient.u1Bias)
@@ -161,7 +162,7 @@ extension CPUBackend {
 
     /// A copy of rows whose stride is no power of two, `[rows, columns + 16]`: gathered rows at
     /// strides of 2 or 4 KiB would share a few cache sets.
-    private func paddedRows(_ source: UnsafePointer<Float>, rows: Int, columns: Int, stride: Int) -> Tensor {
+    func paddedRows(_ source: UnsafePointer<Float>, rows: Int, columns: Int, stride: Int) -> Tensor {
         let result = Tensor(uninitialized: [rows, Self.paddedStride(columns)])
         let resultStride = result.columnCount
         pool.forEachRange(of: rows, minimum: 64) { range, _ in
@@ -380,20 +381,19 @@ extension CPUBackend {
 
     // MARK: Coefficients
 
-    private func setSums(_ selection: ExpertSelection, in down: DownProjection) {
-        for entry in 0..<selection.entryCount {
-            down.coefficients.pointer[entry * down.rows + down.rows - 1] = selection.sums.pointer[entry]
-        }
+    /// Puts each entry's weight into the last column, the output bias's.
+    func setSums(_ sums: Tensor, in coefficients: Tensor) {
+        let rows = coefficients.columnCount
+        for entry in 0..<sums.count { coefficients.pointer[entry * rows + rows - 1] = sums.pointer[entry] }
     }
 
-    private func setWeighted(
-        _ hidden: Tensor, _ selection: ExpertSelection, in down: DownProjection, at column: Int
-    ) {
-        let units = hidden.columnCount
-        pool.forEachRange(of: selection.entryCount, minimum: 512) { range, _ in
+    /// Puts each entry's hidden units times its weight into some columns.
+    func setWeighted(_ hidden: Tensor, by sums: Tensor, in coefficients: Tensor, at column: Int) {
+        let (units, rows) = (hidden.columnCount, coefficients.columnCount)
+        pool.forEachRange(of: sums.count, minimum: 512) { range, _ in
             for entry in range {
                 kernels.scale(
-                    down.coefficients.pointer + entry * down.rows + column, selection.sums.pointer[entry],
+                    coefficients.pointer + entry * rows + column, sums.pointer[entry],
                     hidden.pointer + entry * units, units)
             }
         }
@@ -401,18 +401,17 @@ extension CPUBackend {
 
     /// Gradient of `setWeighted` and `setSums`: adds to the hidden units' and returns the sums'.
     private func weightedGradient(
-        _ dCoefficients: Tensor, at column: Int, _ hidden: Tensor, _ selection: ExpertSelection,
-        into dHidden: Tensor
+        _ dCoefficients: Tensor, at column: Int, _ hidden: Tensor, by sums: Tensor, into dHidden: Tensor
     ) -> Tensor {
         let (rows, units) = (dCoefficients.columnCount, hidden.columnCount)
-        let dSums = Tensor(uninitialized: [selection.entryCount])
-        pool.forEachRange(of: selection.entryCount, minimum: 512) { range, _ in
+        let dSums = Tensor(uninitialized: [sums.count])
+        pool.forEachRange(of: sums.count, minimum: 512) { range, _ in
             for entry in range {
                 let d = dCoefficients.pointer + entry * rows
                 dSums.pointer[entry] =
                     d[rows - 1] + kernels.dot(d + column, hidden.pointer + entry * units, units)
                 kernels.axpy(
-                    dHidden.pointer + entry * units, selection.sums.pointer[entry], d + column, units)
+                    dHidden.pointer + entry * units, sums.pointer[entry], d + column, units)
             }
         }
         return dSums
@@ -425,40 +424,78 @@ extension CPUBackend {
     }
 
     /// Equation 12 on entries: one side's hidden units into columns of the other's coefficients.
-    private func mixEntries(
-        _ source: Tensor, stride: Int, from: ExpertSelection, to: ExpertSelection, into destination: Tensor,
-        at column: Int, stride destinationStride: Int
+    func mixEntries(
+        _ source: Tensor, stride: Int, _ selection: RoutedSelection, _ direction: MixDirection,
+        into destination: Tensor, at column: Int, stride destinationStride: Int
     ) {
+        let (from, to) = direction.ends(selection)
         pool.forEachRange(of: from.tokens, minimum: 16) { range, _ in
             let scratch = Tensor(uninitialized: [stride])
             for token in range {
                 for head in 0..<from.heads {
-                    kernels.mix_entries(
-                        destination.pointer + column, destinationStride, source.pointer, stride,
-                        from.list(token: token, head: head), to.list(token: token, head: head), stride,
-                        scratch.pointer)
+                    let (sources, targets) = (
+                        from.list(token: token, head: head), to.list(token: token, head: head)
+                    )
+                    if let strengths = selection.strengths(token: token, head: head) {
+                        let steps = direction.steps(from: sources.count, to: targets.count)
+                        kernels.mix_pairs(
+                            destination.pointer + column, destinationStride, source.pointer, stride, sources,
+                            targets, strengths, steps.from, steps.to, stride)
+                    } else {
+                        kernels.mix_entries(
+                            destination.pointer + column, destinationStride, source.pointer, stride, sources,
+                            targets, stride, scratch.pointer)
+                    }
                 }
             }
         }
     }
 
     private func mixGradient(
-        _ dCoefficients: Tensor, at column: Int, source: Tensor, from: ExpertSelection, to: ExpertSelection,
-        into dSource: Tensor, fromGradient: Tensor, toGradient: Tensor, width: Int
+        _ dCoefficients: Tensor, at column: Int, source: Tensor, _ selection: RoutedSelection,
+        _ direction: MixDirection, into dSource: Tensor, gradient: ExpertGradient, width: Int
     ) {
+        let (from, to) = direction.ends(selection)
+        let (fromGradient, toGradient) =
+            direction == .leftToRight ? (gradient.left, gradient.right) : (gradient.right, gradient.left)
         let experts = from.experts
         pool.forEachRange(of: from.tokens, minimum: 16) { range, _ in
             let scratch = Tensor(uninitialized: [2 * width])
             for token in range {
                 for head in 0..<from.heads {
                     let row = (token * from.heads + head) * experts
-                    kernels.mix_entries_gradient(
-                        dSource.pointer, fromGradient.pointer + row, toGradient.pointer + row,
-                        dCoefficients.pointer + column, dCoefficients.columnCount, source.pointer, width,
-                        from.list(token: token, head: head), to.list(token: token, head: head), width,
-                        scratch.pointer)
+                    let (sources, targets) = (
+                        from.list(token: token, head: head), to.list(token: token, head: head)
+                    )
+                    if let strengths = selection.strengths(token: token, head: head) {
+                        let steps = direction.steps(from: sources.count, to: targets.count)
+                        kernels.mix_pairs_gradient(
+                            dSource.pointer, fromGradient.pointer + row, toGradient.pointer + row,
+                            dCoefficients.pointer + column, dCoefficients.columnCount, source.pointer, width,
+                            sources, targets, strengths, steps.from, steps.to, width)
+                    } else {
+                        kernels.mix_entries_gradient(
+                            dSource.pointer, fromGradient.pointer + row, toGradient.pointer + row,
+                            dCoefficients.pointer + column, dCoefficients.columnCount, source.pointer, width,
+                            sources, targets, width, scratch.pointer)
+                    }
                 }
             }
         }
+    }
+}
+
+/// Which side's activations are mixed into the other's experts.
+enum MixDirection {
+    case leftToRight
+    case rightToLeft
+
+    func ends(_ selection: RoutedSelection) -> (from: ExpertSelection, to: ExpertSelection) {
+        self == .leftToRight ? (selection.left, selection.right) : (selection.right, selection.left)
+    }
+
+    /// Steps through the strengths of a head, `[left count, right count]`.
+    func steps(from: Int, to: Int) -> (from: Int, to: Int) {
+        self == .leftToRight ? (to, 1) : (1, from)
     }
 }

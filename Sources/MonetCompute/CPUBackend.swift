@@ -80,7 +80,7 @@ public struct CPUBackend: Backend {
 
     public func linear(_ x: Tensor, weight: Tensor, bias: Tensor?) throws -> Tensor {
         try requireFloat32(x, operation: "linear")
-        guard weight.shape.count == 2, weight.shape[1] == x.columnCount, weight.dtype.isFloatingPoint else {
+        guard weight.shape.count == 2, weight.shape[1] == x.columnCount, weight.dtype.isReal else {
             throw ComputeError.shapeMismatch(
                 operation: "linear", expected: "weight [out, \(x.columnCount)]", found: "\(weight.shape)")
         }
@@ -97,48 +97,38 @@ public struct CPUBackend: Backend {
         return output
     }
 
-    /// output (+)= x · weightᵀ, by matrix-vector kernels for a few rows. Output rows lie `stride` apart.
+    /// Up to this many rows each row of weights is widened in registers for all of them; more rows
+    /// are worth widening a block of weights once and a dense product.
+    static var fewRows: Int { 8 }
+
+    /// output (+)= x · weightᵀ. Output rows lie `stride` apart.
     func product(
         _ x: Tensor, _ weight: Tensor, into output: UnsafeMutablePointer<Float>, stride: Int, accumulate: Bool
     ) {
         let rows = x.rowCount
         let (outputs, inputs) = (weight.shape[0], weight.shape[1])
-        guard rows <= 8, precision == .float32 else {
+        guard rows <= Self.fewRows, precision == .float32, let format = instructionSet.rows(weight.dtype) else {
             matrixProduct.multiply(
                 m: rows, n: outputs, k: inputs, MatrixOperand(x), MatrixOperand(weight, transposed: true),
                 into: output, cStride: stride, accumulate: accumulate)
             return
         }
-        let blockRows = 64
-        pool.forEachRange(of: outputs, minimum: max(blockRows, (1 << 15) / max(1, inputs))) { range, _ in
-            withUnsafeTemporaryAllocation(of: Float.self, capacity: blockRows) { scratch in
-                guard let sums = scratch.baseAddress else { return }
-                for start in Swift.stride(from: range.lowerBound, to: range.upperBound, by: blockRows) {
-                    let count = min(blockRows, range.upperBound - start)
-                    for row in 0..<rows {
-                        let target = output + row * stride + start
-                        gemv(
-                            weight, rows: start..<(start + count), x: x.pointer + row * inputs,
-                            into: accumulate ? sums : target)
-                        if accumulate { kernels.add(target, target, sums, count) }
-                    }
+        let rowBytes = weight.rowByteCount
+        pool.forEachRange(of: outputs, minimum: max(16, (1 << 15) / max(1, inputs))) { range, _ in
+            let start = weight.address + range.lowerBound * rowBytes
+            if accumulate {
+                let sums = Tensor(uninitialized: [rows, range.count])
+                format.dot(
+                    sums.pointer, range.count, x.pointer, inputs, nil, rows, start, rowBytes, range.count, inputs)
+                for row in 0..<rows {
+                    let target = output + row * stride + range.lowerBound
+                    kernels.add(target, target, sums.pointer + row * range.count, range.count)
                 }
+            } else {
+                format.dot(
+                    output + range.lowerBound, stride, x.pointer, inputs, nil, rows, start, rowBytes, range.count,
+                    inputs)
             }
-        }
-    }
-
-    func gemv(
-        _ weight: Tensor, rows: Range<Int>, x: UnsafePointer<Float>, into y: UnsafeMutablePointer<Float>
-    ) {
-        let columns = weight.shape[1]
-        let start = weight.address + rows.lowerBound * columns * weight.dtype.byteCount
-        switch weight.dtype {
-        case .bfloat16:
-            kernels.gemv_bf16(y, start.assumingMemoryBound(to: UInt16.self), columns, x, rows.count, columns)
-        case .float16:
-            kernels.gemv_f16(y, start.assumingMemoryBound(to: UInt16.self), columns, x, rows.count, columns)
-        default:
-            kernels.gemv_f32(y, start.assumingMemoryBound(to: Float.self), columns, x, rows.count, columns)
         }
     }
 

@@ -23,6 +23,9 @@ struct ExpertSelection {
 
     var entryCount: Int { offsets[experts] }
 
+    /// Experts that have entries, ascending.
+    let occupied: [Int32]
+
     /// Share of all token-expert pairs that is selected.
     var density: Double { Double(entryCount) / Double(max(1, tokens * experts)) }
 
@@ -105,6 +108,7 @@ struct ExpertSelection {
             }
         }
         self.offsets = offsets
+        occupied = (0..<experts).compactMap { offsets[$0] < offsets[$0 + 1] ? Int32($0) : nil }
         self.tokenOfEntry = tokenOfEntry
         self.sums = sums
         self.headOffsets = headOffsets
@@ -124,6 +128,12 @@ struct ExpertSelection {
             entry: entries.address.assumingMemoryBound(to: Int32.self) + start,
             expert: expertOfEntry.address.assumingMemoryBound(to: Int32.self) + start,
             value: values.pointer + start, count: headOffsets[list + 1] - start)
+    }
+
+    /// Number of the list of one head of one token, in the order of `list(token:head:)`.
+    func count(token: Int, head: Int) -> Int {
+        let list = token * heads + head
+        return headOffsets[list + 1] - headOffsets[list]
     }
 
     /// Adds each entry's value to the probability gradients `[tokens, heads, experts]` of the heads

@@ -182,15 +182,16 @@ public final class GradientTape {
 
     /// Horizontally decomposed experts; `weights` in the order of `HorizontalWeights`.
     public func horizontalExperts(
-        _ x: Variable, left: Variable, right: Variable, u: Variable, uBias: Variable, v: Variable, b: Variable
+        _ x: Variable, left: Variable, right: Variable, routing: ExpertRouting, u: Variable, uBias: Variable,
+        v: Variable, b: Variable
     ) throws -> Variable {
         let backend = backend
         let weights = HorizontalWeights(u: u.value, uBias: uBias.value, v: v.value, b: b.value)
         let (value, saved) = try backend.horizontalExperts(
-            x.value, left: left.value, right: right.value, weights: weights)
+            x.value, routing: routing, weights: weights)
         return output(value, from: [x, left, right, u, uBias, v, b]) { _, gradient in
             try backend.horizontalExpertsGradient(
-                gradient, x: x.value, left: left.value, right: right.value, weights: weights, saved: saved,
+                gradient, x: x.value, routing: routing, weights: weights, saved: saved,
                 into: ExpertGradient(
                     x: x.gradientForAdding(), left: left.gradientForAdding(), right: right.gradientForAdding()
                 ),
@@ -202,15 +203,15 @@ public final class GradientTape {
 
     /// Vertically decomposed experts; `weights` maps each of `VerticalWeights`' tensors to a variable.
     public func verticalExperts(
-        _ x: Variable, left: Variable, right: Variable, weights: VerticalVariables
+        _ x: Variable, left: Variable, right: Variable, routing: ExpertRouting, weights: VerticalVariables
     ) throws -> Variable {
         let backend = backend
         let values = weights.values
         let (value, saved) = try backend.verticalExperts(
-            x.value, left: left.value, right: right.value, weights: values)
+            x.value, routing: routing, weights: values)
         return output(value, from: [x, left, right] + weights.all) { _, gradient in
             try backend.verticalExpertsGradient(
-                gradient, x: x.value, left: left.value, right: right.value, weights: values, saved: saved,
+                gradient, x: x.value, routing: routing, weights: values, saved: saved,
                 into: ExpertGradient(
                     x: x.gradientForAdding(), left: left.gradientForAdding(), right: right.gradientForAdding()
                 ),

@@ -42,6 +42,19 @@ public struct Kernels: @unchecked Sendable {
         }
     }
 
+    /// The products with rows of weights of one type; nil for integers.
+    func rows(_ dtype: DType) -> monet_row_kernels? {
+        let formats = table.pointee.rows
+        return switch dtype {
+        case .float32: formats.0
+        case .bfloat16: formats.1
+        case .float16: formats.2
+        case .int8Rows: formats.3
+        case .int4Rows: formats.4
+        case .int32, .int64, .uint8: nil
+        }
+    }
+
     /// The functions themselves.
     var functions: monet_kernels { table.pointee }
 }

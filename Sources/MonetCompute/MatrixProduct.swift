@@ -18,7 +18,7 @@ public enum ComputePrecision: String, Sendable, Codable, CaseIterable {
 struct MatrixOperand {
     var address: UnsafeMutableRawPointer
     var dtype: DType
-    /// Elements from one stored row to the next.
+    /// Elements from one stored row to the next; of quantized rows, their length.
     var stride: Int
     /// Whether the stored rows are the operand's columns.
     var isTransposed: Bool
@@ -34,11 +34,15 @@ struct MatrixOperand {
         isTransposed = transposed
     }
 
+    var rowByteCount: Int { dtype.rowByteCount(columns: stride) }
+
     /// The operand from row `row` and column `column` on.
     func advanced(row: Int = 0, column: Int = 0) -> MatrixOperand {
         var result = self
-        let elements = isTransposed ? column * stride + row : row * stride + column
-        result.address += elements * dtype.byteCount
+        let (storedRow, element) = isTransposed ? (column, row) : (row, column)
+        result.address += storedRow * rowByteCount
+        // Quantized rows are only ever split between rows.
+        if element > 0 { result.address += element * dtype.byteCount }
         return result
     }
 }
@@ -165,14 +169,9 @@ struct MatrixProduct: Sendable {
         if x.dtype == .float32 { return (x, nil) }
         let (storedRows, storedColumns) = x.isTransposed ? (columns, rows) : (rows, columns)
         let copy = Tensor(uninitialized: [storedRows, storedColumns])
-        let source = x.address.assumingMemoryBound(to: UInt16.self)
         for row in 0..<storedRows {
-            let out = copy.pointer + row * storedColumns
-            if x.dtype == .bfloat16 {
-                kernels.bf16_to_f32(out, source + row * x.stride, storedColumns)
-            } else {
-                kernels.f16_to_f32(out, source + row * x.stride, storedColumns)
-            }
+            instructionSet.rows(x.dtype)?.widen(
+                copy.pointer + row * storedColumns, x.address + row * x.rowByteCount, 0, storedColumns, x.stride)
         }
         return (MatrixOperand(copy, transposed: x.isTransposed), copy)
     }

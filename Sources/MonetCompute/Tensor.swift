@@ -21,7 +21,9 @@ public struct Tensor: Sendable {
     /// Number of elements.
     public var count: Int { shape.reduce(1, *) }
     /// Bytes that the elements take.
-    public var byteCount: Int { count * dtype.byteCount }
+    public var byteCount: Int { rowCount * rowByteCount }
+    /// Bytes from one row to the next.
+    package var rowByteCount: Int { dtype.rowByteCount(columns: columnCount) }
     /// The product of all extents but the last.
     public var rowCount: Int { shape.isEmpty ? 1 : shape.dropLast().reduce(1, *) }
     /// The last extent.
@@ -37,8 +39,9 @@ public struct Tensor: Sendable {
 
     /// A tensor whose elements hold whatever the memory held.
     public init(uninitialized shape: [Int], dtype: DType = .float32) {
-        let count = shape.reduce(1, *)
-        self.init(shape: shape, dtype: dtype, storage: TensorStorage(byteCount: count * dtype.byteCount))
+        let rows = shape.dropLast().reduce(1, *)
+        let rowBytes = dtype.rowByteCount(columns: shape.last ?? 1)
+        self.init(shape: shape, dtype: dtype, storage: TensorStorage(byteCount: rows * rowBytes))
     }
 
     /// A tensor of zeros.
@@ -110,7 +113,8 @@ public struct Tensor: Sendable {
                 (0..<count).map { Int(address.loadUnaligned(fromByteOffset: 4 * $0, as: Int32.self)) }
             case .int64:
                 (0..<count).map { Int(address.loadUnaligned(fromByteOffset: 8 * $0, as: Int64.self)) }
-            case .float32, .bfloat16, .float16: floats().map { Int($0) }
+            case .uint8: (0..<count).map { Int(address.load(fromByteOffset: $0, as: UInt8.self)) }
+            case .float32, .bfloat16, .float16, .int8Rows, .int4Rows: floats().map { Int($0) }
             }
         }
     }
@@ -118,6 +122,16 @@ public struct Tensor: Sendable {
     /// Writes `count` elements from element `start` on as float32.
     package func read(into out: UnsafeMutablePointer<Float>, from start: Int, count: Int) {
         let kernels = Kernels.best.functions
+        if dtype.isQuantized {
+            var done = 0
+            while done < count {
+                let (row, column) = (start + done).quotientAndRemainder(dividingBy: columnCount)
+                let length = Swift.min(columnCount - column, count - done)
+                readRow(row, columns: column..<(column + length), into: out + done)
+                done += length
+            }
+            return
+        }
         let source = address + start * dtype.byteCount
         switch dtype {
         case .float32: memcpy(out, source, count * 4)
@@ -127,12 +141,24 @@ public struct Tensor: Sendable {
             for i in 0..<count { out[i] = Float(source.loadUnaligned(fromByteOffset: 4 * i, as: Int32.self)) }
         case .int64:
             for i in 0..<count { out[i] = Float(source.loadUnaligned(fromByteOffset: 8 * i, as: Int64.self)) }
+        case .uint8:
+            for i in 0..<count { out[i] = Float(source.load(fromByteOffset: i, as: UInt8.self)) }
+        case .int8Rows, .int4Rows: break
         }
     }
 
-    /// The same elements in another floating-point type; the tensor itself if it has that type.
+    /// Writes some columns of a row of real numbers as float32.
+    package func readRow(_ row: Int, columns: Range<Int>, into out: UnsafeMutablePointer<Float>) {
+        guard let rows = Kernels.best.rows(dtype) else {
+            return read(into: out, from: row * columnCount + columns.lowerBound, count: columns.count)
+        }
+        rows.widen(out, address + row * rowByteCount, columns.lowerBound, columns.count, columnCount)
+    }
+
+    /// The same elements in another type; the tensor itself if it has that type.
     public func converted(to target: DType) -> Tensor {
         guard target != dtype else { return self }
+        if target.isQuantized { return quantized(to: target) }
         let kernels = Kernels.best.functions
         let result = Tensor(uninitialized: shape, dtype: target)
         let block = 1 << 16
@@ -155,6 +181,8 @@ public struct Tensor: Sendable {
                     for i in 0..<length {
                         out.storeBytes(of: Int64(base[i]), toByteOffset: 8 * i, as: Int64.self)
                     }
+                case .uint8, .int8Rows, .int4Rows:
+                    preconditionFailure("tensors are not converted to \(target)")
                 }
             }
         }
@@ -193,7 +221,8 @@ public struct Tensor: Sendable {
     public func slice(_ range: Range<Int>) -> Tensor {
         precondition(
             !shape.isEmpty && range.lowerBound >= 0 && range.upperBound <= shape[0], "slice outside \(shape)")
-        let stride = shape.dropFirst().reduce(1, *) * dtype.byteCount
+        precondition(shape.count > 1 || !dtype.isQuantized, "a part of a quantized row")
+        let stride = shape.count == 1 ? dtype.byteCount : shape.dropFirst().dropLast().reduce(1, *) * rowByteCount
         return Tensor(
             shape: [range.count] + shape.dropFirst(), dtype: dtype, storage: storage,
             byteOffset: byteOffset + range.lowerBound * stride)

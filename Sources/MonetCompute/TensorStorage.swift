@@ -36,6 +36,16 @@ public final class TensorStorage: @unchecked Sendable {
         }
     }
 
+    /// Gives the pages of a mapped file back to the system; they are read again if touched.
+    package func releasePages() {
+        guard isMapped, byteCount > 0 else { return }
+        let page = UInt(getpagesize())
+        let start = (UInt(bitPattern: address) + page - 1) / page * page
+        let end = (UInt(bitPattern: address) + UInt(byteCount)) / page * page
+        guard start < end, let pages = UnsafeMutableRawPointer(bitPattern: start) else { return }
+        madvise(pages, Int(end - start), MADV_DONTNEED)
+    }
+
     deinit {
         if mapping == nil { BlockRecycler.shared.giveBack(address, byteCount: byteCount) }
     }
@@ -46,6 +56,7 @@ private final class BlockRecycler: Sendable {
     static let shared = BlockRecycler()
 
     private static let smallestKept = 1 << 18
+    private static let hugePage = 1 << 21
     private static let capacity = 4 << 30
     private struct State {
         var blocks: [Int: [UInt]] = [:]
@@ -63,7 +74,18 @@ private final class BlockRecycler: Sendable {
             }
             if let kept, let pointer = UnsafeMutableRawPointer(bitPattern: kept) { return pointer }
         }
-        return UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 64)
+        let pointer = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 64)
+        #if os(Linux)
+            if size >= Self.hugePage * 2 {
+                // Fewer, larger pages: faster to fill and easier on the translation cache.
+                let start = (UInt(bitPattern: pointer) + 4095) / 4096 * 4096
+                let end = (UInt(bitPattern: pointer) + UInt(size)) / 4096 * 4096
+                if let pages = UnsafeMutableRawPointer(bitPattern: start) {
+                    madvise(pages, Int(end - start), 14 /* MADV_HUGEPAGE */)
+                }
+            }
+        #endif
+        return pointer
     }
 
     func giveBack(_ pointer: UnsafeMutableRawPointer, byteCount: Int) {

@@ -41,10 +41,12 @@ public final class WorkerPool: Sendable {
         withoutActuallyEscaping(body) { state.run(chunks: chunks, body: $0) }
     }
 
-    /// Splits `0..<count` into about `4 * threadCount` equal ranges of at least `minimum` and runs
-    /// `body` for each, with the range's index.
-    public func forEachRange(of count: Int, minimum: Int = 1, _ body: (Range<Int>, Int) -> Void) {
-        let chunks = rangeCount(of: count, minimum: minimum)
+    /// Splits `0..<count` into about `perThread * threadCount` equal ranges of at least `minimum` and
+    /// runs `body` for each, with the range's index.
+    public func forEachRange(
+        of count: Int, minimum: Int = 1, perThread: Int = 4, _ body: (Range<Int>, Int) -> Void
+    ) {
+        let chunks = rangeCount(of: count, minimum: minimum, perThread: perThread)
         parallel(chunks: chunks) { chunk in
             let start = count * chunk / chunks
             let end = count * (chunk + 1) / chunks
@@ -53,8 +55,8 @@ public final class WorkerPool: Sendable {
     }
 
     /// How many ranges `forEachRange` makes; the size of an array of partial results.
-    public func rangeCount(of count: Int, minimum: Int = 1) -> Int {
-        count <= 0 ? 0 : max(1, min(threadCount == 1 ? 1 : threadCount * 4, count / max(1, minimum)))
+    public func rangeCount(of count: Int, minimum: Int = 1, perThread: Int = 4) -> Int {
+        count <= 0 ? 0 : max(1, min(threadCount == 1 ? 1 : threadCount * perThread, count / max(1, minimum)))
     }
 }
 

@@ -83,11 +83,20 @@ public enum Checkpoint {
     }
 
     /// Writes configuration and weights into an existing folder, in shards of at most `shardBytes`.
+    ///
+    /// - Parameter quantization: stores the large matrices as quantized rows, in the packed layout.
+    /// - Throws: `ModelError.invalidInput` for a model that is packed or quantized already.
     public static func write(
-        _ model: MonetLanguageModel, dtype: DType, shardBytes: Int = 5 << 30, to folder: String
+        _ model: MonetLanguageModel, dtype: DType, quantization: MonetConfiguration.Quantization? = nil,
+        shardBytes: Int = 5 << 30, to folder: String
     ) throws {
+        guard model.parameters.layout == .checkpoint, model.configuration.quantization == nil else {
+            throw ModelError.invalidInput(
+                reason: "packed or quantized weights cannot be rewritten: convert the checkpoint they came from")
+        }
         var configuration = model.configuration
         configuration.dtype = dtype
+        configuration.quantization = quantization
         try AtomicFile.write(
             configuration.json().serialized(pretty: true) + "\n", to: folder + "/config.json")
         let generation: JSONValue = .object(
@@ -104,12 +113,17 @@ public enum Checkpoint {
         try AtomicFile.write(
             generation.serialized(pretty: true) + "\n", to: folder + "/generation_config.json")
 
+        let parameters = try quantization == nil ? model.parameters : model.parameters.packed(model.configuration)
+        func storedType(_ parameter: Parameter) -> DType {
+            parameter.storedType(dtype: dtype, quantization: quantization)
+        }
         func width(_ parameter: Parameter) -> Int {
-            parameter.tensor.count * (parameter.role.isParameter ? dtype : parameter.tensor.dtype).byteCount
+            let type = storedType(parameter)
+            return parameter.tensor.rowCount * type.rowByteCount(columns: parameter.tensor.columnCount)
         }
         var shards: [[Parameter]] = [[]]
         var bytes = 0
-        for parameter in model.parameters.all {
+        for parameter in parameters.all {
             let size = width(parameter)
             if bytes + size > shardBytes, !(shards.last?.isEmpty ?? true) {
                 shards.append([])
@@ -124,16 +138,33 @@ public enum Checkpoint {
         }
         var map: [JSONValue.Member] = []
         for (index, shard) in shards.enumerated() {
-            // Routers' statistics keep their own type: bfloat16 would blur the selection.
-            try SafetensorsWriter.write(
-                shard.map { ($0.name, $0.role.isParameter ? $0.tensor.converted(to: dtype) : $0.tensor) },
-                metadata: ["format": "pt"], to: folder + "/" + name(index))
-            map += shard.map { .init($0.name, .string(name(index))) }
+            let entries = shard.map { parameter in
+                let type = storedType(parameter)
+                return SafetensorsWriter.Entry(
+                    name: parameter.name + (QuantizedFormat(type)?.ending ?? ""), source: parameter.tensor,
+                    dtype: type)
+            }
+            try SafetensorsWriter.write(entries, metadata: ["format": "pt"], to: folder + "/" + name(index))
+            map += entries.map { .init($0.name, .string(name(index))) }
         }
         if shards.count > 1 {
-            let total = model.parameters.all.reduce(0) { $0 + width($1) }
+            let total = parameters.all.reduce(0) { $0 + width($1) }
             let json: JSONValue = ["metadata": ["total_size": .integer(total)], "weight_map": .object(map)]
             try AtomicFile.write(json.serialized(pretty: true) + "\n", to: folder + "/" + indexFile)
+        }
+    }
+}
+
+extension Parameter {
+    /// The type that a checkpoint stores: large matrices quantized if asked for, routers never, because
+    /// rounding moves the selection; routers' statistics keep their own.
+    func storedType(dtype: DType, quantization: MonetConfiguration.Quantization?) -> DType {
+        guard role.isParameter else { return tensor.dtype }
+        guard let quantization else { return dtype }
+        return switch role {
+        case .linear, .expert: quantization == .int8 ? .int8Rows : .int4Rows
+        case .embedding: .int8Rows
+        default: dtype
         }
     }
 }
@@ -167,22 +198,29 @@ public struct CheckpointTensors: Sendable {
     public func parameters(for configuration: MonetConfiguration, trainable: Bool = false) throws
         -> ParameterSet
     {
-        let shapes = configuration.shapes()
-        var known = Set(shapes.map(\.name))
+        guard !trainable || configuration.quantization == nil else {
+            throw ModelError.invalidInput(reason: "\(folder): quantized weights cannot be trained")
+        }
+        var known: Set<String> = []
         var result: [Parameter] = []
-        for shape in shapes {
-            guard fileOfTensor[shape.name] != nil else {
-                throw ModelError.missingTensor(
-                    file: files.count == 1 ? path(of: fileOfTensor.keys.first ?? "") : folder,
-                    tensor: shape.name)
+        for shape in configuration.shapes(configuration.quantization == nil ? .checkpoint : .packed) {
+            let (storedName, quantized) = try storedName(shape)
+            known.insert(storedName)
+            let file = path(of: storedName)
+            var tensor: Tensor
+            if let quantized, let source = fileOfTensor[storedName].flatMap({ files[$0] }) {
+                guard configuration.quantization != nil else {
+                    throw ModelError.unexpectedTensor(file: file, tensor: storedName)
+                }
+                tensor = try source.quantizedRows(storedName, quantized, shape: shape.shape)
+            } else {
+                tensor = try self.tensor(storedName)
             }
-            var tensor = try tensor(shape.name)
-            let file = path(of: shape.name)
             guard tensor.shape == shape.shape else {
                 throw ModelError.wrongShape(
                     file: file, tensor: shape.name, expected: shape.shape, found: tensor.shape)
             }
-            guard tensor.dtype.isFloatingPoint != (shape.role == .batchCount) else {
+            guard tensor.dtype.isReal != (shape.role == .batchCount), tensor.dtype != .uint8 else {
                 throw ModelError.wrongDType(
                     file: file, tensor: shape.name,
                     expected: shape.role == .batchCount ? "I64" : "F32, BF16 or F16",
@@ -206,13 +244,54 @@ public struct CheckpointTensors: Sendable {
         }
         return ParameterSet(result)
     }
+
+    /// The name under which a tensor is stored: its own, or with the ending of a quantized format.
+    private func storedName(_ shape: TensorShape) throws -> (name: String, quantized: DType?) {
+        if fileOfTensor[shape.name] != nil { return (shape.name, nil) }
+        for format in QuantizedFormat.allCases where fileOfTensor[shape.name + format.ending] != nil {
+            return (shape.name + format.ending, format.dtype)
+        }
+        throw ModelError.missingTensor(
+            file: files.count == 1 ? path(of: fileOfTensor.keys.first ?? "") : folder, tensor: shape.name)
+    }
+}
+
+/// The endings that mark quantized tensors in files.
+enum QuantizedFormat: CaseIterable {
+    case int8
+    case int4
+
+    var ending: String { self == .int8 ? ".int8" : ".int4" }
+    var dtype: DType { self == .int8 ? .int8Rows : .int4Rows }
+
+    init?(_ dtype: DType) {
+        switch dtype {
+        case .int8Rows: self = .int8
+        case .int4Rows: self = .int4
+        default: return nil
+        }
+    }
+}
+
+/// What a model is loaded for.
+public enum LoadPurpose: Sendable {
+    /// Mapped weights, the experts' in the order that inference reads.
+    case inference
+    /// Writable float32 copies.
+    case training
+    /// Mapped, as stored.
+    case conversion
 }
 
 extension MonetLanguageModel {
-    /// Opens a checkpoint folder; weights stay mapped unless they are to be trained.
-    public static func load(_ folder: String, trainable: Bool = false) throws -> MonetLanguageModel {
+    /// Opens a checkpoint folder.
+    public static func load(_ folder: String, for purpose: LoadPurpose = .inference) throws
+        -> MonetLanguageModel
+    {
         let configuration = try Checkpoint.configuration(folder)
-        let parameters = try Checkpoint.tensors(folder).parameters(for: configuration, trainable: trainable)
+        var parameters = try Checkpoint.tensors(folder).parameters(
+            for: configuration, trainable: purpose == .training)
+        if purpose == .inference { parameters = try parameters.packed(configuration) }
         return try MonetLanguageModel(configuration: configuration, parameters: parameters)
     }
 }

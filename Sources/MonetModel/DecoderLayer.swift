@@ -5,6 +5,7 @@ struct DecoderLayer: Sendable {
     enum FeedForward: Sendable {
         case horizontal(HorizontalExperts)
         case vertical(VerticalExperts)
+        case packed(PackedExpertLayer)
         case dense(DenseFeedForward)
     }
 
@@ -30,6 +31,7 @@ struct DecoderLayer: Sendable {
         case (.dense(let dense), _): expertOutput = try dense(h, context)
         case (.horizontal(let experts), let routing?): expertOutput = try experts(h, routing, context)
         case (.vertical(let experts), let routing?): expertOutput = try experts(h, routing, context)
+        case (.packed(let experts), let routing?): expertOutput = try experts(h, routing, context)
         case (_, nil): throw ModelError.invalidInput(reason: "a layer of experts stands before any router")
         }
         return try tape.add(x, expertOutput)
@@ -66,6 +68,8 @@ extension DecoderLayer {
             configuration.hasRouter(layer)
             ? Router(try side(1), try side(2), configuration: configuration) : nil
         switch configuration.feedForward {
+        case .horizontal where parameters.layout == .packed, .vertical where parameters.layout == .packed:
+            feedForward = .packed(try PackedExpertLayer(configuration.feedForward, parameter))
         case .horizontal:
             feedForward = .horizontal(
                 HorizontalExperts(

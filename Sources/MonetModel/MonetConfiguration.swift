@@ -14,6 +14,13 @@ public struct MonetConfiguration: Sendable, Equatable {
         case dense
     }
 
+    /// How a checkpoint's weights are stored if not as floating-point numbers: rows of 8- or 4-bit
+    /// numbers, experts in the packed layout.
+    public enum Quantization: Int, Sendable, CaseIterable {
+        case int8 = 8
+        case int4 = 4
+    }
+
     /// How rotary frequencies are stretched for long contexts.
     public enum RopeScaling: Sendable, Equatable {
         /// Positions divided by the factor.
@@ -42,6 +49,7 @@ public struct MonetConfiguration: Sendable, Equatable {
     /// Ids that end a text.
     public var endTokenIDs = [2]
     public var dtype = DType.float32
+    public var quantization: Quantization?
 
     /// Hidden units of one expert, m.
     public var expertWidth = 16
@@ -125,6 +133,7 @@ public struct MonetConfiguration: Sendable, Equatable {
         initializerRange = try keys.number("initializer_range", default: 0.02, in: 0...100)
         beginTokenID = try keys.tokenIDs("bos_token_id")?.first
         endTokenIDs = try keys.tokenIDs("eos_token_id") ?? []
+        quantization = try keys.quantization()
         if let name = try keys.optionalString("torch_dtype") {
             guard let type = DType(userName: name) else {
                 throw keys.invalid("torch_dtype", "\"\(name)\"", "float32, bfloat16 or float16")
@@ -231,6 +240,12 @@ public struct MonetConfiguration: Sendable, Equatable {
         if isMonet { members.append(("output_router_probs", false)) }
         members += [
             ("pretraining_tp", 1),
+        ]
+        if let quantization {
+            members.append(
+                ("quantization_config", ["bits": .integer(quantization.rawValue), "quant_method": "monet"]))
+        }
+        members += [
             ("rms_norm_eps", .number(rmsNormEpsilon)),
             ("rope_scaling", scaling),
             ("rope_theta", .number(ropeTheta)),
@@ -306,6 +321,17 @@ private struct ConfigurationKeys {
             }
             return id
         }
+    }
+
+    func quantization() throws -> MonetConfiguration.Quantization? {
+        guard has("quantization_config"), let value = json["quantization_config"] else { return nil }
+        guard value["quant_method"]?.stringValue == "monet", let bits = value["bits"]?.intValue,
+            let quantization = MonetConfiguration.Quantization(rawValue: bits)
+        else {
+            throw invalid(
+                "quantization_config", describe(value), "null or {\"quant_method\": \"monet\", \"bits\": 8 or 4}")
+        }
+        return quantization
     }
 
     func ropeScaling() throws -> MonetConfiguration.RopeScaling? {

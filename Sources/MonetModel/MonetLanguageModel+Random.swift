@@ -31,6 +31,18 @@ extension MonetLanguageModel {
         return try MonetLanguageModel(configuration: configuration, parameters: ParameterSet(parameters))
     }
 
+    /// Sets the routers' running statistics to those of `tokens` random tokens, so that a model of random
+    /// weights selects as many experts as a trained one.
+    public func calibrateRouters(tokens: Int, seed: UInt64, on backend: any Backend) throws {
+        var generator = SplitMix64(seed: seed)
+        let ids = (0..<tokens).map { _ in
+            Int32(generator.next() % UInt64(configuration.vocabularySize))
+        }
+        let context = ForwardContext(inferenceOn: backend)
+        context.calibratesRouters = true
+        _ = try forward([ids], context)
+    }
+
     private static func normal(_ shape: [Int], deviation: Float, dtype: DType, seed: UInt64) -> Tensor {
         let result = Tensor(uninitialized: shape, dtype: dtype)
         let block = 1 << 16

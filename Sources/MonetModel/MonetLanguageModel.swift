@@ -46,11 +46,13 @@ public final class MonetLanguageModel: Sendable {
             return ForwardOutput(
                 hidden: Variable(last(hidden.value)), hiddenStates: hiddenStates.map(last),
                 routings: routings.map { layer, routing in
-                    (
+                    let (left, right) = (last(routing.left.value), last(routing.right.value))
+                    let experts = ExpertRouting(
+                        left: left, right: right, strengths: routing.experts.strengths)
+                    return (
                         layer,
                         Routing(
-                            left: Variable(last(routing.left.value)),
-                            right: Variable(last(routing.right.value)),
+                            left: Variable(left), right: Variable(right), experts: experts,
                             leftObjective: routing.leftObjective, rightObjective: routing.rightObjective)
                     )
                 })

@@ -37,7 +37,9 @@ struct Router: Sendable {
     func callAsFunction(_ h: Variable, _ context: ForwardContext) throws -> Routing {
         let (g1, objective1) = try route(h, left, context)
         let (g2, objective2) = try route(h, right, context)
-        return Routing(left: g1, right: g2, leftObjective: objective1, rightObjective: objective2)
+        return Routing(
+            left: g1, right: g2, experts: ExpertRouting(left: g1.value, right: g2.value),
+            leftObjective: objective1, rightObjective: objective2)
     }
 
     private func route(_ h: Variable, _ side: Side, _ context: ForwardContext) throws -> (
@@ -50,6 +52,9 @@ struct Router: Sendable {
         if let training = context.training {
             statistics = try tape.backend.routerStatistics(logits.value)
             side.update(with: statistics, count: h.value.rowCount * experts, momentum: training.momentum)
+        } else if context.calibratesRouters {
+            statistics = try tape.backend.routerStatistics(logits.value)
+            side.update(with: statistics, count: h.value.rowCount * experts, momentum: 1)
         } else {
             statistics = RouterStatistics(
                 mean: side.runningMean.floats(), variance: side.runningVariance.floats())
@@ -85,6 +90,8 @@ public struct Routing {
     /// ĝ1 and ĝ2, `[tokens, heads, experts]` with exact zeros outside the selection.
     public let left: Variable
     public let right: Variable
+    /// The same as expert layers read it.
+    let experts: ExpertRouting
     /// Auxiliary losses and usage of each side; nil unless training or measuring.
     public let leftObjective: RouterObjective?
     public let rightObjective: RouterObjective?

@@ -119,10 +119,9 @@ public struct SafetensorsFile: Sendable {
             throw fail("unknown field \"\(field.key)\"")
         }
         guard let dtypeName = member.value["dtype"]?.stringValue else { throw fail("no dtype") }
-        guard let dtype = DType(rawValue: dtypeName) else {
-            throw fail(
-                "unknown dtype \"\(dtypeName)\"; known are \(DType.allCases.map(\.rawValue).joined(separator: ", "))"
-            )
+        guard let dtype = DType(rawValue: dtypeName), dtype.isStorable else {
+            let known = DType.allCases.filter(\.isStorable).map(\.rawValue).joined(separator: ", ")
+            throw fail("unknown dtype \"\(dtypeName)\"; known are \(known)")
         }
         guard let extents = member.value["shape"]?.arrayValue else { throw fail("no shape") }
         var shape: [Int] = []
@@ -163,5 +162,21 @@ public struct SafetensorsFile: Sendable {
         let view = Tensor(
             shape: entry.shape, dtype: entry.dtype, storage: TensorStorage(mapping: mapping, range: range))
         return range.lowerBound % entry.dtype.byteCount == 0 ? view : view.copy()
+    }
+
+    /// A view of bytes as quantized rows of `shape`.
+    ///
+    /// - Throws: `ModelError.missingTensor`, `.wrongDType`, `.wrongShape`.
+    func quantizedRows(_ name: String, _ dtype: DType, shape: [Int]) throws -> Tensor {
+        let bytes = try tensor(name)
+        guard bytes.dtype == .uint8 else {
+            throw ModelError.wrongDType(
+                file: path, tensor: name, expected: DType.uint8.rawValue, found: bytes.dtype.rawValue)
+        }
+        let stored = shape.dropLast() + [dtype.rowByteCount(columns: shape.last ?? 1)]
+        guard bytes.shape == Array(stored) else {
+            throw ModelError.wrongShape(file: path, tensor: name, expected: Array(stored), found: bytes.shape)
+        }
+        return Tensor(shape: shape, dtype: dtype, storage: bytes.storage)
     }
 }

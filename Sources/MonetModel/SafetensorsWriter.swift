@@ -4,13 +4,34 @@ import MonetFoundation
 
 /// Writes safetensors files, whole or not at all.
 public enum SafetensorsWriter {
+    /// A tensor and the type to store it as; quantized rows are stored as bytes.
+    struct Entry {
+        let name: String
+        let source: Tensor
+        let dtype: DType
+
+        var storedType: DType { dtype.isQuantized ? .uint8 : dtype }
+        var shape: [Int] {
+            dtype.isQuantized
+                ? source.shape.dropLast() + [dtype.rowByteCount(columns: source.columnCount)] : source.shape
+        }
+        var byteCount: Int { shape.reduce(storedType.byteCount, *) }
+    }
+
     /// Writes `tensors` to `path`, replacing a file there only once the new one is complete.
     public static func write(
         _ tensors: [(name: String, tensor: Tensor)], metadata: [String: String] = [:], to path: String
     ) throws {
+        try write(
+            tensors.map { Entry(name: $0.name, source: $0.tensor, dtype: $0.tensor.dtype) },
+            metadata: metadata, to: path)
+    }
+
+    /// Writes tensors, each converted only when its turn comes, to hold one at a time.
+    static func write(_ entries: [Entry], metadata: [String: String] = [:], to path: String) throws {
         // Wide elements first keeps every tensor aligned; equal widths in the given order.
-        let ordered = tensors.enumerated().sorted {
-            ($1.element.tensor.dtype.byteCount, $0.offset) < ($0.element.tensor.dtype.byteCount, $1.offset)
+        let ordered = entries.enumerated().sorted {
+            ($1.element.storedType.byteCount, $0.offset) < ($0.element.storedType.byteCount, $1.offset)
         }.map(\.element)
         var members: [JSONValue.Member] = []
         if !metadata.isEmpty {
@@ -20,23 +41,25 @@ public enum SafetensorsWriter {
                     .object(metadata.sorted { $0.key < $1.key }.map { .init($0.key, .string($0.value)) })))
         }
         var offset = 0
-        for (name, tensor) in ordered {
+        for entry in ordered {
             members.append(
                 .init(
-                    name,
+                    entry.name,
                     [
-                        "dtype": .string(tensor.dtype.rawValue),
-                        "shape": .array(tensor.shape.map { .integer($0) }),
-                        "data_offsets": [.integer(offset), .integer(offset + tensor.byteCount)],
+                        "dtype": .string(entry.storedType.rawValue),
+                        "shape": .array(entry.shape.map { .integer($0) }),
+                        "data_offsets": [.integer(offset), .integer(offset + entry.byteCount)],
                     ]))
-            offset += tensor.byteCount
+            offset += entry.byteCount
         }
         var header = Array(JSONValue.object(members).serialized().utf8)
         while (header.count + 8) % 64 != 0 { header.append(0x20) }
         try AtomicFile.write(to: path) { writer in
             try writer.write(withUnsafeBytes(of: UInt64(header.count).littleEndian) { [UInt8]($0) })
             try writer.write(header)
-            for (_, tensor) in ordered { try tensor.withUnsafeBytes { try writer.write($0) } }
+            for entry in ordered {
+                try entry.source.converted(to: entry.dtype).withUnsafeBytes { try writer.write($0) }
+            }
         }
     }
 }

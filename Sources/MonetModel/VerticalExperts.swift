@@ -20,7 +20,7 @@ struct VerticalExperts: Sendable {
 
     func callAsFunction(_ h: Variable, _ routing: Routing, _ context: ForwardContext) throws -> Variable {
         try context.tape.verticalExperts(
-            h, left: routing.left, right: routing.right,
+            h, left: routing.left, right: routing.right, routing: routing.experts,
             weights: VerticalVariables(
                 u1: context(u1), u1Bias: context(u1Bias), u2: context(u2), u2Bias: context(u2Bias),
                 v11: context(v11), v12: context(v12), v21: context(v21), v22: context(v22), b1: context(b1),

@@ -126,7 +126,7 @@ public struct RunDirectory: Sendable {
             throw TrainingError.cannotResume(folder: path, reason: "\(statePath) names no step")
         }
         return (
-            try MonetLanguageModel.load(checkpoint, trainable: true),
+            try MonetLanguageModel.load(checkpoint, for: .training),
             try SafetensorsFile(path: checkpoint + "/optimizer.safetensors"),
             State(step: step, bestLoss: json["best_loss"]?.doubleValue, bestStep: json["best_step"]?.intValue)
         )

@@ -104,7 +104,7 @@ public final class Trainer {
 
     private static func initialModel(_ configuration: RunConfiguration) throws -> MonetLanguageModel {
         if let path = configuration.initialCheckpoint {
-            let model = try MonetLanguageModel.load(path, trainable: true)
+            let model = try MonetLanguageModel.load(path, for: .training)
             guard model.configuration.shapes() == configuration.model.shapes() else {
                 throw TrainingError.invalidSetting(
                     source: "run", key: "init_from", found: path,

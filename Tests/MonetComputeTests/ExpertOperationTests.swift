@@ -137,10 +137,11 @@ import Testing
                 inputs[0], left: left, right: right, u: inputs[3], uBias: inputs[4], v: inputs[5],
                 b: inputs[6])
         } compute: { backend, x, left, right, gradient, g, outputGradient in
+            let routing = ExpertRouting(left: left, right: right)
             let weights = HorizontalWeights(u: weights[0], uBias: weights[1], v: weights[2], b: weights[3])
-            let (output, saved) = try backend.horizontalExperts(x, left: left, right: right, weights: weights)
+            let (output, saved) = try backend.horizontalExperts(x, routing: routing, weights: weights)
             try backend.horizontalExpertsGradient(
-                outputGradient, x: x, left: left, right: right, weights: weights, saved: saved,
+                outputGradient, x: x, routing: routing, weights: weights, saved: saved,
                 into: gradient,
                 weightGradient: HorizontalWeights(u: g[0], uBias: g[1], v: g[2], b: g[3]))
             return output
@@ -166,10 +167,11 @@ import Testing
         try checkExperts(sizes, &source, weights: weights) { inputs, left, right in
             ReferenceMath.verticalExperts(inputs[0], left: left, right: right, weights: Array(inputs[3...]))
         } compute: { backend, x, left, right, gradient, g, outputGradient in
+            let routing = ExpertRouting(left: left, right: right)
             let (output, saved) = try backend.verticalExperts(
-                x, left: left, right: right, weights: bundle(weights))
+                x, routing: routing, weights: bundle(weights))
             try backend.verticalExpertsGradient(
-                outputGradient, x: x, left: left, right: right, weights: bundle(weights), saved: saved,
+                outputGradient, x: x, routing: routing, weights: bundle(weights), saved: saved,
                 into: gradient, weightGradient: bundle(g))
             return output
         }

@@ -14,6 +14,9 @@ import Testing
         let left: Tensor
         let right: Tensor
         let outputGradient: Tensor
+        var strengths: ExpertStrengths?
+
+        var routing: ExpertRouting { ExpertRouting(left: left, right: right, strengths: strengths) }
     }
 
     private func probabilities(
@@ -48,9 +51,9 @@ import Testing
                     b1: t[8], b2: t[9])
             }
             let forward = try backend.verticalExperts(
-                inputs.x, left: inputs.left, right: inputs.right, weights: bundle(weights))
+                inputs.x, routing: inputs.routing, weights: bundle(weights))
             try backend.verticalExpertsGradient(
-                inputs.outputGradient, x: inputs.x, left: inputs.left, right: inputs.right,
+                inputs.outputGradient, x: inputs.x, routing: inputs.routing,
                 weights: bundle(weights),
                 saved: forward.saved, into: gradient, weightGradient: bundle(g))
             output = forward.output
@@ -59,9 +62,9 @@ import Testing
                 HorizontalWeights(u: t[0], uBias: t[1], v: t[2], b: t[3])
             }
             let forward = try backend.horizontalExperts(
-                inputs.x, left: inputs.left, right: inputs.right, weights: bundle(weights))
+                inputs.x, routing: inputs.routing, weights: bundle(weights))
             try backend.horizontalExpertsGradient(
-                inputs.outputGradient, x: inputs.x, left: inputs.left, right: inputs.right,
+                inputs.outputGradient, x: inputs.x, routing: inputs.routing,
                 weights: bundle(weights),
                 saved: forward.saved, into: gradient, weightGradient: bundle(g))
             output = forward.output
@@ -111,6 +114,12 @@ import Testing
                     CPUBackend(pool: pool, instructionSet: kernels, expertExecution: .dense), inputs,
                     weights: weights,
                     isVertical: isVertical)
+                let packed = try CPUBackend(pool: pool, instructionSet: kernels).packedExperts(
+                    inputs.x, routing: inputs.routing,
+                    weights: Self.packed(weights, experts: experts, isVertical: isVertical))
+                #expect(
+                    relativeError(packed, dense[0]) < Self.bound,
+                    "packed, \(kernels.name), \(threads) threads")
                 for execution in [ExpertExecution.sparse, .automatic] {
                     let found = try run(
                         CPUBackend(pool: pool, instructionSet: kernels, expertExecution: execution), inputs,
@@ -126,6 +135,19 @@ import Testing
                 }
             }
         }
+    }
+
+    static func packed(_ t: [Tensor], experts: Int, isVertical: Bool) -> PackedExperts {
+        isVertical
+            ? PackedExperts(
+                .vertical(
+                    left: .init(weight: t[0], bias: t[1]), right: .init(weight: t[2], bias: t[3]),
+                    upper: .init(weight: PackedExperts.rows(of: [t[4], t[5]], experts: experts), bias: t[8]),
+                    lower: .init(weight: PackedExperts.rows(of: [t[6], t[7]], experts: experts), bias: t[9])))
+            : PackedExperts(
+                .horizontal(
+                    up: .init(weight: t[0], bias: t[1]),
+                    down: .init(weight: PackedExperts.rows(of: [t[2]], experts: experts), bias: t[3])))
     }
 
     /// Weights in narrow types are read where they lie, by every path.
@@ -147,11 +169,16 @@ import Testing
             uBias: Reference(weights[1]), v: Reference(weights[2]), b: Reference(weights[3]))
         for backend in OperationTests.backends {
             let output = try backend.horizontalExperts(
-                x, left: left, right: right,
+                x, routing: ExpertRouting(left: left, right: right),
                 weights: HorizontalWeights(u: weights[0], uBias: weights[1], v: weights[2], b: weights[3])
             ).output
             #expect(
                 relativeError(output.floats().map(Double.init), expected.values) < 1e-5, "\(backend.name)")
+            let packed = try backend.packedExperts(
+                x, routing: ExpertRouting(left: left, right: right),
+                weights: Self.packed(weights, experts: experts, isVertical: false))
+            #expect(
+                relativeError(packed.floats().map(Double.init), expected.values) < 1e-5, "\(backend.name)")
         }
     }
 }

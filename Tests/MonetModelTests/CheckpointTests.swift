@@ -39,7 +39,7 @@ import Testing
         try withTemporaryFolder { folder in
             let model = try scrambledModel(Self.configuration, seed: 3)
             try Checkpoint.write(model, dtype: dtype, shardBytes: shardBytes, to: folder)
-            let loaded = try MonetLanguageModel.load(folder)
+            let loaded = try MonetLanguageModel.load(folder, for: .conversion)
             #expect(loaded.configuration.dtype == dtype)
             for (old, new) in zip(model.parameters.all, loaded.parameters.all) {
                 #expect(old.name == new.name)
@@ -66,7 +66,7 @@ import Testing
             let model = try scrambledModel(c, seed: 4)
             try Checkpoint.write(model, dtype: .float32, to: folder)
             #expect(try bytes(folder)["lm_head.weight"] == nil)
-            #expect(try logits(MonetLanguageModel.load(folder)) == logits(model))
+            #expect(try logits(MonetLanguageModel.load(folder, for: .conversion)) == logits(model))
         }
     }
 

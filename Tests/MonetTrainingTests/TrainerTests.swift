@@ -187,7 +187,7 @@ import Testing
                         "step \(step)"))
             }
             // NaN in the weights is found at the first step.
-            let model = try MonetLanguageModel.load(checkpoint, trainable: true)
+            let model = try MonetLanguageModel.load(checkpoint, for: .training)
             let weight = try model.parameters("model.norm.weight").tensor
             weight.overwrite([Float](repeating: .nan, count: weight.count))
             let bad = folder + "/bad"

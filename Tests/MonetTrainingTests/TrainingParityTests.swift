@@ -13,7 +13,7 @@ import Testing
     @Test(arguments: ["tiny-vd", "tiny-hd"])
     func lossesGradientsAndUpdatesAgreeWithPyTorch(fixture: String) throws {
         let backend = CPUBackend()
-        let model = try MonetLanguageModel.load(Fixture.path(fixture), trainable: true)
+        let model = try MonetLanguageModel.load(Fixture.path(fixture), for: .training)
         let expected = try SafetensorsFile(path: Fixture.path("\(fixture)/expected_training.safetensors"))
         let ids = try expected.tensor("input_ids").integers().map { Int32($0) }
         let losses = try expected.tensor("losses").floats().map(Double.init)

@@ -225,7 +225,7 @@ public enum ReferenceMath {
     /// Horizontal decomposition as a sum over all pairs of experts: no factorization to get wrong.
     public static func horizontalExperts(
         _ x: Reference, left: Reference, right: Reference, u: Reference, uBias: Reference, v: Reference,
-        b: Reference
+        b: Reference, strengths: [Int: Double] = [:]
     ) -> Reference {
         let (heads, experts, width) = (left.shape[1], left.shape[2], x.columns)
         let m = u.rows / experts
@@ -236,7 +236,8 @@ public enum ReferenceMath {
                 for i in 0..<experts {
                     for j in 0..<experts {
                         let row = (token * heads + head) * experts
-                        let weight = left.values[row + i] * right.values[row + j]
+                        let strength = strengths[i * experts + j] ?? 1
+                        let weight = strength * left.values[row + i] * right.values[row + j]
                         if weight == 0 { continue }
                         for out in 0..<width {
                             var sum = b[j, out]
@@ -254,7 +255,8 @@ public enum ReferenceMath {
 
     /// Vertical decomposition as a sum over all pairs of experts; weights in `VerticalWeights`' order.
     public static func verticalExperts(
-        _ x: Reference, left: Reference, right: Reference, weights w: [Reference]
+        _ x: Reference, left: Reference, right: Reference, weights w: [Reference],
+        strengths: [Int: Double] = [:]
     ) -> Reference {
         let (heads, experts, width) = (left.shape[1], left.shape[2], x.columns)
         let half = width / 2
@@ -267,7 +269,8 @@ public enum ReferenceMath {
                 for i in 0..<experts {
                     for j in 0..<experts {
                         let row = (token * heads + head) * experts
-                        let weight = left.values[row + i] * right.values[row + j]
+                        let strength = strengths[i * experts + j] ?? 1
+                        let weight = strength * left.values[row + i] * right.values[row + j]
                         if weight == 0 { continue }
                         for out in 0..<half {
                             var upper = w[8][i, out]

@@ -43,6 +43,25 @@ typedef struct monet_adamw {
     float gradient_scale;
 } monet_adamw;
 
+/// How a row of weights is stored. INT8: a float32 scale, then a signed byte a column. INT4: two
+/// float32 units, a byte of scale and a signed byte of minimum for every group of 32 columns, then
+/// 32 bytes for every 64 columns, columns 0 to 31 in the low nibbles; columns are padded to 64.
+enum monet_row_format { MONET_F32, MONET_BF16, MONET_F16, MONET_INT8, MONET_INT4, MONET_ROW_FORMATS };
+
+/// Products with rows of weights in one format. `w_stride` is in bytes.
+typedef struct monet_row_kernels {
+    /// y[r * y_stride + u] = sum over c < n of x[rows[r] * x_stride + c] * w[u, c]; rows may be NULL for 0..<count.
+    void (*_Nonnull dot)(float *y, size_t y_stride, const float *x, size_t x_stride, const int32_t *_Nullable rows,
+                         size_t count, const void *w, size_t w_stride, size_t units, size_t n);
+    /// out[rows[r] * out_stride + c] += sum over u of coefficients[r * coefficient_stride + u] * w[u, c] for c in
+    /// first..<first + n of rows of `columns`; first is a multiple of 64, rows may be NULL for 0..<count.
+    void (*_Nonnull accumulate)(float *out, size_t out_stride, const int32_t *_Nullable rows, size_t count,
+                                const float *coefficients, size_t coefficient_stride, const void *w, size_t w_stride,
+                                size_t units, size_t first, size_t n, size_t columns);
+    /// out[c] = w[first + c] for c < n, of a row of `columns`.
+    void (*_Nonnull widen)(float *out, const void *w, size_t first, size_t n, size_t columns);
+} monet_row_kernels;
+
 typedef struct monet_kernels {
     const char *_Nonnull name;
 
@@ -66,18 +85,6 @@ typedef struct monet_kernels {
     void (*_Nonnull add)(float *out, const float *x, const float *y, size_t n);
     /// out = a * x; out may equal x.
     void (*_Nonnull scale)(float *out, float a, const float *x, size_t n);
-
-    // Matrix times vector, y[r] = sum over c of w[r * stride + c] * x[c].
-    void (*_Nonnull gemv_f32)(float *y, const float *w, size_t stride, const float *x, size_t rows, size_t columns);
-    void (*_Nonnull gemv_bf16)(float *y, const uint16_t *w, size_t stride, const float *x, size_t rows, size_t columns);
-    void (*_Nonnull gemv_f16)(float *y, const uint16_t *w, size_t stride, const float *x, size_t rows, size_t columns);
-    // The same over some blocks of `width` columns: column c is in a block b if blocks[b] = c / width.
-    void (*_Nonnull gemv_blocks_f32)(float *y, const float *w, size_t stride, const float *x, const int32_t *blocks,
-                            size_t count, size_t width, size_t rows);
-    void (*_Nonnull gemv_blocks_bf16)(float *y, const uint16_t *w, size_t stride, const float *x, const int32_t *blocks,
-                             size_t count, size_t width, size_t rows);
-    void (*_Nonnull gemv_blocks_f16)(float *y, const uint16_t *w, size_t stride, const float *x, const int32_t *blocks,
-                            size_t count, size_t width, size_t rows);
 
     /// y = weight * x / sqrt(mean(x^2) + epsilon); returns the reciprocal root.
     float (*_Nonnull rms_norm)(float *y, const float *x, const float *weight, float epsilon, size_t n);
@@ -141,9 +148,21 @@ typedef struct monet_kernels {
                                  size_t destination_stride, const float *source, size_t source_stride,
                                  monet_entries from, monet_entries to, size_t width, float *scratch);
 
+    /// mix_entries and its gradient where pair (f, t) has strength strengths[f * from_step + t * to_step].
+    void (*_Nonnull mix_pairs)(float *destination, size_t destination_stride, const float *source, size_t source_stride,
+                      monet_entries from, monet_entries to, const float *strengths, size_t from_step, size_t to_step,
+                      size_t width);
+    void (*_Nonnull mix_pairs_gradient)(float *dsource, float *dfrom, float *dto, const float *ddestination,
+                               size_t destination_stride, const float *source, size_t source_stride, monet_entries from,
+                               monet_entries to, const float *strengths, size_t from_step, size_t to_step,
+                               size_t width);
+
     /// One AdamW update of n parameters with decoupled decay.
     void (*_Nonnull adamw)(float *parameter, float *moment1, float *moment2, const float *gradient, const monet_adamw *s,
                   size_t n);
+
+    /// By enum monet_row_format.
+    monet_row_kernels rows[MONET_ROW_FORMATS];
 } monet_kernels;
 
 /// The kernels of an instruction set ("scalar", "avx2", "avx512", "neon"), or NULL where this

@@ -12,9 +12,12 @@ struct ConvertCommand: ParsableCommand {
         discussion: """
             EXAMPLES
               monet convert --model checkpoints/demo --dtype bfloat16 --out checkpoints/demo-bf16
+              monet convert --model checkpoints/demo --quantize int8 --out checkpoints/demo-int8
               monet convert --model checkpoints/demo --shard-size 500MB --out checkpoints/sharded
 
-            Routers' running statistics stay float32. Tokenizer and other files are copied.
+            --quantize stores the matrices of attention and experts in 8 or 4 bits and embedding and \
+            head in 8; routers, norms and biases keep the floating-point type. Routers' running \
+            statistics stay float32. Tokenizer and other files are copied.
             """)
 
     @OptionGroup var modelOptions: ModelOptions
@@ -22,6 +25,8 @@ struct ConvertCommand: ParsableCommand {
     var out: String
     @Option(help: "Type of the weights: float32, bfloat16 or float16; by default as they are.")
     var dtype: DType?
+    @Option(help: "Store matrices in fewer bits: int8 (or q8_0) or int4 (or q4_1).")
+    var quantize: QuantizationName?
     @Option(help: "Bytes of a file at most, as 500MB or 2GB.")
     var shardSize = ByteCount(5_000_000_000)
     @Flag(help: "Replace a folder that exists.")
@@ -30,19 +35,37 @@ struct ConvertCommand: ParsableCommand {
 
     func run() throws {
         let folder = try modelOptions.folder()
-        let (model, _) = try modelOptions.load(common.logger)
+        let (model, _) = try modelOptions.load(common.logger, for: .conversion)
         let weights = model.parameters.trainable
         let target = dtype ?? weights.first?.tensor.dtype ?? .float32
         try AtomicFile.writeFolder(out, replacing: overwrite) { temporary in
-            try Checkpoint.write(model, dtype: target, shardBytes: shardSize.value, to: temporary)
+            try Checkpoint.write(
+                model, dtype: target, quantization: quantize?.quantization, shardBytes: shardSize.value,
+                to: temporary)
             try Checkpoint.copyCompanions(from: folder, to: temporary)
         }
         if !common.quiet {
             StandardError.write(
-                "wrote \(model.configuration.parameterCount.grouped) parameters as \(target.torchName) to \(out)\n"
+                "wrote \(model.configuration.parameterCount.grouped) parameters as \(quantize?.name ?? target.torchName) to \(out)\n"
             )
         }
     }
+}
+
+/// A quantized format as users name it.
+struct QuantizationName: ExpressibleByArgument {
+    let name: String
+    let quantization: MonetConfiguration.Quantization
+
+    init?(argument: String) {
+        switch argument.lowercased() {
+        case "int8", "q8", "q8_0", "8": (name, quantization) = ("int8", .int8)
+        case "int4", "q4", "q4_0", "q4_1", "4": (name, quantization) = ("int4", .int4)
+        default: return nil
+        }
+    }
+
+    static var allValueStrings: [String] { ["int8", "int4"] }
 }
 
 /// A number of bytes as users write it: `500MB`, `2GB`, `1GiB`.

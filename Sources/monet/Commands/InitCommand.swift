@@ -13,6 +13,7 @@ struct InitCommand: ParsableCommand {
             EXAMPLES
               monet init --preset nano-vd --out checkpoints/nano
               monet init --preset 1.4B-vd --dtype bf16 --out checkpoints/big
+              monet init --preset 1.4B-vd --dtype bf16 --calibrate --out checkpoints/speed
               monet init --preset tiny-hd --tokenizer tokenizer.model --out checkpoints/tiny
 
             Equal seeds give equal weights on every machine. Presets: \
@@ -35,6 +36,11 @@ struct InitCommand: ParsableCommand {
     var vocabSize: Int?
     @Option(help: "Bytes of a file at most, as 500MB or 2GB.")
     var shardSize = ByteCount(5_000_000_000)
+    @Flag(
+        help: ArgumentHelp(
+            "Set the routers' running statistics from random tokens, so that about as many experts are selected as in a trained model."
+        ))
+    var calibrate = false
     @Flag(help: "Replace a folder that exists.")
     var overwrite = false
     @OptionGroup var common: CommonOptions
@@ -56,6 +62,10 @@ struct InitCommand: ParsableCommand {
         if let vocabSize { configuration.vocabularySize = vocabSize }
         try AtomicFile.writeFolder(out, replacing: overwrite) { temporary in
             let model = try MonetLanguageModel.random(configuration, seed: seed, dtype: dtype)
+            if calibrate {
+                try model.calibrateRouters(
+                    tokens: min(256, configuration.contextLength), seed: seed, on: CPUBackend())
+            }
             try Checkpoint.write(model, dtype: dtype, shardBytes: shardSize.value, to: temporary)
             if let tokenizer {
                 try TokenizerFiles.install(

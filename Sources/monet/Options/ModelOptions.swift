@@ -17,10 +17,12 @@ struct ModelOptions: ParsableArguments {
     func folder() throws -> String { try HubCache.resolve(model) }
 
     /// Maps the checkpoint.
-    func load(_ logger: Logger) throws -> (model: MonetLanguageModel, tokenizer: Tokenizer?) {
+    func load(_ logger: Logger, for purpose: LoadPurpose = .inference) throws -> (
+        model: MonetLanguageModel, tokenizer: Tokenizer?
+    ) {
         let folder = try folder()
         let start = ContinuousClock.now
-        let model = try MonetLanguageModel.load(folder)
+        let model = try MonetLanguageModel.load(folder, for: purpose)
         let tokenizer = try tokenizer(folder)
         if let tokenizer, tokenizer.vocabularySize > model.configuration.vocabularySize {
             throw ModelError.invalidConfiguration(

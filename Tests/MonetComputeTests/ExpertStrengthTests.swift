@@ -1,0 +1,127 @@
+import MonetCompute
+import MonetFoundation
+import TestSupport
+import Testing
+
+/// Layers with removed, weakened and amplified experts against the sum over every pair (i, j) written
+/// out (equations 7 and 14), with its term multiplied by the pair's strength.
+@Suite struct ExpertStrengthTests {
+    struct Case: Sendable, CustomTestStringConvertible {
+        let isVertical: Bool
+        let share: Double
+        let strength: Float?
+        let tokens: Int
+        var testDescription: String {
+            "\(isVertical ? "vertical" : "horizontal"), \(share) of the pairs at "
+                + "\(strength.map { "\($0)" } ?? "random strengths"), \(tokens) tokens"
+        }
+    }
+
+    static let cases: [Case] = [true, false].flatMap { isVertical in
+        [(0, 0), (0.01, 0), (0.5, 0), (1, 0), (0.3, nil), (1, 2)].flatMap { share, strength in
+            [1, 5, 20].map {
+                Case(isVertical: isVertical, share: share, strength: strength, tokens: $0)
+            }
+        }
+    }
+
+    @Test(arguments: cases)
+    func matchesPairByPair(test: Case) throws {
+        var random = SplitMix64(seed: 77)
+        var source = TensorSource(seed: 78)
+        let (experts, heads, width, units) = (11, 3, 18, 4)
+        func uniform() -> Double { Double(random.next() >> 11) * 0x1p-53 }
+        var strengths: [Int: Float] = [:]
+        for index in 0..<(experts * experts) where uniform() < test.share {
+            strengths[index] = test.strength ?? Float(uniform() * 2)
+        }
+        let backendForRouting = CPUBackend()
+        func probabilities() throws -> Tensor {
+            let logits = source.normal([test.tokens, heads, experts])
+            return try backendForRouting.route(
+                logits, statistics: backendForRouting.routerStatistics(logits), epsilon: 1e-5, threshold: 0.5)
+        }
+        let (left, right) = (try probabilities(), try probabilities())
+        let x = source.normal([test.tokens, width])
+        let dOut = source.normal([test.tokens, width])
+        let half = width / 2
+        let up = [experts * units, width]
+        let down = [half, experts * units]
+        let shapes =
+            test.isVertical
+            ? [up, [up[0]], up, [up[0]], down, down, down, down, [experts, half], [experts, half]]
+            : [up, [up[0]], [width, experts * units], [experts, width]]
+        let weights = shapes.map { source.normal($0) }
+        let doubles = strengths.mapValues { Double($0) }
+        func formula(_ inputs: [Reference]) -> Reference {
+            test.isVertical
+                ? ReferenceMath.verticalExperts(
+                    inputs[0], left: inputs[1], right: inputs[2], weights: Array(inputs[3...]), strengths: doubles)
+                : ReferenceMath.horizontalExperts(
+                    inputs[0], left: inputs[1], right: inputs[2], u: inputs[3], uBias: inputs[4], v: inputs[5],
+                    b: inputs[6], strengths: doubles)
+        }
+        let inputs = ([x, left, right] + weights).map { Reference($0) }
+        let expected = formula(inputs)
+        let isEmpty = test.share == 1 && test.strength == 0
+
+        for backend in OperationTests.backends {
+            let routing = ExpertRouting(
+                left: left, right: right, strengths: ExpertStrengths(experts: experts, strengths: strengths))
+            let packed = try backend.packedExperts(
+                x, routing: routing,
+                weights: SparseExpertTests.packed(weights, experts: experts, isVertical: test.isVertical))
+            let g = weights.map { Tensor(zeros: $0.shape) }
+            let gradient = ExpertGradient(
+                x: Tensor(zeros: x.shape), left: Tensor(zeros: left.shape), right: Tensor(zeros: right.shape))
+            let output: Tensor
+            if test.isVertical {
+                func bundle(_ t: [Tensor]) -> VerticalWeights {
+                    VerticalWeights(
+                        u1: t[0], u1Bias: t[1], u2: t[2], u2Bias: t[3], v11: t[4], v12: t[5], v21: t[6],
+                        v22: t[7], b1: t[8], b2: t[9])
+                }
+                let forward = try backend.verticalExperts(x, routing: routing, weights: bundle(weights))
+                output = forward.output
+                try backend.verticalExpertsGradient(
+                    dOut, x: x, routing: routing, weights: bundle(weights), saved: forward.saved, into: gradient,
+                    weightGradient: bundle(g))
+            } else {
+                func bundle(_ t: [Tensor]) -> HorizontalWeights {
+                    HorizontalWeights(u: t[0], uBias: t[1], v: t[2], b: t[3])
+                }
+                let forward = try backend.horizontalExperts(x, routing: routing, weights: bundle(weights))
+                output = forward.output
+                try backend.horizontalExpertsGradient(
+                    dOut, x: x, routing: routing, weights: bundle(weights), saved: forward.saved, into: gradient,
+                    weightGradient: bundle(g))
+            }
+            for (name, found) in [("packed", packed), ("sparse", output)] {
+                if isEmpty {
+                    #expect(found.floats().allSatisfy { $0 == 0 }, "\(name): nothing is left")
+                } else {
+                    #expect(
+                        relativeError(found.floats().map(Double.init), expected.values) < 1e-5,
+                        "\(name), \(backend.name)")
+                }
+            }
+            // Gradients, with the selection held fixed: probabilities vary inside it only, and without
+            // strengths their gradients leave a constant a head open.
+            if test.tokens > 5 || (strengths.isEmpty && test.share == 0) { continue }
+            let loss: ([Reference]) -> Double = {
+                zip(formula($0).values, dOut.floats()).reduce(0) { $0 + $1.0 * Double($1.1) }
+            }
+            for (place, found) in ([gradient.x, gradient.left, gradient.right] + g).enumerated() {
+                let isProbability = place == 1 || place == 2
+                let selected = (0..<found.count).filter { !isProbability || inputs[place].values[$0] != 0 }
+                let indices = spread(selected.count, limit: 40).map { selected[$0] }
+                if isProbability, test.share < 1 { continue }
+                let reference = finiteDifferences(of: inputs, input: place, at: indices, loss: loss)
+                let values = found.floats()
+                let size = reference.reduce(0) { max($0, abs($1)) }
+                let difference = zip(indices, reference).reduce(0) { max($0, abs(Double(values[$1.0]) - $1.1)) }
+                #expect(difference <= 1e-4 * max(size, 1e-3), "gradient \(place), \(backend.name)")
+            }
+        }
+    }
+}

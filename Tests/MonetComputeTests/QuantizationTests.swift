@@ -1,0 +1,131 @@
+import MonetCompute
+import TestSupport
+import Testing
+
+/// Quantized rows: what the bytes mean, how far from the weights they are, and that every kernel reads
+/// the same numbers.
+@Suite struct QuantizationTests {
+    /// An independent reading of the layout in `Docs/Monet.docc/Quantization.md`.
+    private func decoded(_ tensor: Tensor) -> [Double] {
+        let columns = tensor.columnCount
+        return tensor.withUnsafeBytes { bytes in
+            let rowBytes = bytes.count / max(1, tensor.rowCount)
+            return (0..<tensor.rowCount).flatMap { row in
+                let base = row * rowBytes
+                func float(_ offset: Int) -> Double {
+                    Double(bytes.loadUnaligned(fromByteOffset: base + offset, as: Float.self))
+                }
+                if tensor.dtype == .int8Rows {
+                    return (0..<columns).map {
+                        float(0) * Double(Int8(bitPattern: bytes[base + 4 + $0]))
+                    }
+                }
+                let groups = (columns + 127) / 128 * 4
+                return (0..<columns).map { column in
+                    let nibble = column % 128 / 16
+                    let byte = bytes[base + 8 + 2 * groups + column / 128 * 64 + column % 16 * 4 + nibble / 2]
+                    let q = Double(nibble % 2 == 0 ? byte & 15 : byte >> 4)
+                    let scale = Double(bytes[base + 8 + column / 32])
+                    let minimum = Double(Int8(bitPattern: bytes[base + 8 + groups + column / 32]))
+                    return float(0) * scale * q + float(4) * minimum
+                }
+            }
+        }
+    }
+
+    @Test(arguments: [DType.int8Rows, .int4Rows], [1, 3, 31, 32, 33, 100, 127, 128, 129, 300, 2200])
+    func rowsAreNearAndReadAlike(dtype: DType, columns: Int) throws {
+        var source = TensorSource(seed: UInt64(columns))
+        let weights = source.normal([7, columns])
+        let quantized = weights.converted(to: dtype)
+        let expected = decoded(quantized)
+        #expect(relativeError(quantized.floats().map(Double.init), expected) < 1e-6)
+        // Steps of 1/127 of a row's largest value of normal numbers, or of 1/15 of a group's range:
+        // uniform errors of a third of a percent to a percent of a deviation, and of 8 percent.
+        let error = relativeError(expected, weights.floats().map(Double.init))
+        #expect(error < (dtype == .int8Rows ? 0.012 : 0.1), "\(error)")
+
+        let reference = Reference(expected, shape: [7, columns])
+        for tokens in [1, 2, 3, 4, 5, 8, 9, 30] {
+            let x = source.normal([tokens, columns])
+            let product = ReferenceMath.linear(Reference(x), reference)
+            for backend in OperationTests.backends {
+                let found = try backend.linear(x, weight: quantized, bias: nil)
+                #expect(
+                    relativeError(found.floats().map(Double.init), product.values) < 1e-5,
+                    "\(tokens) tokens, \(backend.name)")
+            }
+        }
+        #expect(quantized.slice(2..<5).floats() == Array(quantized.floats()[(2 * columns)..<(5 * columns)]))
+    }
+
+    @Test func constantRowsAreKept() {
+        for dtype in [DType.int8Rows, .int4Rows] {
+            let zeros = Tensor(zeros: [2, 130]).converted(to: dtype)
+            #expect(zeros.floats().allSatisfy { $0 == 0 })
+            let ones = Tensor(filled: [1, 130], with: 1).converted(to: dtype)
+            #expect(ones.floats().allSatisfy { abs($0 - 1) < 1e-6 })
+        }
+    }
+
+    /// Experts of quantized rows give what their decoded weights give, for decoding and for batches.
+    @Test(arguments: [DType.int8Rows, .int4Rows], [1, 3, 8, 9, 40])
+    func experts(dtype: DType, tokens: Int) throws {
+        var source = TensorSource(seed: 5)
+        let (experts, heads, half, units) = (13, 2, 70, 5)
+        let width = 2 * half
+        func probabilities() throws -> Tensor {
+            let logits = source.normal([tokens, heads, experts])
+            let backend = CPUBackend()
+            return try backend.route(
+                logits, statistics: backend.routerStatistics(logits), epsilon: 1e-5, threshold: 0.7)
+        }
+        let (left, right) = (try probabilities(), try probabilities())
+        let x = source.normal([tokens, width])
+        let up = [experts * units, width]
+        let down = [half, experts * units]
+        let weights = [up, [up[0]], up, [up[0]], down, down, down, down, [experts, half], [experts, half]]
+            .map { source.normal($0) }
+        guard
+            case .vertical(let leftUp, let rightUp, let upper, let lower) = SparseExpertTests.packed(
+                weights, experts: experts, isVertical: true
+            ).decomposition
+        else { return }
+        let quantized = PackedExperts(
+            .vertical(
+                left: .init(weight: leftUp.weight.converted(to: dtype), bias: leftUp.bias),
+                right: .init(weight: rightUp.weight.converted(to: dtype), bias: rightUp.bias),
+                upper: .init(weight: upper.weight.converted(to: dtype), bias: upper.bias),
+                lower: .init(weight: lower.weight.converted(to: dtype), bias: lower.bias)))
+        // Back to the checkpoint's layout, from the decoded numbers.
+        func upRows(_ tensor: Tensor) -> Reference {
+            Reference(decoded(tensor.converted(to: dtype)), shape: tensor.shape)
+        }
+        func downColumns(_ tensor: Tensor, part: Int) -> Reference {
+            let values = decoded(tensor.converted(to: dtype))
+            var result = [Double](repeating: 0, count: half * experts * units)
+            for expert in 0..<experts {
+                for unit in 0..<units {
+                    for column in 0..<half {
+                        result[column * experts * units + expert * units + unit] =
+                            values[(expert * 2 * units + part * units + unit) * half + column]
+                    }
+                }
+            }
+            return Reference(result, shape: [half, experts * units])
+        }
+        let expected = ReferenceMath.verticalExperts(
+            Reference(x), left: Reference(left), right: Reference(right),
+            weights: [
+                upRows(weights[0]), Reference(weights[1]), upRows(weights[2]), Reference(weights[3]),
+                downColumns(upper.weight, part: 0), downColumns(upper.weight, part: 1), downColumns(lower.weight, part: 0),
+                downColumns(lower.weight, part: 1), Reference(weights[8]), Reference(weights[9]),
+            ])
+        for backend in OperationTests.backends {
+            let found = try backend.packedExperts(
+                x, routing: ExpertRouting(left: left, right: right), weights: quantized)
+            #expect(
+                relativeError(found.floats().map(Double.init), expected.values) < 1e-5, "\(backend.name)")
+        }
+    }
+}
