@@ -14,6 +14,8 @@ public protocol Backend: Sendable {
 
     /// `x · weightᵀ + bias`, with weight `[out, in]`; `[tokens, out]`.
     func linear(_ x: Tensor, weight: Tensor, bias: Tensor?) throws -> Tensor
+    /// `linear` without bias for several weights of the same input.
+    func projections(_ x: Tensor, weights: [Tensor]) throws -> [Tensor]
     /// Gradient of `linear`.
     func linearGradient(
         _ outputGradient: Tensor, x: Tensor, weight: Tensor, into gradient: LinearGradient) throws

@@ -45,7 +45,8 @@ extension CPUBackend {
     }
 
     private func check(
-        _ ups: [PackedExperts.UpProjection], _ downs: [PackedExperts.DownProjection], width: Int, outputs: Int,
+        _ ups: [PackedExperts.UpProjection], _ downs: [PackedExperts.DownProjection], width: Int,
+        outputs: Int,
         _ selection: ExpertSelection
     ) throws {
         let experts = selection.experts
@@ -54,7 +55,8 @@ extension CPUBackend {
                 up.weight.rowCount % experts == 0, up.bias.count == up.weight.rowCount
             else {
                 throw ComputeError.shapeMismatch(
-                    operation: "packed experts", expected: "up-projection [\(experts) · m, \(width)] with a bias",
+                    operation: "packed experts",
+                    expected: "up-projection [\(experts) · m, \(width)] with a bias",
                     found: "\(up.weight.shape) and \(up.bias.shape)")
             }
         }
@@ -84,45 +86,48 @@ extension CPUBackend {
         let hidden = sides.map { up, selection in
             Tensor(uninitialized: [selection.entryCount, up.weight.rowCount / selection.experts])
         }
-        let tasks = sides.indices.flatMap { side in sides[side].selection.occupied.map { (side, Int($0)) } }
-        // A chunk is about 32K weights: enough to outweigh taking it, few enough to balance.
-        let taskWeights = hidden[0].columnCount * columns
-        pool.forEachRange(of: tasks.count, minimum: max(1, (1 << 15) / max(1, taskWeights)), perThread: 8) {
-            range, _ in
-            for (side, expert) in tasks[range] {
-                let (up, selection) = sides[side]
-                let units = hidden[side].columnCount
-                let entries = selection.offsets[expert]..<selection.offsets[expert + 1]
-                let out = hidden[side].pointer + entries.lowerBound * units
-                dot(
-                    out, stride: units, rows, selection.rows + entries.lowerBound, entries.count, up.weight,
-                    rows: (expert * units)..<((expert + 1) * units))
-                let bias = Tensor(uninitialized: [units])
-                up.bias.read(into: bias.pointer, from: expert * units, count: units)
-                for entry in 0..<entries.count {
-                    kernels.squared_relu(out + entry * units, bias.pointer, units)
+        let views = sides.indices.map { RowsOfExperts(sides[$0].up, sides[$0].selection, hidden: hidden[$0]) }
+        let tasks = sides.indices.flatMap { side in
+            sides[side].selection.occupied.map { (side: side, expert: Int($0)) }
+        }
+        let formats = sides.map { instructionSet.rows($0.up.weight.dtype) }
+        let squaredReLU = kernels.squared_relu
+        let chunkTasks = max(1, (1 << 15) / max(1, views[0].units * columns))
+        pool.forEachRange(of: tasks.count, minimum: chunkTasks, perThread: 8) { range, _ in
+            let bias = Tensor(uninitialized: [max(views[0].units, views[views.count - 1].units)])
+            for task in range {
+                let (side, expert) = tasks[task]
+                let view = views[side]
+                let units = view.units
+                let first = view.offsets[expert]
+                let count = view.offsets[expert + 1] - first
+                let out = view.hidden + first * units
+                let weights = view.weights + expert * units * view.rowBytes
+                if count <= Self.fewRows, let format = formats[side] {
+                    if isSmall, task + 1 < range.upperBound {
+                        let next = views[tasks[task + 1].side]
+                        prefetch(
+                            next.weights, tasks[task + 1].expert * units * next.rowBytes, of: next.byteCount)
+                    }
+                    format.dot(
+                        out, units, rows.pointer, rows.columnCount, view.tokens + first, count, weights,
+                        view.rowBytes, units, columns)
+                } else {
+                    let wide = widenedRows(sides[side].up.weight, (expert * units)..<((expert + 1) * units))
+                    kernels.gathered_dot(
+                        out, units, rows.pointer, rows.columnCount, view.tokens + first, count, wide.pointer,
+                        columns, units, columns)
                 }
+                sides[side].up.bias.read(into: bias.pointer, from: expert * units, count: units)
+                for entry in 0..<count { squaredReLU(out + entry * units, bias.pointer, units) }
             }
         }
         return hidden
     }
 
-    /// Dot products of gathered rows with some rows of weights.
-    private func dot(
-        _ out: UnsafeMutablePointer<Float>, stride: Int, _ x: Tensor, _ tokens: UnsafePointer<Int32>,
-        _ count: Int, _ weight: Tensor, rows: Range<Int>
-    ) {
-        let columns = weight.columnCount
-        if count <= Self.fewRows, let format = instructionSet.rows(weight.dtype) {
-            let rowBytes = weight.rowByteCount
-            format.dot(
-                out, stride, x.pointer, x.columnCount, tokens, count, weight.address + rows.lowerBound * rowBytes,
-                rowBytes, rows.count, columns)
-        } else {
-            let wide = widenedRows(weight, rows)
-            kernels.gathered_dot(
-                out, stride, x.pointer, x.columnCount, tokens, count, wide.pointer, columns, rows.count, columns)
-        }
+    /// Asks memory for the first rows of the expert that comes next: it is rarely a neighbour.
+    private func prefetch(_ weights: UnsafeMutableRawPointer, _ start: Int, of byteCount: Int) {
+        kernels.prefetch(weights + start, max(0, min(1 << 13, byteCount - start)))
     }
 
     /// Some rows as float32; the rows themselves if they are.
@@ -158,18 +163,24 @@ extension CPUBackend {
                 let biasFormat = instructionSet.rows(side.down.bias.dtype)
             else { return }
             let (rowBytes, biasBytes) = (side.down.weight.rowByteCount, side.down.bias.rowByteCount)
+            let (weights, bias) = (side.down.weight.address, side.down.bias.address)
+            let byteCount = side.down.weight.byteCount
+            let (tokensOfEntries, allCoefficients) = (selection.rows, side.coefficients.pointer)
             let count = selection.occupied.count
             for place in (count * part / parts)..<(count * (part + 1) / parts) {
                 let expert = Int(selection.occupied[place])
                 let first = selection.offsets[expert]
                 let entryCount = selection.offsets[expert + 1] - first
-                let coefficients = side.coefficients.pointer + first * (rows + 1)
+                let coefficients = allCoefficients + first * (rows + 1)
+                if place + 1 < count {
+                    prefetch(weights, Int(selection.occupied[place + 1]) * rows * rowBytes, of: byteCount)
+                }
                 format.accumulate(
-                    sums, width, selection.rows + first, entryCount, coefficients, rows + 1,
-                    side.down.weight.address + expert * rows * rowBytes, rowBytes, rows, 0, width, width)
+                    sums, width, tokensOfEntries + first, entryCount, coefficients, rows + 1,
+                    weights + expert * rows * rowBytes, rowBytes, rows, 0, width, width)
                 biasFormat.accumulate(
-                    sums, width, selection.rows + first, entryCount, coefficients + rows, rows + 1,
-                    side.down.bias.address + expert * biasBytes, biasBytes, 1, 0, width, width)
+                    sums, width, tokensOfEntries + first, entryCount, coefficients + rows, rows + 1,
+                    bias + expert * biasBytes, biasBytes, 1, 0, width, width)
             }
         }
         for (index, side) in sides.enumerated() {
@@ -211,9 +222,11 @@ extension CPUBackend {
                             into: wide.pointer + row * panelStride)
                     }
                     side.down.bias.readRow(
-                        expert, columns: first..<(first + count), into: wide.pointer + (rows - 1) * panelStride)
+                        expert, columns: first..<(first + count),
+                        into: wide.pointer + (rows - 1) * panelStride)
                     kernels.scatter_add(
-                        sums.pointer, panelStride, localRows + entries[place].lowerBound, entries[place].count,
+                        sums.pointer, panelStride, localRows + entries[place].lowerBound,
+                        entries[place].count,
                         side.coefficients.pointer + entries[place].lowerBound * rows, rows, wide.pointer,
                         panelStride, rows, count)
                 }
@@ -245,5 +258,26 @@ private struct PackedSide {
         self.coefficients = coefficients
         self.output = output
         self.column = column
+    }
+}
+
+/// One side's up-projection and entries as plain pointers: nothing to retain in the inner loops.
+private struct RowsOfExperts {
+    let weights: UnsafeMutableRawPointer
+    let rowBytes: Int
+    let byteCount: Int
+    let units: Int
+    let hidden: UnsafeMutablePointer<Float>
+    let tokens: UnsafeMutablePointer<Int32>
+    let offsets: [Int]
+
+    init(_ up: PackedExperts.UpProjection, _ selection: ExpertSelection, hidden: Tensor) {
+        weights = up.weight.address
+        rowBytes = up.weight.rowByteCount
+        byteCount = up.weight.byteCount
+        units = hidden.columnCount
+        self.hidden = hidden.pointer
+        tokens = selection.rows
+        offsets = selection.offsets
     }
 }

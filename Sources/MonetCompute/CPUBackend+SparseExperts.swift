@@ -109,7 +109,8 @@ extension CPUBackend {
         let lower = downProjection(right, units: [weights.v21, weights.v22], bias: weights.b2, width: half)
         setWeighted(a, by: selection.leftSums, in: upper.coefficients, at: 0)
         mixEntries(
-            e, stride: units, selection, .rightToLeft, into: upper.coefficients, at: units, stride: upper.rows)
+            e, stride: units, selection, .rightToLeft, into: upper.coefficients, at: units, stride: upper.rows
+        )
         setSums(selection.leftSums, in: upper.coefficients)
         mixEntries(
             a, stride: units, selection, .leftToRight, into: lower.coefficients, at: 0, stride: lower.rows)

@@ -107,29 +107,59 @@ public struct CPUBackend: Backend {
     ) {
         let rows = x.rowCount
         let (outputs, inputs) = (weight.shape[0], weight.shape[1])
-        guard rows <= Self.fewRows, precision == .float32, let format = instructionSet.rows(weight.dtype) else {
+        guard rows <= Self.fewRows, precision == .float32, let format = instructionSet.rows(weight.dtype)
+        else {
             matrixProduct.multiply(
                 m: rows, n: outputs, k: inputs, MatrixOperand(x), MatrixOperand(weight, transposed: true),
                 into: output, cStride: stride, accumulate: accumulate)
             return
         }
         let rowBytes = weight.rowByteCount
-        pool.forEachRange(of: outputs, minimum: max(16, (1 << 15) / max(1, inputs))) { range, _ in
+        pool.forEachRange(of: outputs, minimum: Self.rowsPerChunk(inputs), perThread: 8) { range, _ in
             let start = weight.address + range.lowerBound * rowBytes
             if accumulate {
                 let sums = Tensor(uninitialized: [rows, range.count])
                 format.dot(
-                    sums.pointer, range.count, x.pointer, inputs, nil, rows, start, rowBytes, range.count, inputs)
+                    sums.pointer, range.count, x.pointer, inputs, nil, rows, start, rowBytes, range.count,
+                    inputs)
                 for row in 0..<rows {
                     let target = output + row * stride + range.lowerBound
                     kernels.add(target, target, sums.pointer + row * range.count, range.count)
                 }
             } else {
                 format.dot(
-                    output + range.lowerBound, stride, x.pointer, inputs, nil, rows, start, rowBytes, range.count,
+                    output + range.lowerBound, stride, x.pointer, inputs, nil, rows, start, rowBytes,
+                    range.count,
                     inputs)
             }
         }
+    }
+
+    /// Rows of a matrix-vector product worth handing to another thread.
+    private static func rowsPerChunk(_ inputs: Int) -> Int { max(16, (1 << 15) / max(1, inputs)) }
+
+    public func projections(_ x: Tensor, weights: [Tensor]) throws -> [Tensor] {
+        let (rows, inputs) = (x.rowCount, x.columnCount)
+        let formats = weights.map { instructionSet.rows($0.dtype) }
+        guard rows <= Self.fewRows, precision == .float32, formats.allSatisfy({ $0 != nil }),
+            weights.allSatisfy({ $0.shape.count == 2 && $0.shape[1] == inputs }), x.dtype == .float32
+        else { return try weights.map { try linear(x, weight: $0, bias: nil) } }
+        let outputs = weights.map { Tensor(uninitialized: [rows, $0.shape[0]]) }
+        // One loop over the rows of all matrices: one start and one finish for the threads.
+        let total = outputs.reduce(0) { $0 + $1.columnCount }
+        let chunk = max(Self.rowsPerChunk(inputs), total / (16 * pool.threadCount))
+        let chunks = weights.indices.flatMap { index in
+            stride(from: 0, to: weights[index].shape[0], by: chunk).map { (index: index, start: $0) }
+        }
+        pool.parallel(chunks: chunks.count) { place in
+            let (index, start) = chunks[place]
+            let (weight, output) = (weights[index], outputs[index])
+            let rowBytes = weight.rowByteCount
+            formats[index]?.dot(
+                output.pointer + start, output.columnCount, x.pointer, inputs, nil, rows,
+                weight.address + start * rowBytes, rowBytes, min(chunk, weight.shape[0] - start), inputs)
+        }
+        return outputs
     }
 
     public func linearGradient(

@@ -107,6 +107,12 @@ public final class GradientTape {
         }
     }
 
+    /// `x · weightᵀ` for several weights.
+    public func projections(_ x: Variable, weights: [Variable]) throws -> [Variable] {
+        if isRecording { return try weights.map { try linear(x, weight: $0, bias: nil) } }
+        return try backend.projections(x.value, weights: weights.map(\.value)).map { Variable($0) }
+    }
+
     /// Root-mean-square normalization.
     public func rmsNorm(_ x: Variable, weight: Variable, epsilon: Float) throws -> Variable {
         let backend = backend

@@ -171,7 +171,8 @@ struct MatrixProduct: Sendable {
         let copy = Tensor(uninitialized: [storedRows, storedColumns])
         for row in 0..<storedRows {
             instructionSet.rows(x.dtype)?.widen(
-                copy.pointer + row * storedColumns, x.address + row * x.rowByteCount, 0, storedColumns, x.stride)
+                copy.pointer + row * storedColumns, x.address + row * x.rowByteCount, 0, storedColumns,
+                x.stride)
         }
         return (MatrixOperand(copy, transposed: x.isTransposed), copy)
     }

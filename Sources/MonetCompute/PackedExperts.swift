@@ -65,11 +65,13 @@ public struct PackedExperts: Sendable {
                     switch dtype.byteCount {
                     case 2:
                         transpose(
-                            UInt16.self, matrix, into: result, columns: range, rows: start..<end, units: units,
+                            UInt16.self, matrix, into: result, columns: range, rows: start..<end,
+                            units: units,
                             stride: rows, place: place * units)
                     default:
                         transpose(
-                            UInt32.self, matrix, into: result, columns: range, rows: start..<end, units: units,
+                            UInt32.self, matrix, into: result, columns: range, rows: start..<end,
+                            units: units,
                             stride: rows, place: place * units)
                     }
                 }

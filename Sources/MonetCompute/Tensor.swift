@@ -222,7 +222,8 @@ public struct Tensor: Sendable {
         precondition(
             !shape.isEmpty && range.lowerBound >= 0 && range.upperBound <= shape[0], "slice outside \(shape)")
         precondition(shape.count > 1 || !dtype.isQuantized, "a part of a quantized row")
-        let stride = shape.count == 1 ? dtype.byteCount : shape.dropFirst().dropLast().reduce(1, *) * rowByteCount
+        let stride =
+            shape.count == 1 ? dtype.byteCount : shape.dropFirst().dropLast().reduce(1, *) * rowByteCount
         return Tensor(
             shape: [range.count] + shape.dropFirst(), dtype: dtype, storage: storage,
             byteOffset: byteOffset + range.lowerBound * stride)

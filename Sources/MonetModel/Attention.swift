@@ -16,8 +16,12 @@ struct Attention: Sendable {
     func callAsFunction(
         _ x: Variable, positions: SequencePositions, cache: AttentionCache?, _ context: ForwardContext
     ) throws -> Variable {
+        let projected =
+            query.bias == nil && key.bias == nil && value.bias == nil
+            ? try context.tape.projections(x, weights: [query, key, value].map { context($0.weight) })
+            : [try query(x, context), try key(x, context), try value(x, context)]
         let mixed = try context.tape.attention(
-            query: query(x, context), key: key(x, context), value: value(x, context)
+            query: projected[0], key: projected[1], value: projected[2]
         ) { query, key, value in
             AttentionInput(
                 query: query, key: key, value: value, rotary: positions.rotary, heads: heads,

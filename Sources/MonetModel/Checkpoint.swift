@@ -92,7 +92,8 @@ public enum Checkpoint {
     ) throws {
         guard model.parameters.layout == .checkpoint, model.configuration.quantization == nil else {
             throw ModelError.invalidInput(
-                reason: "packed or quantized weights cannot be rewritten: convert the checkpoint they came from")
+                reason:
+                    "packed or quantized weights cannot be rewritten: convert the checkpoint they came from")
         }
         var configuration = model.configuration
         configuration.dtype = dtype
@@ -113,7 +114,8 @@ public enum Checkpoint {
         try AtomicFile.write(
             generation.serialized(pretty: true) + "\n", to: folder + "/generation_config.json")
 
-        let parameters = try quantization == nil ? model.parameters : model.parameters.packed(model.configuration)
+        let parameters =
+            try quantization == nil ? model.parameters : model.parameters.packed(model.configuration)
         func storedType(_ parameter: Parameter) -> DType {
             parameter.storedType(dtype: dtype, quantization: quantization)
         }

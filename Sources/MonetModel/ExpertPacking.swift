@@ -34,7 +34,8 @@ extension MonetConfiguration {
         let names = PackedName.all(feedForward)
         var result: [TensorShape] = []
         for shape in shapes() {
-            guard let name = names.first(where: { $0.sources.contains { shape.name.hasSuffix("." + $0) } }) else {
+            guard let name = names.first(where: { $0.sources.contains { shape.name.hasSuffix("." + $0) } })
+            else {
                 result.append(shape)
                 continue
             }
@@ -61,7 +62,8 @@ extension ParameterSet {
         let experts = configuration.expertsPerSide
         var result: [Parameter] = []
         for parameter in all {
-            guard let name = names.first(where: { $0.sources.contains { parameter.name.hasSuffix("." + $0) } })
+            guard
+                let name = names.first(where: { $0.sources.contains { parameter.name.hasSuffix("." + $0) } })
             else {
                 result.append(parameter)
                 continue

@@ -13,7 +13,8 @@ struct HorizontalExperts: Sendable {
 
     func callAsFunction(_ h: Variable, _ routing: Routing, _ context: ForwardContext) throws -> Variable {
         try context.tape.horizontalExperts(
-            h, left: routing.left, right: routing.right, routing: routing.experts, u: context(u), uBias: context(uBias), v: context(v),
+            h, left: routing.left, right: routing.right, routing: routing.experts, u: context(u),
+            uBias: context(uBias), v: context(v),
             b: context(b))
     }
 }

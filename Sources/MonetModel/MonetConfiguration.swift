@@ -239,7 +239,7 @@ public struct MonetConfiguration: Sendable, Equatable {
         ]
         if isMonet { members.append(("output_router_probs", false)) }
         members += [
-            ("pretraining_tp", 1),
+            ("pretraining_tp", 1)
         ]
         if let quantization {
             members.append(
@@ -329,7 +329,8 @@ private struct ConfigurationKeys {
             let quantization = MonetConfiguration.Quantization(rawValue: bits)
         else {
             throw invalid(
-                "quantization_config", describe(value), "null or {\"quant_method\": \"monet\", \"bits\": 8 or 4}")
+                "quantization_config", describe(value),
+                "null or {\"quant_method\": \"monet\", \"bits\": 8 or 4}")
         }
         return quantization
     }

@@ -25,6 +25,7 @@ struct PackedExpertLayer: Sendable {
                 ? .horizontal(up: try up("moe.u"), down: try down("moe.down", bias: "moe.b"))
                 : .vertical(
                     left: try up("moe.u1"), right: try up("moe.u2"),
-                    upper: try down("moe.down1", bias: "moe.b1"), lower: try down("moe.down2", bias: "moe.b2")))
+                    upper: try down("moe.down1", bias: "moe.b1"), lower: try down("moe.down2", bias: "moe.b2")
+                ))
     }
 }

@@ -35,26 +35,27 @@ struct Router: Sendable {
 
     /// Probabilities of both sides, `[tokens, heads, experts]`, for `h` `[tokens, d]`.
     func callAsFunction(_ h: Variable, _ context: ForwardContext) throws -> Routing {
-        let (g1, objective1) = try route(h, left, context)
-        let (g2, objective2) = try route(h, right, context)
+        let projected = try context.tape.projections(h, weights: [left, right].map { context($0.weight) })
+        let (g1, objective1) = try route(projected[0], left, context)
+        let (g2, objective2) = try route(projected[1], right, context)
         return Routing(
             left: g1, right: g2, experts: ExpertRouting(left: g1.value, right: g2.value),
             leftObjective: objective1, rightObjective: objective2)
     }
 
-    private func route(_ h: Variable, _ side: Side, _ context: ForwardContext) throws -> (
+    private func route(_ projected: Variable, _ side: Side, _ context: ForwardContext) throws -> (
         Variable, RouterObjective?
     ) {
         let tape = context.tape
-        let projected = try tape.linear(h, weight: context(side.weight), bias: nil)
-        let logits = tape.reshape(projected, [h.value.rowCount, heads, experts])
+        let tokens = projected.value.rowCount
+        let logits = tape.reshape(projected, [tokens, heads, experts])
         let statistics: RouterStatistics
         if let training = context.training {
             statistics = try tape.backend.routerStatistics(logits.value)
-            side.update(with: statistics, count: h.value.rowCount * experts, momentum: training.momentum)
+            side.update(with: statistics, count: tokens * experts, momentum: training.momentum)
         } else if context.calibratesRouters {
             statistics = try tape.backend.routerStatistics(logits.value)
-            side.update(with: statistics, count: h.value.rowCount * experts, momentum: 1)
+            side.update(with: statistics, count: tokens * experts, momentum: 1)
         } else {
             statistics = RouterStatistics(
                 mean: side.runningMean.floats(), variance: side.runningVariance.floats())

@@ -56,9 +56,11 @@ import Testing
         func formula(_ inputs: [Reference]) -> Reference {
             test.isVertical
                 ? ReferenceMath.verticalExperts(
-                    inputs[0], left: inputs[1], right: inputs[2], weights: Array(inputs[3...]), strengths: doubles)
+                    inputs[0], left: inputs[1], right: inputs[2], weights: Array(inputs[3...]),
+                    strengths: doubles)
                 : ReferenceMath.horizontalExperts(
-                    inputs[0], left: inputs[1], right: inputs[2], u: inputs[3], uBias: inputs[4], v: inputs[5],
+                    inputs[0], left: inputs[1], right: inputs[2], u: inputs[3], uBias: inputs[4],
+                    v: inputs[5],
                     b: inputs[6], strengths: doubles)
         }
         let inputs = ([x, left, right] + weights).map { Reference($0) }
@@ -84,7 +86,8 @@ import Testing
                 let forward = try backend.verticalExperts(x, routing: routing, weights: bundle(weights))
                 output = forward.output
                 try backend.verticalExpertsGradient(
-                    dOut, x: x, routing: routing, weights: bundle(weights), saved: forward.saved, into: gradient,
+                    dOut, x: x, routing: routing, weights: bundle(weights), saved: forward.saved,
+                    into: gradient,
                     weightGradient: bundle(g))
             } else {
                 func bundle(_ t: [Tensor]) -> HorizontalWeights {
@@ -93,7 +96,8 @@ import Testing
                 let forward = try backend.horizontalExperts(x, routing: routing, weights: bundle(weights))
                 output = forward.output
                 try backend.horizontalExpertsGradient(
-                    dOut, x: x, routing: routing, weights: bundle(weights), saved: forward.saved, into: gradient,
+                    dOut, x: x, routing: routing, weights: bundle(weights), saved: forward.saved,
+                    into: gradient,
                     weightGradient: bundle(g))
             }
             for (name, found) in [("packed", packed), ("sparse", output)] {
@@ -119,7 +123,9 @@ import Testing
                 let reference = finiteDifferences(of: inputs, input: place, at: indices, loss: loss)
                 let values = found.floats()
                 let size = reference.reduce(0) { max($0, abs($1)) }
-                let difference = zip(indices, reference).reduce(0) { max($0, abs(Double(values[$1.0]) - $1.1)) }
+                let difference = zip(indices, reference).reduce(0) {
+                    max($0, abs(Double(values[$1.0]) - $1.1))
+                }
                 #expect(difference <= 1e-4 * max(size, 1e-3), "gradient \(place), \(backend.name)")
             }
         }

@@ -4,6 +4,7 @@
                              apply_to = function)
 #define ISA_NAME "avx512"
 #define VECTOR_FLOATS 16
+#define ISA_AVX512
 #define ISA_TABLE monet_kernels_avx512
 #include "../kernels.inc"
 #pragma clang attribute pop

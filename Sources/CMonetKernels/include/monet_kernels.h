@@ -45,7 +45,7 @@ typedef struct monet_adamw {
 
 /// How a row of weights is stored. INT8: a float32 scale, then a signed byte a column. INT4: two
 /// float32 units, a byte of scale and a signed byte of minimum for every group of 32 columns, then
-/// 32 bytes for every 64 columns, columns 0 to 31 in the low nibbles; columns are padded to 64.
+/// 64 bytes for every 128 columns, to which rows are padded; int4.inc says where each nibble lies.
 enum monet_row_format { MONET_F32, MONET_BF16, MONET_F16, MONET_INT8, MONET_INT4, MONET_ROW_FORMATS };
 
 /// Products with rows of weights in one format. `w_stride` is in bytes.
@@ -160,6 +160,9 @@ typedef struct monet_kernels {
     /// One AdamW update of n parameters with decoupled decay.
     void (*_Nonnull adamw)(float *parameter, float *moment1, float *moment2, const float *gradient, const monet_adamw *s,
                   size_t n);
+
+    /// Asks memory for bytes that will be read soon.
+    void (*_Nonnull prefetch)(const void *p, size_t bytes);
 
     /// By enum monet_row_format.
     monet_row_kernels rows[MONET_ROW_FORMATS];
