@@ -31,7 +31,7 @@ public protocol Backend: Sendable {
 
     /// Causal attention with rotary position embedding and shared key-value heads.
     func attention(_ input: AttentionInput) throws -> AttentionResult
-    /// Gradient of `attention` for the projections before rotation. Not for calls with a cache.
+    /// Gradient of `attention` for the projections before rotation. Not for calls with a cache or with earlier positions.
     func attentionGradient(
         _ outputGradient: Tensor, input: AttentionInput, result: AttentionResult,
         into queryGradient: Tensor, keyGradient: Tensor, valueGradient: Tensor) throws
@@ -136,7 +136,7 @@ public struct RotaryTable: Sendable {
     }
 }
 
-/// What attention reads: `sequences × length` tokens, laid out sequence after sequence.
+/// What attention reads: the tokens of one or more sequences, one sequence after the other.
 public struct AttentionInput: Sendable {
     /// Projections before rotation, `[tokens, heads × headWidth]`.
     public var query: Tensor
@@ -150,17 +150,13 @@ public struct AttentionInput: Sendable {
     public var heads: Int
     /// Key-value heads, a divisor of `heads`.
     public var keyValueHeads: Int
-    /// Sequences in the batch.
-    public var sequences: Int
-    /// Position of each sequence's first token.
-    public var startPositions: [Int]
-    /// Earlier keys and values, and the place for the new ones.
-    public var cache: AttentionCache?
+    /// The sequences, in the order of their tokens.
+    public var segments: [AttentionSegment]
 
     /// Collects the inputs.
     public init(
         query: Tensor, key: Tensor, value: Tensor, rotary: RotaryTable, heads: Int, keyValueHeads: Int,
-        sequences: Int, startPositions: [Int], cache: AttentionCache? = nil
+        segments: [AttentionSegment]
     ) {
         self.query = query
         self.key = key
@@ -168,20 +164,36 @@ public struct AttentionInput: Sendable {
         self.rotary = rotary
         self.heads = heads
         self.keyValueHeads = keyValueHeads
-        self.sequences = sequences
-        self.startPositions = startPositions
+        self.segments = segments
+    }
+}
+
+/// The tokens of one sequence in an attention call.
+public struct AttentionSegment: Sendable {
+    /// Tokens in this call.
+    public var count: Int
+    /// Position of the first of them.
+    public var position: Int
+    /// Earlier keys and values, and the place for the new ones.
+    public var cache: AttentionCache?
+
+    /// Collects the numbers.
+    public init(count: Int, position: Int = 0, cache: AttentionCache? = nil) {
+        self.count = count
+        self.position = position
         self.cache = cache
     }
 }
 
-/// One layer's keys and values, `[sequences, capacity, keyValueHeads × headWidth]`.
+/// One layer's keys and values of one sequence, a row for every token and key-value head:
+/// `[capacity × keyValueHeads, headWidth]`, float32, bfloat16 or rows of int8.
 public struct AttentionCache: Sendable {
     /// Rotated keys.
     public let keys: Tensor
     /// Values.
     public let values: Tensor
 
-    /// Wraps two tensors of equal shape.
+    /// Wraps two tensors of equal shape and type.
     public init(keys: Tensor, values: Tensor) {
         self.keys = keys
         self.values = values

@@ -2,98 +2,124 @@ import CMonetKernels
 import Foundation
 
 extension CPUBackend {
-    /// Query rows of one block: the block's scores stay in the cache, no T × T matrix is stored.
+    /// Query rows and keys of one block: its scores stay in the cache, no T × T matrix is stored.
     private static var queryBlock: Int { 64 }
+    private static var keyBlock: Int { 512 }
 
     public func attention(_ input: AttentionInput) throws -> AttentionResult {
         let layout = try AttentionLayout(input)
         let query = rotated(input.query, heads: input.heads, layout: layout, input: input)
         let key = rotated(input.key, heads: input.keyValueHeads, layout: layout, input: input)
-        if let cache = input.cache { try append(key: key, input: input, layout: layout, to: cache) }
+        try append(key: key, input: input, layout: layout)
 
         let output = Tensor(uninitialized: input.query.shape)
         let logSumExp = Tensor(uninitialized: [input.query.rowCount, input.heads])
-        let blocks = (layout.length + Self.queryBlock - 1) / Self.queryBlock
-        // Heads that share keys are neighbours, so that rotated copies and cache lines are reused.
-        pool.parallel(chunks: input.sequences * input.heads * blocks) { chunk in
-            // Late blocks look back furthest: start with them for balance.
-            let block = blocks - 1 - chunk / (input.sequences * input.heads)
-            let rest = chunk % (input.sequences * input.heads)
-            let (sequence, head) = (rest / input.heads, rest % input.heads)
-            let rows = (block * Self.queryBlock)..<min(layout.length, (block + 1) * Self.queryBlock)
-            attend(
-                rows: rows, sequence: sequence, head: head, query: query, key: key, input: input,
-                layout: layout,
-                output: output, logSumExp: logSumExp)
+        var tasks: [AttentionTask] = []
+        for (index, segment) in layout.segments.enumerated() {
+            for start in stride(from: 0, to: segment.count, by: Self.queryBlock) {
+                let rows = start..<min(segment.count, start + Self.queryBlock)
+                for group in 0..<input.keyValueHeads {
+                    tasks.append(AttentionTask(segment: index, rows: rows, group: group))
+                }
+            }
+        }
+        // Late blocks look back furthest: start with them for balance.
+        tasks.reverse()
+        pool.parallel(chunks: tasks.count) { chunk in
+            let task = tasks[chunk]
+            let segment = layout.segments[task.segment]
+            let keys = CachedRows(
+                segment.cache?.keys, new: key, segment: segment, group: task.group, layout: layout)
+            let values = CachedRows(
+                segment.cache?.values, new: input.value, segment: segment, group: task.group, layout: layout)
+            let work = AttentionWork(
+                task: task, segment: segment, keys: keys, values: values, query: query, output: output,
+                logSumExp: logSumExp)
+            if task.rows.count == 1 { attendOne(work, layout) } else { attendBlock(work, layout) }
         }
         return AttentionResult(output: output, query: query, key: key, logSumExp: logSumExp)
     }
 
-    /// Softmax(q · kᵀ) · v for some rows of one head of one sequence.
-    private func attend(
-        rows: Range<Int>, sequence: Int, head: Int, query: Tensor, key: Tensor, input: AttentionInput,
-        layout: AttentionLayout, output: Tensor, logSumExp: Tensor
-    ) {
-        let width = layout.headWidth
-        let start = input.startPositions[sequence]
-        let visible = start + rows.upperBound
-        let group = head / layout.headsPerKey
-        let keys: UnsafeMutablePointer<Float>
-        let values: UnsafeMutablePointer<Float>
-        let stride = layout.keyStride
-        if let cache = input.cache {
-            let base = sequence * cache.keys.shape[1] * stride + group * width
-            keys = cache.keys.pointer + base
-            values = cache.values.pointer + base
-        } else {
-            let base = sequence * layout.length * stride + group * width
-            keys = key.pointer + base
-            values = input.value.pointer + base
+    /// Softmax(q · kᵀ) · v for a block of rows of the heads that share keys, over blocks of keys: the
+    /// sums so far shrink when a larger score turns up.
+    private func attendBlock(_ work: AttentionWork, _ layout: AttentionLayout) {
+        let (width, rows) = (layout.headWidth, work.task.rows)
+        let firstRow = work.segment.firstRow + rows.lowerBound
+        let visible = work.segment.position + rows.upperBound
+        let scores = Tensor(uninitialized: [rows.count, min(Self.keyBlock, visible)])
+        let largest = Tensor(uninitialized: [layout.headsPerKey, rows.count])
+        let sums = Tensor(zeros: [layout.headsPerKey, rows.count])
+        for index in 0..<largest.count { largest.pointer[index] = -.infinity }
+        for start in stride(from: 0, to: visible, by: Self.keyBlock) {
+            let count = min(Self.keyBlock, visible - start)
+            let keys = work.keys.operand(start..<(start + count), backend: self)
+            let values = work.values.operand(start..<(start + count), backend: self)
+            for index in 0..<layout.headsPerKey {
+                let head = work.task.group * layout.headsPerKey + index
+                let offset = firstRow * layout.queryStride + head * width
+                let out = work.output.pointer + offset
+                var transposed = keys.operand
+                transposed.isTransposed = true
+                matrixProduct.singlePrecision(
+                    m: rows.count, n: count, k: width,
+                    MatrixOperand(
+                        UnsafeMutableRawPointer(work.query.pointer + offset), stride: layout.queryStride),
+                    transposed, c: scores.pointer, cStride: count, accumulate: false)
+                for row in 0..<rows.count {
+                    let line = scores.pointer + row * count
+                    let seen = max(0, min(count, work.segment.position + rows.lowerBound + row + 1 - start))
+                    let place = index * rows.count + row
+                    if seen > 0 {
+                        let before = largest.pointer[place]
+                        let sum = kernels.softmax_block(line, layout.scale, seen, largest.pointer + place)
+                        let shrink = start == 0 ? 0 : exp(before - largest.pointer[place])
+                        sums.pointer[place] = sums.pointer[place] * shrink + sum
+                        if start > 0, shrink != 1 {
+                            kernels.scale(
+                                out + row * layout.queryStride, shrink, out + row * layout.queryStride, width)
+                        }
+                    }
+                    if seen < count { memset(line + seen, 0, (count - seen) * 4) }
+                }
+                matrixProduct.singlePrecision(
+                    m: rows.count, n: width, k: count,
+                    MatrixOperand(UnsafeMutableRawPointer(scores.pointer), stride: count), values.operand,
+                    c: out, cStride: layout.queryStride, accumulate: start > 0)
+            }
+            withExtendedLifetime((keys.copy, values.copy)) {}
         }
-        let firstRow = sequence * layout.length + rows.lowerBound
-        let queries = query.pointer + firstRow * layout.queryStride + head * width
-        let out = output.pointer + firstRow * layout.queryStride + head * width
-        if rows.count == 1 {
-            attendOne(
-                queries, keys: keys, keyStride: stride, values: values, valueStride: stride, count: visible,
-                width: width, scale: layout.scale, out: out,
-                logSumExp: logSumExp.pointer + firstRow * input.heads + head)
-            return
+        for index in 0..<layout.headsPerKey {
+            let head = work.task.group * layout.headsPerKey + index
+            for row in 0..<rows.count {
+                let place = index * rows.count + row
+                let out = work.output.pointer + (firstRow + row) * layout.queryStride + head * width
+                kernels.scale(out, 1 / sums.pointer[place], out, width)
+                work.logSumExp.pointer[(firstRow + row) * layout.heads + head] =
+                    largest.pointer[place] + log(sums.pointer[place])
+            }
         }
-        let scores = Tensor(uninitialized: [rows.count, visible])
-        matrixProduct.singlePrecision(
-            m: rows.count, n: visible, k: width,
-            MatrixOperand(UnsafeMutableRawPointer(queries), stride: layout.queryStride),
-            MatrixOperand(UnsafeMutableRawPointer(keys), stride: stride, transposed: true),
-            c: scores.pointer, cStride: visible, accumulate: false)
-        for row in rows {
-            let line = scores.pointer + (row - rows.lowerBound) * visible
-            let seen = start + row + 1
-            logSumExp.pointer[(sequence * layout.length + row) * input.heads + head] =
-                kernels.softmax(line, layout.scale, seen)
-            if seen < visible { memset(line + seen, 0, (visible - seen) * 4) }
-        }
-        matrixProduct.singlePrecision(
-            m: rows.count, n: width, k: visible,
-            MatrixOperand(UnsafeMutableRawPointer(scores.pointer), stride: visible),
-            MatrixOperand(UnsafeMutableRawPointer(values), stride: stride),
-            c: out, cStride: layout.queryStride, accumulate: false)
     }
 
-    /// One query against all keys, for decoding.
-    private func attendOne(
-        _ query: UnsafeMutablePointer<Float>, keys: UnsafeMutablePointer<Float>, keyStride: Int,
-        values: UnsafeMutablePointer<Float>, valueStride: Int, count: Int, width: Int, scale: Float,
-        out: UnsafeMutablePointer<Float>, logSumExp: UnsafeMutablePointer<Float>
-    ) {
-        let scores = Tensor(uninitialized: [count])
-        instructionSet.functions.rows.0.dot(
-            scores.pointer, count, query, width, nil, 1, keys, keyStride * 4, count, width)
-        logSumExp.pointee = kernels.softmax(scores.pointer, scale, count)
-        memset(out, 0, width * 4)
-        for position in 0..<count {
-            kernels.axpy(out, scores.pointer[position], values + position * valueStride, width)
+    /// One token's queries of the heads that share keys against all keys, for decoding.
+    private func attendOne(_ work: AttentionWork, _ layout: AttentionLayout) {
+        let (width, heads) = (layout.headWidth, layout.headsPerKey)
+        let row = work.segment.firstRow + work.task.rows.lowerBound
+        let count = work.segment.position + work.task.rows.upperBound
+        let first = work.task.group * heads
+        let queries = work.query.pointer + row * layout.queryStride + first * width
+        let out = work.output.pointer + row * layout.queryStride + first * width
+        let scores = Tensor(uninitialized: [heads, count])
+        work.keys.kernels(instructionSet)?.dot(
+            scores.pointer, count, queries, width, nil, heads, work.keys.address, work.keys.rowBytes, count,
+            width)
+        for head in 0..<heads {
+            work.logSumExp.pointer[row * layout.heads + first + head] = kernels.softmax(
+                scores.pointer + head * count, layout.scale, count)
         }
+        memset(out, 0, heads * width * 4)
+        work.values.kernels(instructionSet)?.accumulate(
+            out, width, nil, heads, scores.pointer, count, work.values.address, work.values.rowBytes, count, 0,
+            width, width)
     }
 
     private func rotate(
@@ -114,33 +140,36 @@ extension CPUBackend {
         _ x: Tensor, heads: Int, sign: Float, layout: AttentionLayout, input: AttentionInput
     ) {
         let width = layout.headWidth
-        pool.forEachRange(of: x.rowCount, minimum: 32) { range, _ in
-            for row in range {
-                let position = input.startPositions[row / layout.length] + row % layout.length
-                for head in 0..<heads {
-                    rotate(
-                        x.pointer + (row * heads + head) * width, position: position, sign: sign, input.rotary
-                    )
+        for segment in layout.segments {
+            pool.forEachRange(of: segment.count, minimum: 32) { range, _ in
+                for row in range {
+                    for head in 0..<heads {
+                        rotate(
+                            x.pointer + ((segment.firstRow + row) * heads + head) * width,
+                            position: segment.position + row, sign: sign, input.rotary)
+                    }
                 }
             }
         }
     }
 
-    private func append(
-        key: Tensor, input: AttentionInput, layout: AttentionLayout, to cache: AttentionCache
-    ) throws {
-        let stride = layout.keyStride
-        let capacity = cache.keys.shape[1]
-        for sequence in 0..<input.sequences {
-            let start = input.startPositions[sequence]
-            guard start + layout.length <= capacity else {
-                throw ComputeError.indexOutOfRange(
-                    operation: "key-value cache", index: start + layout.length - 1, limit: capacity)
+    /// Puts the new keys and values into the caches.
+    private func append(key: Tensor, input: AttentionInput, layout: AttentionLayout) throws {
+        let rows = input.keyValueHeads
+        for segment in layout.segments {
+            guard let cache = segment.cache else { continue }
+            let end = segment.position + segment.count
+            for (tensor, new) in [(cache.keys, key), (cache.values, input.value)] {
+                guard tensor.columnCount == layout.headWidth, end * rows <= tensor.rowCount else {
+                    throw ComputeError.indexOutOfRange(
+                        operation: "key-value cache", index: end - 1, limit: tensor.rowCount / max(1, rows))
+                }
+                let source = new.slice(segment.firstRow..<(segment.firstRow + segment.count))
+                    .reshaped([segment.count * rows, layout.headWidth])
+                let target = tensor.slice((segment.position * rows)..<(end * rows))
+                let stored = source.converted(to: tensor.dtype)
+                memcpy(target.address, stored.address, target.byteCount)
             }
-            let target = (sequence * capacity + start) * stride
-            let source = sequence * layout.length * stride
-            memcpy(cache.keys.pointer + target, key.pointer + source, layout.length * stride * 4)
-            memcpy(cache.values.pointer + target, input.value.pointer + source, layout.length * stride * 4)
         }
     }
 
@@ -153,11 +182,17 @@ extension CPUBackend {
         let dQuery = Tensor(zeros: input.query.shape)
         let dKey = Tensor(zeros: input.key.shape)
         // One chunk a key-value head: its gradients are sums over query heads in a fixed order.
-        pool.parallel(chunks: input.sequences * input.keyValueHeads) { chunk in
-            let (sequence, group) = (chunk / input.keyValueHeads, chunk % input.keyValueHeads)
+        guard layout.segments.allSatisfy({ $0.cache == nil && $0.position == 0 }) else {
+            throw ComputeError.shapeMismatch(
+                operation: "attention gradient", expected: "whole sequences without a cache",
+                found: "earlier positions")
+        }
+        pool.parallel(chunks: layout.segments.count * input.keyValueHeads) { chunk in
+            let (index, group) = (chunk / input.keyValueHeads, chunk % input.keyValueHeads)
+            let segment = layout.segments[index]
             for head in (group * layout.headsPerKey)..<((group + 1) * layout.headsPerKey) {
                 attendGradient(
-                    sequence: sequence, head: head, outputGradient: outputGradient, input: input,
+                    segment: segment, head: head, outputGradient: outputGradient, input: input,
                     result: result,
                     layout: layout, dQuery: dQuery, dKey: dKey, dValue: valueGradient)
             }
@@ -169,11 +204,11 @@ extension CPUBackend {
     }
 
     private func attendGradient(
-        sequence: Int, head: Int, outputGradient: Tensor, input: AttentionInput, result: AttentionResult,
+        segment: AttentionLayout.Segment, head: Int, outputGradient: Tensor, input: AttentionInput, result: AttentionResult,
         layout: AttentionLayout, dQuery: Tensor, dKey: Tensor, dValue: Tensor
     ) {
-        let (width, length, stride) = (layout.headWidth, layout.length, layout.keyStride)
-        let base = sequence * length * stride + head / layout.headsPerKey * width
+        let (width, length, stride) = (layout.headWidth, segment.count, layout.keyStride)
+        let base = segment.firstRow * stride + head / layout.headsPerKey * width
         let keys = MatrixOperand(UnsafeMutableRawPointer(result.key.pointer + base), stride: stride)
         let keysTransposed = MatrixOperand(keys.address, stride: stride, transposed: true)
         let valuesTransposed = MatrixOperand(
@@ -181,7 +216,7 @@ extension CPUBackend {
         for start in Swift.stride(from: 0, to: length, by: Self.queryBlock) {
             let rows = start..<min(length, start + Self.queryBlock)
             let visible = rows.upperBound
-            let first = (sequence * length + start) * layout.queryStride + head * width
+            let first = (segment.firstRow + start) * layout.queryStride + head * width
             let queries = MatrixOperand(
                 UnsafeMutableRawPointer(result.query.pointer + first), stride: layout.queryStride)
             let dOut = MatrixOperand(
@@ -196,7 +231,7 @@ extension CPUBackend {
                 accumulate: false)
             for row in rows {
                 let (pRow, dRow) = (p.pointer + (row - start) * visible, d.pointer + (row - start) * visible)
-                let token = sequence * length + row
+                let token = segment.firstRow + row
                 let seen = row + 1
                 kernels.exp_shifted(
                     pRow, layout.scale, result.logSumExp.pointer[token * input.heads + head], seen)
@@ -230,9 +265,16 @@ extension CPUBackend {
 
 /// Checked extents of an attention call.
 private struct AttentionLayout {
-    /// Tokens of each sequence.
-    let length: Int
+    struct Segment {
+        let firstRow: Int
+        let count: Int
+        let position: Int
+        let cache: AttentionCache?
+    }
+
+    let segments: [Segment]
     let headWidth: Int
+    let heads: Int
     let headsPerKey: Int
     let queryStride: Int
     let keyStride: Int
@@ -248,16 +290,29 @@ private struct AttentionLayout {
         try check(
             input.heads > 0 && input.keyValueHeads > 0 && input.heads % input.keyValueHeads == 0,
             "query heads to be a multiple of key-value heads", "\(input.heads) and \(input.keyValueHeads)")
-        try check(
-            input.sequences > 0 && tokens % input.sequences == 0
-                && input.startPositions.count == input.sequences,
-            "\(input.sequences) sequences of equal length with a start each",
-            "\(tokens) tokens, \(input.startPositions.count) starts")
+        var firstRow = 0
+        var segments: [Segment] = []
+        for segment in input.segments {
+            try check(
+                segment.count >= 0 && segment.position >= 0, "counts and positions of 0 or more",
+                "\(segment.count) at \(segment.position)")
+            segments.append(
+                Segment(
+                    firstRow: firstRow, count: segment.count, position: segment.position, cache: segment.cache))
+            firstRow += segment.count
+        }
+        self.segments = segments
+        try check(firstRow == tokens, "sequences of \(tokens) tokens together", "\(firstRow)")
+        for segment in segments {
+            try check(
+                segment.position == 0 || segment.cache != nil, "a cache for what precedes a sequence",
+                "none before position \(segment.position)")
+        }
         try check(
             input.query.columnCount % input.heads == 0, "a width that \(input.heads) heads divide",
             "\(input.query.columnCount)")
+        heads = input.heads
         headWidth = input.query.columnCount / input.heads
-        length = tokens / input.sequences
         headsPerKey = input.heads / input.keyValueHeads
         queryStride = input.heads * headWidth
         keyStride = input.keyValueHeads * headWidth
@@ -267,9 +322,64 @@ private struct AttentionLayout {
                 other.shape == [tokens, keyStride], "keys and values [\(tokens), \(keyStride)]",
                 "\(other.shape)")
         }
-        let reach = (input.startPositions.max() ?? 0) + length
+        let reach = segments.reduce(0) { max($0, $1.position + $1.count) }
         try check(
             input.rotary.cosine.columnCount * 2 == headWidth && input.rotary.cosine.rowCount >= reach,
             "a rotary table [\(reach) or more, \(headWidth / 2)]", "\(input.rotary.cosine.shape)")
+    }
+}
+
+/// Some query rows of one sequence, for the heads that share one key-value head.
+private struct AttentionTask {
+    let segment: Int
+    let rows: Range<Int>
+    let group: Int
+}
+
+private struct AttentionWork {
+    let task: AttentionTask
+    let segment: AttentionLayout.Segment
+    let keys: CachedRows
+    let values: CachedRows
+    let query: Tensor
+    let output: Tensor
+    let logSumExp: Tensor
+}
+
+/// One head's keys or values of a sequence: rows of a cache, or of the projections themselves.
+private struct CachedRows {
+    let address: UnsafeMutableRawPointer
+    let rowBytes: Int
+    let dtype: DType
+    let width: Int
+
+    init(
+        _ cache: Tensor?, new: Tensor, segment: AttentionLayout.Segment, group: Int, layout: AttentionLayout
+    ) {
+        width = layout.headWidth
+        if let cache {
+            dtype = cache.dtype
+            rowBytes = cache.rowByteCount * (layout.heads / layout.headsPerKey)
+            address = cache.address + group * cache.rowByteCount
+        } else {
+            dtype = .float32
+            rowBytes = layout.keyStride * 4
+            address = new.address + segment.firstRow * rowBytes + group * width * 4
+        }
+    }
+
+    func kernels(_ instructionSet: Kernels) -> monet_row_kernels? { instructionSet.rows(dtype) }
+
+    /// Rows of some positions as float32, copied only if they are stored otherwise.
+    func operand(_ positions: Range<Int>, backend: CPUBackend) -> (operand: MatrixOperand, copy: Tensor?) {
+        let start = address + positions.lowerBound * rowBytes
+        guard dtype != .float32, let rows = kernels(backend.instructionSet) else {
+            return (MatrixOperand(start, stride: rowBytes / 4), nil)
+        }
+        let copy = Tensor(uninitialized: [positions.count, width])
+        for row in 0..<positions.count {
+            rows.widen(copy.pointer + row * width, start + row * rowBytes, 0, width, width)
+        }
+        return (MatrixOperand(copy), copy)
     }
 }

@@ -118,7 +118,7 @@ public struct TextGenerator {
         var decoder = tokenizer.map { StreamingDecoder(tokenizer: $0, continuing: true) }
         var filter = StopFilter(settings.stopStrings)
         let endIDs = Set(settings.endTokenIDs ?? model.configuration.endTokenIDs)
-        var history = cache.tokens.first.map { $0 + prompt } ?? prompt
+        var history = cache.tokens + prompt
         var text = ""
         var tokens: [GeneratedToken] = []
         var reason = FinishReason.length
@@ -173,7 +173,7 @@ public struct TextGenerator {
         var hidden: Tensor?
         for start in stride(from: 0, to: ids.count, by: block) {
             let part = Array(ids[start..<min(start + block, ids.count)])
-            hidden = try model.forward([part], cache: cache, context).hidden.value
+            hidden = try model.forward([part], caches: [cache], context).hidden.value
         }
         guard let hidden else { throw GenerationError.emptyPrompt }
         let last = hidden.slice((hidden.shape[0] - 1)..<hidden.shape[0])

@@ -11,10 +11,9 @@ struct Attention: Sendable {
 
     /// - Parameters:
     ///   - x: normalized residual stream, `[tokens, d]`.
-    ///   - positions: where each sequence stands, with the rotations in use.
-    ///   - cache: this layer's earlier keys and values.
+    ///   - positions: where each sequence stands, with the rotations in use and this layer's cache.
     func callAsFunction(
-        _ x: Variable, positions: SequencePositions, cache: AttentionCache?, _ context: ForwardContext
+        _ x: Variable, positions: SequencePositions, layer: Int, _ context: ForwardContext
     ) throws -> Variable {
         let projected =
             query.bias == nil && key.bias == nil && value.bias == nil
@@ -25,18 +24,25 @@ struct Attention: Sendable {
         ) { query, key, value in
             AttentionInput(
                 query: query, key: key, value: value, rotary: positions.rotary, heads: heads,
-                keyValueHeads: keyValueHeads, sequences: positions.starts.count,
-                startPositions: positions.starts,
-                cache: cache)
+                keyValueHeads: keyValueHeads, segments: positions.segments(layer: layer))
         }
         return try output(mixed, context)
     }
 }
 
 /// Where the tokens of a batch stand.
-struct SequencePositions: Sendable {
-    /// Position of each sequence's first token.
+struct SequencePositions {
+    /// Tokens of each sequence in this run, and the position of the first.
+    let counts: [Int]
     let starts: [Int]
+    /// Earlier tokens of each sequence, if kept.
+    let caches: [KVCache]?
     /// Rotations for all positions in use.
     let rotary: RotaryTable
+
+    func segments(layer: Int) -> [AttentionSegment] {
+        counts.indices.map {
+            AttentionSegment(count: counts[$0], position: starts[$0], cache: caches?[$0].layer(layer))
+        }
+    }
 }

@@ -18,11 +18,11 @@ struct DecoderLayer: Sendable {
 
     /// - Parameter routing: the group's routing so far; replaced by a layer that owns a router.
     func callAsFunction(
-        _ x: Variable, routing: inout Routing?, positions: SequencePositions, cache: AttentionCache?,
+        _ x: Variable, routing: inout Routing?, positions: SequencePositions, layer: Int,
         _ context: ForwardContext
     ) throws -> Variable {
         let tape = context.tape
-        let attended = try attention(inputNorm(x, context), positions: positions, cache: cache, context)
+        let attended = try attention(inputNorm(x, context), positions: positions, layer: layer, context)
         let x = try tape.add(x, attended)
         let h = try postAttentionNorm(x, context)
         if let router { routing = try router(h, context) }

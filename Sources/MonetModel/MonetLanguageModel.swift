@@ -62,41 +62,50 @@ public final class MonetLanguageModel: Sendable {
     /// Runs token ids through the layers.
     ///
     /// - Parameters:
-    ///   - sequences: token ids, all lists of one length.
-    ///   - cache: earlier tokens, to which these are added.
+    ///   - sequences: token ids, all lists of one length unless each has a cache of its own.
+    ///   - caches: earlier tokens of each sequence, to which these are added.
+    /// - Returns: rows of the sequences' tokens, one sequence after the other.
     /// - Throws: `ModelError.contextExceeded`, `ModelError.invalidInput`, `ComputeError`.
     public func forward(
-        _ sequences: [[Int32]], cache: KVCache? = nil, _ context: ForwardContext
+        _ sequences: [[Int32]], caches: [KVCache]? = nil, _ context: ForwardContext
     ) throws -> ForwardOutput {
-        guard let length = sequences.first?.count, length > 0, sequences.allSatisfy({ $0.count == length })
+        guard let length = sequences.first?.count, !sequences.contains(where: \.isEmpty),
+            caches != nil || sequences.allSatisfy({ $0.count == length })
         else {
             throw ModelError.invalidInput(
                 reason: "a batch needs one or more sequences of one length, not empty")
         }
-        let start = cache?.count ?? 0
-        if let cache {
-            guard cache.sequences == sequences.count else {
+        let starts = caches?.map(\.count) ?? Array(repeating: 0, count: sequences.count)
+        let reach = zip(starts, sequences).reduce(0) { max($0, $1.0 + $1.1.count) }
+        if let caches {
+            guard caches.count == sequences.count else {
                 throw ModelError.invalidInput(
-                    reason: "a cache of \(cache.sequences) sequences for a batch of \(sequences.count)")
+                    reason: "\(caches.count) caches for a batch of \(sequences.count)")
             }
-            try cache.reserve(length)
-            if start > 0, isStretched(length: start + length) || cache.isStretched {
-                return try recompute(cache.tokens, followedBy: sequences, cache, context)
+            for (cache, sequence) in zip(caches, sequences) { try cache.reserve(sequence.count) }
+            if isStretched(length: reach) || caches.contains(where: \.isStretched) {
+                // Each length has rotations of its own: one sequence at a time.
+                if sequences.count > 1 {
+                    throw ModelError.invalidInput(
+                        reason: "beyond the trained length, dynamic rope scaling runs one sequence at a time")
+                }
+                if starts[0] > 0 { return try recompute(sequences[0], caches[0], context) }
             }
         }
         let positions = SequencePositions(
-            starts: Array(repeating: start, count: sequences.count), rotary: rotations(length: start + length)
-        )
+            counts: sequences.map(\.count), starts: starts, caches: caches, rotary: rotations(length: reach))
         var x = try context.tape.embed(sequences.flatMap { $0 }, table: context(embedding))
         var hiddenStates: [Tensor] = []
         var routing: Routing?
         var routings: [(Int, Routing)] = []
         for (index, layer) in layers.enumerated() {
             if context.keepsHiddenStates { hiddenStates.append(x.value) }
-            x = try layer(x, routing: &routing, positions: positions, cache: cache?.layer(index), context)
+            x = try layer(x, routing: &routing, positions: positions, layer: index, context)
             if layer.router != nil, let routing { routings.append((index, routing)) }
         }
-        cache?.append(sequences, isStretched: isStretched(length: start + length))
+        for (index, sequence) in sequences.enumerated() {
+            caches?[index].append(sequence, isStretched: isStretched(length: reach))
+        }
         let hidden = try finalNorm(x, context)
         if context.keepsHiddenStates { hiddenStates.append(hidden.value) }
         return ForwardOutput(hidden: hidden, hiddenStates: hiddenStates, routings: routings)
@@ -111,13 +120,13 @@ public final class MonetLanguageModel: Sendable {
 
     /// Runs earlier tokens again with new ones: dynamic scaling rotates all keys anew at each length,
     /// so that keys rotated for a shorter one would give other values than no cache at all.
-    private func recompute(
-        _ earlier: [[Int32]], followedBy new: [[Int32]], _ cache: KVCache, _ context: ForwardContext
-    ) throws -> ForwardOutput {
+    private func recompute(_ new: [Int32], _ cache: KVCache, _ context: ForwardContext) throws
+        -> ForwardOutput
+    {
+        let earlier = cache.tokens
         cache.truncate(to: 0)
         do {
-            let whole = try forward(zip(earlier, new).map { $0 + $1 }, cache: cache, context)
-            return whole.lastTokens(new[0].count, sequences: new.count)
+            return try forward([earlier + new], caches: [cache], context).lastTokens(new.count, sequences: 1)
         } catch {
             cache.truncate(to: 0)
             throw error

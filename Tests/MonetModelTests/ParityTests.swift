@@ -74,7 +74,7 @@ import Testing
         var new = prompt
         while withCache.count < wanted.count {
             let context = ForwardContext(inferenceOn: Self.backend)
-            let hidden = try model.forward([new], cache: cache, context).hidden.value
+            let hidden = try model.forward([new], caches: [cache], context).hidden.value
             new = [argmax(try model.logits(hidden, on: Self.backend))]
             withCache += new
             let whole = try model.forward([withoutCache], context).hidden.value

@@ -92,7 +92,7 @@ import Testing
             let count = min(steps.popFirst() ?? 1, tokens.count - position)
             let piece = Array(tokens[position..<(position + count)])
             position += count
-            let output = try model.forward([piece], cache: cache, ForwardContext(inferenceOn: backend))
+            let output = try model.forward([piece], caches: [cache], ForwardContext(inferenceOn: backend))
             let logits = try model.logits(output.hidden.value, on: backend)
             let expected = ReferenceModel(model)([Array(tokens[..<position])]).logits
             let columns = test.configuration.vocabularySize

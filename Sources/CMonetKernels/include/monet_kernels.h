@@ -104,6 +104,9 @@ typedef struct monet_kernels {
 
     /// x = exp(x * scale - max) / sum in place; returns log(sum(exp(x * scale))).
     float (*_Nonnull softmax)(float *x, float scale, size_t n);
+    /// One block of an online softmax: raises *largest to the block's largest x * scale, x = exp(x * scale -
+    /// *largest) in place; returns the sum.
+    float (*_Nonnull softmax_block)(float *x, float scale, size_t n, float *largest);
     /// x = exp(x * scale - log_sum_exp) in place.
     void (*_Nonnull exp_shifted)(float *x, float scale, float log_sum_exp, size_t n);
     /// d = p * (d - delta) * scale in place, the gradient of a softmax row.

@@ -54,7 +54,7 @@ struct ChatCommand: ParsableCommand {
                 let ids = try tokenizer.encode(text, parsingSpecial: true)
                 // The conversation so far is in the cache: only what is new runs. One token at
                 // least must run, to have logits.
-                let known = zip(cache.tokens[0], ids.dropLast()).prefix { $0 == $1 }.count
+                let known = zip(cache.tokens, ids.dropLast()).prefix { $0 == $1 }.count
                 cache.truncate(to: known)
                 Interruption.install()
                 let result = try generator.generate(Array(ids[known...]), settings: settings, cache: cache) {
