@@ -82,6 +82,8 @@ public struct TextGenerator {
     /// Needed for text and stop strings; token ids do without.
     public let tokenizer: Tokenizer?
     private let backend: any Backend
+    /// Experts to remove, weaken or amplify.
+    public var mask: ExpertMask?
     /// Prompt tokens that run at a time, which bounds the memory for activations.
     private static let promptBlock = 512
 
@@ -103,76 +105,45 @@ public struct TextGenerator {
         onStep: (GenerationStep) throws -> Bool = { _ in true }
     ) throws -> GenerationResult {
         guard !prompt.isEmpty else { throw GenerationError.emptyPrompt }
-        guard settings.maxNewTokens >= 0 else {
-            throw GenerationError.invalidSetting(
-                name: "max-new-tokens", found: "\(settings.maxNewTokens)", expected: "0 or more")
-        }
-        if !settings.stopStrings.isEmpty, tokenizer == nil {
-            throw GenerationError.missingTokenizer(purpose: "a stop string")
-        }
         let cache = cache ?? KVCache(configuration: model.configuration)
         guard cache.count + prompt.count <= cache.limit else {
             throw ModelError.contextExceeded(tokens: cache.count + prompt.count, context: cache.limit)
         }
-        var sampler = try Sampler(settings.sampling)
-        var decoder = tokenizer.map { StreamingDecoder(tokenizer: $0, continuing: true) }
-        var filter = StopFilter(settings.stopStrings)
-        let endIDs = Set(settings.endTokenIDs ?? model.configuration.endTokenIDs)
-        var history = cache.tokens + prompt
-        var text = ""
-        var tokens: [GeneratedToken] = []
-        var reason = FinishReason.length
+        var progress = try SequenceProgress(
+            history: cache.tokens + prompt, settings: settings, tokenizer: tokenizer,
+            endTokenIDs: model.configuration.endTokenIDs, limit: cache.limit)
 
         let clock = ContinuousClock()
         let start = clock.now
         var logits = try lastLogits(of: prompt, cache)
         let promptEnd = clock.now
-        while tokens.count < settings.maxNewTokens {
-            let id = try sampler.next(logits, history: history)
-            let ends = endIDs.contains(Int(id))
-            let probabilities = LogProbabilities(logits)
-            let shown = ends ? "" : filter.append(try decoder?.append(id) ?? "")
-            text += shown
-            history.append(id)
-            let token = GeneratedToken(
-                id: id, logProbability: probabilities[id],
-                alternatives: settings.topLogProbabilities > 0
-                    ? probabilities.top(settings.topLogProbabilities) : [])
-            tokens.append(token)
-            if try !onStep(GenerationStep(token: token, text: shown)) {
-                reason = .cancelled
-                break
-            }
-            if ends || filter.found != nil {
-                reason = .stop
-                break
-            }
-            if tokens.count == settings.maxNewTokens || history.count >= cache.limit { break }
+        while progress.finishReason == nil {
+            let step = try progress.next(logits)
+            if try !onStep(step) { progress.cancel() }
+            if progress.finishReason != nil { break }
             if settings.usesCache {
-                logits = try lastLogits(of: [id], cache)
+                logits = try lastLogits(of: progress.history.suffix(1), cache)
             } else {
                 cache.truncate(to: 0)
-                logits = try lastLogits(of: history, cache)
+                logits = try lastLogits(of: progress.history, cache)
             }
         }
-        let rest = filter.append(decoder?.finish() ?? "") + filter.finish()
-        if !rest.isEmpty {
-            text += rest
-            _ = try onStep(GenerationStep(token: nil, text: rest))
-        }
+        if let rest = try progress.finish() { _ = try onStep(rest) }
         return GenerationResult(
-            promptTokens: prompt.count, tokens: tokens, text: text, finishReason: reason,
+            promptTokens: prompt.count, tokens: progress.tokens, text: progress.text,
+            finishReason: progress.finishReason ?? .length,
             promptSeconds: (promptEnd - start).seconds, decodeSeconds: (clock.now - promptEnd).seconds)
     }
 
     /// Logits after the last of `ids`, `[vocabulary]`.
-    private func lastLogits(of ids: [Int32], _ cache: KVCache) throws -> [Float] {
+    private func lastLogits(of ids: some RandomAccessCollection<Int32>, _ cache: KVCache) throws -> [Float] {
         let context = ForwardContext(inferenceOn: backend)
+        context.mask = mask
         // Dynamic rotary scaling depends on the whole length: the prompt runs in one piece.
         let block = model.rotationsDependOnLength ? ids.count : Self.promptBlock
         var hidden: Tensor?
         for start in stride(from: 0, to: ids.count, by: block) {
-            let part = Array(ids[start..<min(start + block, ids.count)])
+            let part = Array(ids.dropFirst(start).prefix(block))
             hidden = try model.forward([part], caches: [cache], context).hidden.value
         }
         guard let hidden else { throw GenerationError.emptyPrompt }

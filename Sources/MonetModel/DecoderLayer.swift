@@ -66,7 +66,9 @@ extension DecoderLayer {
         postAttentionNorm = try norm("post_attention_layernorm")
         router =
             configuration.hasRouter(layer)
-            ? Router(try side(1), try side(2), configuration: configuration) : nil
+            ? Router(
+                try side(1), try side(2), configuration: configuration,
+                group: layer / configuration.layersPerRouter) : nil
         switch configuration.feedForward {
         case .horizontal where parameters.layout == .packed, .vertical where parameters.layout == .packed:
             feedForward = .packed(try PackedExpertLayer(configuration.feedForward, parameter))

@@ -32,6 +32,8 @@ public final class ForwardContext {
     public var keepsHiddenStates = false
     /// Whether to measure routing (objective and usage) without training.
     public var measuresRouting = false
+    /// Experts to remove, weaken or amplify.
+    public var mask: ExpertMask?
     /// Whether routers take the statistics of this run's tokens as their running ones.
     var calibratesRouters = false
     private let variables: ParameterVariables?

@@ -10,6 +10,8 @@ struct Router: Sendable {
     let right: Side
     let heads: Int
     let experts: Int
+    /// Its place among the model's routers.
+    let group: Int
     /// Φ⁻¹(1 − k/E), the value that k of E standard normal numbers exceed.
     let threshold: Float
 
@@ -23,7 +25,8 @@ struct Router: Sendable {
 
     static let epsilon: Float = 1e-5
 
-    init(_ left: Side, _ right: Side, configuration: MonetConfiguration) {
+    init(_ left: Side, _ right: Side, configuration: MonetConfiguration, group: Int) {
+        self.group = group
         self.left = left
         self.right = right
         heads = configuration.routingHeads
@@ -39,7 +42,8 @@ struct Router: Sendable {
         let (g1, objective1) = try route(projected[0], left, context)
         let (g2, objective2) = try route(projected[1], right, context)
         return Routing(
-            left: g1, right: g2, experts: ExpertRouting(left: g1.value, right: g2.value),
+            left: g1, right: g2, experts: ExpertRouting(
+                left: g1.value, right: g2.value, strengths: context.mask?.strengths(group: group)),
             leftObjective: objective1, rightObjective: objective2)
     }
 

@@ -129,7 +129,7 @@ public final class Trainer {
         let metrics = try FileWriter(path: directory.metricsPath, appending: true)
         let board = try TensorBoardWriter(folder: directory.path)
         let validation = stream.validationBatches(limit: configuration.evaluationBatches)
-        let peak = try MachinePeak.measure(on: backend)
+        let peak = try MachinePeak.operationsPerSecond(on: backend)
         try report(.started(parameters: model.configuration.parameterCount, step: state.step))
         var watch = DivergenceWatch(threshold: configuration.divergenceThreshold)
         var meter = SpeedMeter()

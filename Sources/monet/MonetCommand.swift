@@ -31,7 +31,7 @@ struct MonetCommand: ParsableCommand {
             ChatCommand.self,
             TraceCommand.self, InfoCommand.self, ForwardCommand.self, PerplexityCommand.self,
             ConvertCommand.self,
-            InitCommand.self,
+            InitCommand.self, BenchCommand.self,
         ])
 
     static func main() {

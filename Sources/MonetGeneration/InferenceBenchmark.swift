@@ -1,0 +1,210 @@
+import Foundation
+import MonetCompute
+import MonetFoundation
+import MonetModel
+
+/// Measures a model's speed on random tokens, and relates it to what the machine could do.
+public struct InferenceBenchmark {
+    /// What to measure, and how often.
+    public struct Settings: Sendable {
+        /// Tokens of the prompt in `prefill`, and tokens held when `decode` and `batch` begin.
+        public var promptTokens = 512
+        public var contextTokens = 16
+        /// Tokens that each stream decodes.
+        public var newTokens = 32
+        /// Streams of `batch`.
+        public var streams = 8
+        /// Medians are over this many runs.
+        public var repeats = 3
+        public var seed: UInt64 = 0
+        public var cacheType = DType.float32
+
+        /// A prompt of 512, 32 new tokens, 8 streams, 3 runs.
+        public init() {}
+    }
+
+    /// One line of the result.
+    public struct Measurement: Sendable {
+        /// `prefill`, `decode`, `batch` or `load`.
+        public let name: String
+        /// Tokens of one run.
+        public let tokens: Int
+        /// Of each run.
+        public let seconds: [Double]
+        /// Operations and bytes that a token needs at least, from the experts selected on average.
+        public let work: WorkEstimate?
+
+        /// Median time of a run.
+        public var medianSeconds: Double { seconds.sorted()[seconds.count / 2] }
+        /// Tokens a second in the median run.
+        public var tokensPerSecond: Double { Double(tokens) / medianSeconds }
+
+        /// Joins the numbers.
+        public init(name: String, tokens: Int, seconds: [Double], work: WorkEstimate?) {
+            self.name = name
+            self.tokens = tokens
+            self.seconds = seconds
+            self.work = work
+        }
+    }
+
+    private let model: MonetLanguageModel
+    private let backend: CPUBackend
+    private let settings: Settings
+    /// Experts to remove, weaken or amplify.
+    public var mask: ExpertMask?
+
+    /// Joins a model and a backend.
+    public init(model: MonetLanguageModel, backend: CPUBackend, settings: Settings = Settings()) {
+        self.model = model
+        self.backend = backend
+        self.settings = settings
+    }
+
+    private func ids(_ count: Int, _ generator: inout SplitMix64) -> [Int32] {
+        (0..<count).map { _ in Int32(generator.next() % UInt64(model.configuration.vocabularySize)) }
+    }
+
+    private func context() -> ForwardContext {
+        let context = ForwardContext(inferenceOn: backend)
+        context.mask = mask
+        return context
+    }
+
+    private func cache() -> KVCache {
+        KVCache(configuration: model.configuration, dtype: settings.cacheType)
+    }
+
+    /// A prompt in one piece and the logits after its last token.
+    public func prefill() throws -> Measurement {
+        var generator = SplitMix64(seed: settings.seed)
+        var share = 0.0
+        let prompt = ids(settings.promptTokens, &generator)
+        let seconds = try timed { isWarmUp in
+            let output = try model.forward([prompt], caches: [cache()], context())
+            let rows = output.hidden.value.shape[0]
+            _ = try model.logits(output.hidden.value.slice((rows - 1)..<rows), on: backend)
+            if isWarmUp { share = output.activeShare }
+        }
+        return Measurement(
+            name: "prefill", tokens: prompt.count, seconds: seconds,
+            work: WorkEstimate(
+                model, tokens: prompt.count, streams: 1, activeShare: share, unionShare: 1, logits: 1,
+                context: prompt.count / 2))
+    }
+
+    /// `streams` texts, one token each a step: every step's tokens are random, so that experts vary.
+    public func decode(streams: Int, name: String) throws -> Measurement {
+        var generator = SplitMix64(seed: settings.seed + 1)
+        let caches = (0..<streams).map { _ in cache() }
+        let prompts = caches.map { _ in ids(settings.contextTokens, &generator) }
+        _ = try model.forward(prompts, caches: caches, context())
+        var active = 0.0
+        var union = 0.0
+        let seconds = try timed { isWarmUp in
+            for cache in caches { cache.truncate(to: settings.contextTokens) }
+            for _ in 0..<settings.newTokens {
+                let output = try model.forward(caches.map { _ in ids(1, &generator) }, caches: caches, context())
+                _ = try model.logits(output.hidden.value, on: backend)
+                // Counting the experts takes time of its own.
+                if isWarmUp {
+                    active += output.activeShare / Double(settings.newTokens)
+                    union += output.unionShare / Double(settings.newTokens)
+                }
+            }
+        }
+        return Measurement(
+            name: name, tokens: streams * settings.newTokens, seconds: seconds,
+            work: WorkEstimate(
+                model, tokens: streams, streams: streams, activeShare: active, unionShare: union,
+                logits: streams, context: settings.contextTokens + settings.newTokens / 2))
+    }
+
+    private func timed(_ body: (_ isWarmUp: Bool) throws -> Void) throws -> [Double] {
+        try body(true)
+        return try (0..<settings.repeats).map { _ in
+            let start = ContinuousClock.now
+            try body(false)
+            return (ContinuousClock.now - start).seconds
+        }
+    }
+}
+
+/// Operations and bytes that a forward pass cannot do without.
+public struct WorkEstimate: Sendable {
+    /// Multiplications and additions a token.
+    public let operationsPerToken: Double
+    /// Bytes of weights and cached keys and values read a token.
+    public let bytesPerToken: Double
+    /// Share of a side's experts that a token selects, over all heads.
+    public let activeShare: Double
+
+    /// - Parameters:
+    ///   - tokens: tokens of one pass, which share the weights that it reads.
+    ///   - activeShare, unionShare: experts of a side that one token selects, and that the pass's tokens do.
+    ///   - logits: rows that the head computes.
+    init(
+        _ model: MonetLanguageModel, tokens: Int, streams: Int, activeShare: Double, unionShare: Double,
+        logits: Int, context: Int
+    ) {
+        self.activeShare = activeShare
+        let c = model.configuration
+        var operations = 0.0
+        var bytes = 0.0
+        for parameter in model.parameters.all where parameter.role.isParameter {
+            let (count, size) = (Double(parameter.tensor.count), Double(parameter.tensor.byteCount))
+            let isEmbedding = parameter.name.contains("embed_tokens")
+            let isHead = parameter.name.hasPrefix("lm_head") || (isEmbedding && c.tieWordEmbeddings)
+            if isHead {
+                operations += 2 * count * Double(logits) / Double(tokens)
+                bytes += size / Double(tokens)
+            } else if isEmbedding {
+                continue
+            } else if parameter.name.contains(".moe.") {
+                operations += 2 * count * activeShare
+                bytes += size * unionShare / Double(tokens)
+            } else {
+                operations += parameter.role == .norm ? 0 : 2 * count
+                bytes += size / Double(tokens)
+            }
+        }
+        operations += 4 * Double(c.layerCount * context * c.attentionHeads * c.headWidth)
+        bytes +=
+            8 * Double(c.layerCount * context * c.keyValueHeads * c.headWidth) * Double(streams)
+            / Double(tokens)
+        operationsPerToken = operations
+        bytesPerToken = bytes
+    }
+}
+
+extension MonetLanguageModel.ForwardOutput {
+    /// Share of a side's experts that a token selects, over all heads; 1 without routers.
+    var activeShare: Double { share { $0.activeShare } }
+
+    /// Share of a side's experts that any token selects.
+    var unionShare: Double { share { $0.unionShare } }
+
+    private func share(_ value: (Tensor) -> Double) -> Double {
+        let sides = routings.flatMap { [$0.routing.left.value, $0.routing.right.value] }
+        return sides.isEmpty ? 1 : sides.reduce(0) { $0 + value($1) } / Double(sides.count)
+    }
+}
+
+extension Tensor {
+    /// Of probabilities `[tokens, heads, experts]`: the mean share of experts that a token selects.
+    fileprivate var activeShare: Double {
+        Double(selected().reduce(0) { $0 + $1.count }) / Double(max(1, shape[0] * shape[2]))
+    }
+
+    fileprivate var unionShare: Double {
+        Double(selected().reduce(into: Set<Int>()) { $0.formUnion($1) }.count) / Double(max(1, shape[2]))
+    }
+
+    private func selected() -> [Set<Int>] {
+        let (heads, experts) = (shape[1], shape[2])
+        let values = floats()
+        return (0..<shape[0]).map { token in
+            Set((0..<(heads * experts)).filter { values[token * heads * experts + $0] > 0 }.map { $0 % experts })
+        }
+    }
+}

@@ -1,0 +1,260 @@
+import ArgumentParser
+import Foundation
+import MonetCompute
+import MonetFoundation
+import MonetGeneration
+import MonetModel
+import MonetTraining
+
+struct BenchCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "bench",
+        abstract: "Measure speed, and relate it to what this machine could do at best.",
+        discussion: """
+            EXAMPLES
+              monet bench --model checkpoints/demo
+              monet bench --model checkpoints/big --tests decode,batch --streams 8 --json
+              monet bench --tests train --preset small-vd --vocab-size 8192
+
+            Medians over --repeats runs on random tokens. "floor" is the larger of operations over the \
+            machine's measured peak and bytes over its measured bandwidth; the share of it that was \
+            reached says how much could still be won. Load is from the start of reading to the first token.
+            """)
+
+    enum Test: String, CaseIterable, ExpressibleByArgument {
+        case load, prefill, decode, batch, train
+    }
+
+    @Option(
+        name: [.customShort("m"), .long],
+        help: ArgumentHelp("Checkpoint folder or hub name; not needed for train alone.", valueName: "dir"))
+    var model: String?
+    @Option(
+        help: ArgumentHelp(
+            "Which of load, prefill, decode, batch, train, separated by commas; all but train by default.",
+            valueName: "list"))
+    var tests: String?
+    @Option(help: "Tokens of the prompt in prefill.")
+    var promptTokens = 512
+    @Option(help: "Tokens that precede decoding.")
+    var contextTokens = 16
+    @Option(help: "Tokens that each stream decodes.")
+    var newTokens = 32
+    @Option(help: "Streams in batch.")
+    var streams = 8
+    @Option(help: "Runs, of which the median counts.")
+    var repeats = 3
+    @Option(help: "Storage of keys and values: float32, bfloat16 or int8.")
+    var kvDtype: CacheType = .float32
+    @Option(help: ArgumentHelp("A mask file of removed or scaled experts.", valueName: "path"))
+    var mask: String?
+    @Option(help: "Remove a random share of every group's experts, as 0.05.")
+    var maskShare: Double?
+    @Option(help: "Preset of train.")
+    var preset: PresetName?
+    @Option(help: "Pieces of the vocabulary in train.")
+    var vocabSize: Int?
+    @Option(help: "Sequences of a batch in train.")
+    var batchSize = 8
+    @Option(help: "Tokens of a sequence in train.")
+    var sequenceLength = 256
+    @Option(help: "Decides tokens and weights.")
+    var seed: UInt64 = 0
+    @Flag(help: "Result as JSON.")
+    var json = false
+    @OptionGroup var compute: ComputeOptions
+    @OptionGroup var common: CommonOptions
+
+    private func chosen() throws -> [Test] {
+        guard let tests else { return model == nil ? [.train] : [.load, .prefill, .decode, .batch] }
+        return try tests.split(separator: ",").map {
+            guard let test = Test(rawValue: $0.trimmingCharacters(in: .whitespaces)) else {
+                throw ValidationError(
+                    "--tests names '\($0)', expected of \(Test.allCases.map(\.rawValue).joined(separator: ", "))")
+            }
+            return test
+        }
+    }
+
+    func validate() throws {
+        let tests = try chosen()
+        if tests.contains(where: { $0 != .train }), model == nil {
+            throw ValidationError("Give --model, or --tests train.")
+        }
+        for (name, value) in [
+            ("prompt-tokens", promptTokens), ("context-tokens", contextTokens), ("new-tokens", newTokens),
+            ("streams", streams), ("repeats", repeats), ("batch-size", batchSize),
+            ("sequence-length", sequenceLength),
+        ] where !(1...1 << 20).contains(value) {
+            throw ValidationError("--\(name) is \(value), expected 1 to \(1 << 20)")
+        }
+        if let maskShare, !(0...1).contains(maskShare) {
+            throw ValidationError("--mask-share is \(maskShare), expected 0 to 1")
+        }
+        if mask != nil, maskShare != nil { throw ValidationError("Give one of --mask and --mask-share.") }
+    }
+
+    func run() throws {
+        let backend = try compute.backend()
+        let tests = try chosen()
+        let peak = try MachinePeak(on: backend)
+        var results: [InferenceBenchmark.Measurement] = []
+        func note(_ text: String) { if !common.quiet { StandardError.write(text + "\n") } }
+        note(
+            "\(backend.name): \((peak.operationsPerSecond / 1e9).text(0)) GFLOP/s in dense products, "
+                + "\((peak.bytesPerSecond / 1e9).text(1)) GB/s from memory")
+        if let model, tests.contains(where: { $0 != .train }) {
+            results += try measureModel(model, tests, backend, note)
+        }
+        if tests.contains(.train) { results.append(try measureTraining(backend, note)) }
+        if json {
+            StandardOutput.write(report(results, backend, peak).serialized(pretty: true) + "\n")
+        } else {
+            StandardOutput.write(table(results, peak))
+        }
+    }
+
+    private func measureModel(
+        _ name: String, _ tests: [Test], _ backend: CPUBackend, _ note: (String) -> Void
+    ) throws -> [InferenceBenchmark.Measurement] {
+        let folder = try HubCache.resolve(name)
+        var results: [InferenceBenchmark.Measurement] = []
+        if tests.contains(.load) {
+            note("load")
+            var seconds: [Double] = []
+            for _ in 0..<repeats {
+                let start = ContinuousClock.now
+                let model = try MonetLanguageModel.load(folder)
+                let hidden = try model.forward([[0]], ForwardContext(inferenceOn: backend)).hidden.value
+                _ = try model.logits(hidden, on: backend)
+                seconds.append((ContinuousClock.now - start).seconds)
+            }
+            results.append(.init(name: "load", tokens: 1, seconds: seconds, work: nil))
+        }
+        if tests.allSatisfy({ $0 == .load || $0 == .train }) { return results }
+        let model = try MonetLanguageModel.load(folder)
+        let longest = max(promptTokens, contextTokens + newTokens)
+        guard longest <= model.configuration.contextLength else {
+            throw ModelError.contextExceeded(tokens: longest, context: model.configuration.contextLength)
+        }
+        var settings = InferenceBenchmark.Settings()
+        settings.promptTokens = promptTokens
+        settings.contextTokens = contextTokens
+        settings.newTokens = newTokens
+        settings.streams = streams
+        settings.repeats = repeats
+        settings.seed = seed
+        settings.cacheType = kvDtype.dtype
+        var benchmark = InferenceBenchmark(model: model, backend: backend, settings: settings)
+        if let mask {
+            benchmark.mask = try ExpertMask(contentsOfFile: mask, configuration: model.configuration)
+        } else if let maskShare {
+            benchmark.mask = ExpertMask.random(share: maskShare, configuration: model.configuration, seed: seed)
+        }
+        for test in tests {
+            switch test {
+            case .prefill:
+                note("prefill")
+                results.append(try benchmark.prefill())
+            case .decode:
+                note("decode")
+                results.append(try benchmark.decode(streams: 1, name: "decode"))
+            case .batch:
+                note("batch")
+                results.append(try benchmark.decode(streams: streams, name: "batch"))
+            case .load, .train: continue
+            }
+        }
+        return results
+    }
+
+    private func measureTraining(_ backend: CPUBackend, _ note: (String) -> Void) throws
+        -> InferenceBenchmark.Measurement
+    {
+        note("train")
+        var configuration = try preset?.configuration ?? MonetConfiguration.preset("small-vd")
+        if let vocabSize { configuration.vocabularySize = vocabSize }
+        try configuration.validate()
+        let benchmark = TrainingBenchmark(
+            configuration: configuration, backend: backend, sequences: batchSize, length: sequenceLength)
+        return .init(
+            name: "train", tokens: batchSize * sequenceLength, seconds: try benchmark.run(steps: repeats, seed: seed),
+            work: nil)
+    }
+
+    /// Least seconds of a token, and what bounds it.
+    private func floor(_ work: WorkEstimate, _ peak: MachinePeak) -> (seconds: Double, bound: String) {
+        let operations = work.operationsPerToken / peak.operationsPerSecond
+        let bytes = work.bytesPerToken / peak.bytesPerSecond
+        return operations > bytes ? (operations, "compute") : (bytes, "memory")
+    }
+
+    private func table(_ results: [InferenceBenchmark.Measurement], _ peak: MachinePeak) -> String {
+        alignedTable(
+            [["test", "tokens/s", "seconds", "GFLOP/token", "MB/token", "active experts", "bound by", "of floor"]]
+                + results.map { result in
+                    let head = [
+                        result.name, result.name == "load" ? "" : result.tokensPerSecond.text(2),
+                        result.medianSeconds.text(3),
+                    ]
+                    guard let work = result.work else { return head }
+                    let floor = floor(work, peak)
+                    return head + [
+                        (work.operationsPerToken / 1e9).text(2), (work.bytesPerToken / 1e6).text(0),
+                        (100 * work.activeShare).text(1) + "%", floor.bound,
+                        (100 * floor.seconds * result.tokensPerSecond).text(0) + "%",
+                    ]
+                })
+    }
+
+    private func report(
+        _ results: [InferenceBenchmark.Measurement], _ backend: CPUBackend, _ peak: MachinePeak
+    ) -> JSONValue {
+        [
+            "backend": .string(backend.name), "model": model.map { .string($0) } ?? .null,
+            "peak_operations_per_second": .number(peak.operationsPerSecond),
+            "peak_bytes_per_second": .number(peak.bytesPerSecond),
+            "results": .array(
+                results.map { result in
+                    var members: [(String, JSONValue)] = [
+                        ("test", .string(result.name)), ("tokens", .integer(result.tokens)),
+                        ("seconds", .array(result.seconds.map { .number($0) })),
+                        ("median_seconds", .number(result.medianSeconds)),
+                        ("tokens_per_second", .number(result.tokensPerSecond)),
+                    ]
+                    if let work = result.work {
+                        let floor = floor(work, peak)
+                        members += [
+                            ("operations_per_token", .number(work.operationsPerToken)),
+                            ("bytes_per_token", .number(work.bytesPerToken)),
+                            ("active_share", .number(work.activeShare)), ("bound", .string(floor.bound)),
+                            ("share_of_floor", .number(floor.seconds * result.tokensPerSecond)),
+                        ]
+                    }
+                    return .object(members.map { .init($0.0, $0.1) })
+                }),
+        ]
+    }
+}
+
+/// How keys and values are stored, as users name it.
+enum CacheType: String, ExpressibleByArgument, CaseIterable {
+    case float32, bfloat16, int8
+
+    init?(argument: String) {
+        switch argument.lowercased() {
+        case "float32", "f32": self = .float32
+        case "bfloat16", "bf16": self = .bfloat16
+        case "int8", "q8_0": self = .int8
+        default: return nil
+        }
+    }
+
+    var dtype: DType {
+        switch self {
+        case .float32: .float32
+        case .bfloat16: .bfloat16
+        case .int8: .int8Rows
+        }
+    }
+}
