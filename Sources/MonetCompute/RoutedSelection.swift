@@ -19,43 +19,52 @@ struct RoutedSelection: Sendable {
             (leftSums, rightSums, offsets, strengths) = (left.sums, right.sums, [], nil)
             return
         }
-        let (heads, experts) = (left.heads, left.experts)
+        let (heads, experts, tokens) = (left.heads, left.experts, left.tokens)
         let (leftSums, rightSums) = (
             Tensor(zeros: [left.entryCount]), Tensor(zeros: [right.entryCount])
         )
-        var offsets: [Int] = []
-        var values: [Float] = []
-        offsets.reserveCapacity(left.tokens * heads)
-        for token in 0..<left.tokens {
+        var offsets = [Int](repeating: -1, count: tokens * heads)
+        var total = 0
+        for token in 0..<tokens {
             for head in 0..<heads {
-                let (from, to) = (left.list(token: token, head: head), right.list(token: token, head: head))
-                let start = values.count
-                var isTouched = false
-                for i in 0..<from.count {
-                    let row = Int(from.expert[i]) * experts
-                    for j in 0..<to.count {
-                        let index = row + Int(to.expert[j])
-                        let touched = given.isTouched(index)
-                        isTouched = isTouched || touched
-                        let strength = touched ? given[index] : 1
-                        values.append(strength)
-                        let product = strength * from.value[i] * to.value[j]
-                        leftSums.pointer[Int(from.entry[i])] += product
-                        rightSums.pointer[Int(to.entry[j])] += product
+                offsets[token * heads + head] = total
+                total += left.count(token: token, head: head) * right.count(token: token, head: head)
+            }
+        }
+        let values = Tensor(uninitialized: [total])
+        let (lefts, rights) = (left, right)
+        offsets.withUnsafeMutableBufferPointer { offsets in
+            nonisolated(unsafe) let offsets = offsets
+            // An entry belongs to one token, so that tokens can be shared out.
+            pool.forEachRange(of: tokens, minimum: 8) { range, _ in
+                for list in (range.lowerBound * heads)..<(range.upperBound * heads) {
+                    let (from, to) = (
+                        lefts.list(token: list / heads, head: list % heads),
+                        rights.list(token: list / heads, head: list % heads)
+                    )
+                    let out = values.pointer + offsets[list]
+                    var isTouched = false
+                    for i in 0..<from.count {
+                        let row = Int(from.expert[i]) * experts
+                        for j in 0..<to.count {
+                            let index = row + Int(to.expert[j])
+                            let touched = given.isTouched(index)
+                            isTouched = isTouched || touched
+                            let strength = touched ? given[index] : 1
+                            out[i * to.count + j] = strength
+                            let product = strength * from.value[i] * to.value[j]
+                            leftSums.pointer[Int(from.entry[i])] += product
+                            rightSums.pointer[Int(to.entry[j])] += product
+                        }
                     }
-                }
-                if isTouched {
-                    offsets.append(start)
-                } else {
-                    values.removeSubrange(start...)
-                    offsets.append(-1)
+                    if !isTouched { offsets[list] = -1 }
                 }
             }
         }
         self.leftSums = leftSums
         self.rightSums = rightSums
         self.offsets = offsets
-        strengths = Tensor(values, shape: [values.count])
+        strengths = values
     }
 
     /// Whether any strength differs from 1.
