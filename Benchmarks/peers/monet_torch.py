@@ -36,7 +36,7 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(d, self.groups * self.width, bias=bias)
         self.o_proj = nn.Linear(self.heads * self.width, d, bias=bias)
 
-    def forward(self, x, cosine, sine):
+    def forward(self, x, cosine, sine, cache=None):
         B, T, _ = x.shape
 
         def split(y, heads):
@@ -48,9 +48,13 @@ class Attention(nn.Module):
 
         q, k = rotate(split(self.q_proj(x), self.heads)), rotate(split(self.k_proj(x), self.groups))
         v = split(self.v_proj(x), self.groups)
+        if cache is not None:
+            if cache:
+                k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
+            cache[:] = [k, v]
         if self.groups != self.heads:
             k, v = (y.repeat_interleave(self.heads // self.groups, 1) for y in (k, v))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=T > 1)
         return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
 
 
@@ -153,8 +157,8 @@ class Layer(nn.Module):
         if index % c["moe_groups"] == 0:
             self.router = Router(c)
 
-    def forward(self, x, rotations, routing):
-        x = x + self.self_attn(self.input_layernorm(x), *rotations)
+    def forward(self, x, rotations, routing, cache=None):
+        x = x + self.self_attn(self.input_layernorm(x), *rotations, cache)
         h = self.post_attention_layernorm(x)
         if hasattr(self, "mlp"):
             return x + self.mlp(h), None
@@ -198,14 +202,19 @@ class MonetForCausalLM(nn.Module):
         angles = torch.cat([angles, angles], -1)
         return angles.cos(), angles.sin()
 
-    def forward(self, ids):
+    def forward(self, ids, caches=None, last_only=False):
+        """`caches`, a list for every layer, keeps keys and values: a whole prompt, then token by token."""
         x = self.model.embed_tokens(ids)
-        rotations, routing, routings = self.rotations(ids.shape[1]), None, []
-        for layer in self.model.layers:
+        earlier = caches[0][0].shape[2] if caches and caches[0] else 0
+        cosine, sine = self.rotations(earlier + ids.shape[1])
+        rotations, routing, routings = (cosine[earlier:], sine[earlier:]), None, []
+        for index, layer in enumerate(self.model.layers):
             previous = routing
-            x, routing = layer(x, rotations, routing)
+            x, routing = layer(x, rotations, routing, None if caches is None else caches[index])
             if routing is not None and routing is not previous:
                 routings.append(routing)
+        if last_only:
+            x = x[:, -1:]
         return self.lm_head(self.model.norm(x)), routings
 
     @classmethod
