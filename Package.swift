@@ -20,7 +20,9 @@ let package = Package(
         .package(url: "https://github.com/jpsim/Yams", from: "6.0.0"),
     ],
     targets: [
-        .target(name: "CMonetKernels", exclude: ["kernels.inc", "gathered.inc"]),
+        .target(
+            name: "CMonetKernels",
+            exclude: ["kernels.inc", "gathered.inc", "vectors.inc", "weights.inc", "int4.inc"]),
         .target(
             name: "COneDNN",
             linkerSettings: [.linkedLibrary("dnnl", .when(platforms: [.linux]))]),
@@ -49,7 +51,10 @@ let package = Package(
         .executableTarget(
             name: "ExpertsOfAWord", dependencies: ["MonetInsight"], path: "Examples/ExpertsOfAWord"),
         .target(name: "TestSupport", dependencies: ["MonetModel"], path: "Tests/TestSupport"),
-        .testTarget(name: "MonetComputeTests", dependencies: ["MonetCompute", "TestSupport"]),
+        .target(
+            name: "EmulatedKernels", dependencies: ["CMonetKernels"], path: "Tests/EmulatedKernels"),
+        .testTarget(
+            name: "MonetComputeTests", dependencies: ["EmulatedKernels", "MonetCompute", "TestSupport"]),
         .testTarget(name: "MonetModelTests", dependencies: ["MonetModel", "TestSupport"]),
         .testTarget(name: "MonetTextTests", dependencies: ["MonetText", "TestSupport"]),
         .testTarget(name: "MonetTrainingTests", dependencies: ["MonetTraining", "TestSupport"]),

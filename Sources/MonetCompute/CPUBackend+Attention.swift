@@ -118,7 +118,8 @@ extension CPUBackend {
         }
         memset(out, 0, heads * width * 4)
         work.values.kernels(instructionSet)?.accumulate(
-            out, width, nil, heads, scores.pointer, count, work.values.address, work.values.rowBytes, count, 0,
+            out, width, nil, heads, scores.pointer, count, work.values.address, work.values.rowBytes, count,
+            0,
             width, width)
     }
 
@@ -204,7 +205,8 @@ extension CPUBackend {
     }
 
     private func attendGradient(
-        segment: AttentionLayout.Segment, head: Int, outputGradient: Tensor, input: AttentionInput, result: AttentionResult,
+        segment: AttentionLayout.Segment, head: Int, outputGradient: Tensor, input: AttentionInput,
+        result: AttentionResult,
         layout: AttentionLayout, dQuery: Tensor, dKey: Tensor, dValue: Tensor
     ) {
         let (width, length, stride) = (layout.headWidth, segment.count, layout.keyStride)
@@ -298,7 +300,8 @@ private struct AttentionLayout {
                 "\(segment.count) at \(segment.position)")
             segments.append(
                 Segment(
-                    firstRow: firstRow, count: segment.count, position: segment.position, cache: segment.cache))
+                    firstRow: firstRow, count: segment.count, position: segment.position, cache: segment.cache
+                ))
             firstRow += segment.count
         }
         self.segments = segments

@@ -150,9 +150,10 @@ extension CPUBackend {
         }
     }
 
-    /// Each thread sums its share of the experts for all tokens; the shares are then added in order.
+    /// Shares of the experts are summed for all tokens, each on one thread; the shares are then added in
+    /// order, so that the result does not depend on who summed what.
     private func projectFew(_ sides: [PackedSide], width: Int, tokens: Int) {
-        let parts = pool.threadCount
+        let parts = pool.threadCount == 1 ? 1 : 4 * pool.threadCount
         let partial = Tensor(zeros: [sides.count * parts, tokens, width])
         pool.parallel(chunks: sides.count * parts) { chunk in
             let side = sides[chunk / parts]

@@ -15,7 +15,7 @@ public struct Kernels: @unchecked Sendable {
         return Kernels(table: monet_kernels_best())
     }()
 
-    private init(table: UnsafePointer<monet_kernels>) {
+    package init(table: UnsafePointer<monet_kernels>) {
         self.table = table
     }
 

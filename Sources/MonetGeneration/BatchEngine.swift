@@ -117,8 +117,12 @@ public final class BatchEngine {
 
     /// Ends a text at the caller's wish; its result has what was drawn so far.
     public func cancel(_ request: Int) {
-        for index in running.indices where running[index].request == request { running[index].progress.cancel() }
-        for index in waiting.indices where waiting[index].request == request { waiting[index].progress.cancel() }
+        for index in running.indices where running[index].request == request {
+            running[index].progress.cancel()
+        }
+        for index in waiting.indices where waiting[index].request == request {
+            waiting[index].progress.cancel()
+        }
     }
 
     /// The result of a text that has ended, once.
@@ -211,7 +215,8 @@ public final class BatchEngine {
             cache.count > trained
                 ? 0 : zip(cache.tokens, next.prompt.dropLast()).prefix { $0 == $1 }.count
         }
-        guard let best = shared.indices.max(by: { shared[$0] < shared[$1] }), shared[best] >= limits.shortestPrefix
+        guard let best = shared.indices.max(by: { shared[$0] < shared[$1] }),
+            shared[best] >= limits.shortestPrefix
         else { return }
         next.cache = try candidates[best].copy(first: shared[best], configuration: model.configuration)
         next.pending = Array(next.prompt.dropFirst(shared[best]))
@@ -232,7 +237,8 @@ public final class BatchEngine {
                 }
                 let promptEnd = ended.promptEnd ?? .now
                 results[ended.request] = GenerationResult(
-                    promptTokens: ended.prompt.count, tokens: ended.progress.tokens, text: ended.progress.text,
+                    promptTokens: ended.prompt.count, tokens: ended.progress.tokens,
+                    text: ended.progress.text,
                     finishReason: reason, promptSeconds: (promptEnd - ended.start).seconds,
                     decodeSeconds: (.now - promptEnd).seconds)
                 if limits.keptPrefixes > 0, ended.cache.count >= limits.shortestPrefix {

@@ -104,7 +104,8 @@ public struct InferenceBenchmark {
         let seconds = try timed { isWarmUp in
             for cache in caches { cache.truncate(to: settings.contextTokens) }
             for _ in 0..<settings.newTokens {
-                let output = try model.forward(caches.map { _ in ids(1, &generator) }, caches: caches, context())
+                let output = try model.forward(
+                    caches.map { _ in ids(1, &generator) }, caches: caches, context())
                 _ = try model.logits(output.hidden.value, on: backend)
                 // Counting the experts takes time of its own.
                 if isWarmUp {
@@ -204,7 +205,10 @@ extension Tensor {
         let (heads, experts) = (shape[1], shape[2])
         let values = floats()
         return (0..<shape[0]).map { token in
-            Set((0..<(heads * experts)).filter { values[token * heads * experts + $0] > 0 }.map { $0 % experts })
+            Set(
+                (0..<(heads * experts)).filter { values[token * heads * experts + $0] > 0 }.map {
+                    $0 % experts
+                })
         }
     }
 }

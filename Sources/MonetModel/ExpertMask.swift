@@ -88,7 +88,8 @@ public struct ExpertMask: Sendable, Equatable {
         }
         for entry in file.entries {
             let parts = entry.name.split(separator: ".").map(String.init)
-            guard parts.count >= 2, let group = Int(parts[1]), configuration.routerLayers.indices.contains(group)
+            guard parts.count >= 2, let group = Int(parts[1]),
+                configuration.routerLayers.indices.contains(group)
             else {
                 throw ModelError.malformedSafetensors(
                     file: path, tensor: entry.name,

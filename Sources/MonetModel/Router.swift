@@ -42,7 +42,8 @@ struct Router: Sendable {
         let (g1, objective1) = try route(projected[0], left, context)
         let (g2, objective2) = try route(projected[1], right, context)
         return Routing(
-            left: g1, right: g2, experts: ExpertRouting(
+            left: g1, right: g2,
+            experts: ExpertRouting(
                 left: g1.value, right: g2.value, strengths: context.mask?.strengths(group: group)),
             leftObjective: objective1, rightObjective: objective2)
     }

@@ -1,3 +1,4 @@
+import EmulatedKernels
 import Foundation
 import MonetCompute
 import TestSupport
@@ -13,11 +14,14 @@ import Testing
     static let forwardBound = 1e-5
     static let gradientBound = 2e-5
 
+    /// Every instruction set that the machine runs, and the widest one's loops emulated.
+    static let instructionSets: [Kernels] =
+        Kernels.available.compactMap { Kernels(named: $0) } + [Kernels(table: emulated_kernels())]
+
     /// Backends to test: every instruction set with one thread, the best one also with three.
     static let backends: [CPUBackend] =
-        Kernels.available.compactMap { Kernels(named: $0) }.map {
-            CPUBackend(pool: WorkerPool(threadCount: 1), instructionSet: $0)
-        } + [CPUBackend(pool: WorkerPool(threadCount: 3))]
+        instructionSets.map { CPUBackend(pool: WorkerPool(threadCount: 1), instructionSet: $0) }
+        + [CPUBackend(pool: WorkerPool(threadCount: 3))]
 
     /// What an operation computes and adds: the output and one gradient for every input.
     typealias Computed = (output: Tensor, gradients: [Tensor?])

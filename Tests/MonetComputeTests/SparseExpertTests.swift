@@ -107,7 +107,7 @@ import Testing
             ? [up, [e * units], up, [e * units], down, down, down, down, [e, half], [e, half]]
             : [up, [e * units], [width, e * units], [e, width]]
         let weights = shapes.map { source.normal($0) }
-        for kernels in Kernels.available.compactMap({ Kernels(named: $0) }) {
+        for kernels in OperationTests.instructionSets {
             for threads in [1, 3] {
                 let pool = WorkerPool(threadCount: threads)
                 let dense = try run(

@@ -70,7 +70,8 @@ struct BenchCommand: ParsableCommand {
         return try tests.split(separator: ",").map {
             guard let test = Test(rawValue: $0.trimmingCharacters(in: .whitespaces)) else {
                 throw ValidationError(
-                    "--tests names '\($0)', expected of \(Test.allCases.map(\.rawValue).joined(separator: ", "))")
+                    "--tests names '\($0)', expected of \(Test.allCases.map(\.rawValue).joined(separator: ", "))"
+                )
             }
             return test
         }
@@ -149,7 +150,8 @@ struct BenchCommand: ParsableCommand {
         if let mask {
             benchmark.mask = try ExpertMask(contentsOfFile: mask, configuration: model.configuration)
         } else if let maskShare {
-            benchmark.mask = ExpertMask.random(share: maskShare, configuration: model.configuration, seed: seed)
+            benchmark.mask = ExpertMask.random(
+                share: maskShare, configuration: model.configuration, seed: seed)
         }
         for test in tests {
             switch test {
@@ -178,7 +180,8 @@ struct BenchCommand: ParsableCommand {
         let benchmark = TrainingBenchmark(
             configuration: configuration, backend: backend, sequences: batchSize, length: sequenceLength)
         return .init(
-            name: "train", tokens: batchSize * sequenceLength, seconds: try benchmark.run(steps: repeats, seed: seed),
+            name: "train", tokens: batchSize * sequenceLength,
+            seconds: try benchmark.run(steps: repeats, seed: seed),
             work: nil)
     }
 
@@ -191,7 +194,12 @@ struct BenchCommand: ParsableCommand {
 
     private func table(_ results: [InferenceBenchmark.Measurement], _ peak: MachinePeak) -> String {
         alignedTable(
-            [["test", "tokens/s", "seconds", "GFLOP/token", "MB/token", "active experts", "bound by", "of floor"]]
+            [
+                [
+                    "test", "tokens/s", "seconds", "GFLOP/token", "MB/token", "active experts", "bound by",
+                    "of floor",
+                ]
+            ]
                 + results.map { result in
                     let head = [
                         result.name, result.name == "load" ? "" : result.tokensPerSecond.text(2),
