@@ -9,6 +9,15 @@ public struct Perplexity: Sendable {
     /// Sum of −log p over them.
     public private(set) var negativeLogLikelihood = 0.0
 
+    /// Tokens for which the reference model's most likely next token is the same.
+    public private(set) var agreements = 0
+    /// Sum of the divergence KL(reference ‖ model) over the tokens scored.
+    public private(set) var divergence = 0.0
+
+    /// Share of tokens for which both models' most likely next token is the same.
+    public var agreement: Double { tokens > 0 ? Double(agreements) / Double(tokens) : .nan }
+    /// Mean divergence from the reference, nats.
+    public var meanDivergence: Double { tokens > 0 ? divergence / Double(tokens) : .nan }
     /// exp of the mean.
     public var value: Double { tokens > 0 ? exp(negativeLogLikelihood / Double(tokens)) : .nan }
     /// Mean −log p.
@@ -19,11 +28,13 @@ public struct Perplexity: Sendable {
     /// - Parameters:
     ///   - window: tokens that the model reads at a time.
     ///   - stride: new tokens that each window after the first scores.
+    ///   - reference: a model of the same vocabulary to compare predictions with, such as the one that
+    ///     this one is a quantized form of.
     ///   - progress: called with the tokens scored so far; false stops.
     /// - Throws: `GenerationError.invalidSetting`, `ModelError`.
     public init(
         of ids: [Int32], model: MonetLanguageModel, window: Int, stride: Int, backend: any Backend,
-        progress: (Perplexity) -> Bool = { _ in true }
+        reference: MonetLanguageModel? = nil, progress: (Perplexity) -> Bool = { _ in true }
     ) throws {
         guard ids.count >= 2 else {
             throw GenerationError.invalidSetting(
@@ -39,6 +50,11 @@ public struct Perplexity: Sendable {
                 name: "stride", found: "\(stride)", expected: "from 1 to \(window - 1), less than the context"
             )
         }
+        if let reference, reference.configuration.vocabularySize != model.configuration.vocabularySize {
+            throw GenerationError.invalidSetting(
+                name: "reference", found: "\(reference.configuration.vocabularySize) pieces",
+                expected: "the model's \(model.configuration.vocabularySize)")
+        }
         var scored = 1
         while scored < ids.count {
             let end = scored == 1 ? min(ids.count, window) : min(ids.count, scored + stride)
@@ -51,8 +67,30 @@ public struct Perplexity: Sendable {
             let losses = try model.crossEntropy(output.hidden, targets: targets, scale: 1, context)
             negativeLogLikelihood += losses.reduce(0.0) { $0 + Double($1) }
             tokens += targets.count { $0 >= 0 }
+            if let reference {
+                let other = try reference.forward([part], ForwardContext(inferenceOn: backend))
+                try compare(
+                    targets.indices.filter { targets[$0] >= 0 },
+                    { try model.logits(output.hidden.value.slice($0..<($0 + 1)), on: backend).floats() },
+                    { try reference.logits(other.hidden.value.slice($0..<($0 + 1)), on: backend).floats() })
+            }
             scored = end
             guard progress(self) else { return }
+        }
+    }
+
+    /// Adds the agreement and divergence of two models' logits at some rows.
+    private mutating func compare(
+        _ rows: [Int], _ logits: (Int) throws -> [Float], _ reference: (Int) throws -> [Float]
+    ) throws {
+        for row in rows {
+            let (found, expected) = (LogProbabilities(try logits(row)), LogProbabilities(try reference(row)))
+            let (first, second) = (found.top(1).first?.id, expected.top(1).first?.id)
+            if first == second { agreements += 1 }
+            for id in 0..<Int32(expected.count) {
+                let p = expected[id]
+                divergence += exp(p) * (p - found[id])
+            }
         }
     }
 }

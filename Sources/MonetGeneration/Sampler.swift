@@ -170,6 +170,8 @@ public struct LogProbabilities: Sendable {
         logSum = largest + log(logits.reduce(0.0) { $0 + exp(Double($1) - largest) })
     }
 
+    /// Size of the vocabulary.
+    var count: Int { logits.count }
     /// log p(id).
     public subscript(id: Int32) -> Double { Double(logits[Int(id)]) - logSum }
 

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import MonetFoundation
 import MonetGeneration
+import MonetModel
 import MonetText
 
 struct PerplexityCommand: ParsableCommand {
@@ -28,6 +29,11 @@ struct PerplexityCommand: ParsableCommand {
     var stride: Int?
     @Option(help: "Score this many tokens at most.")
     var limit: Int?
+    @Option(
+        help: ArgumentHelp(
+            "Compare predictions with those of this checkpoint: share of equal next tokens, divergence.",
+            valueName: "dir"))
+    var reference: String?
     @Flag(help: "JSON instead of a line.")
     var json = false
     @OptionGroup var compute: ComputeOptions
@@ -65,8 +71,10 @@ struct PerplexityCommand: ParsableCommand {
         var line = ProgressLine(isQuiet: common.quiet)
         Interruption.install()
         let start = ContinuousClock.now
+        let compared = try reference.map { try MonetLanguageModel.load(try HubCache.resolve($0)) }
         let result = try Perplexity(
-            of: ids, model: model, window: window, stride: stride ?? max(1, window / 2), backend: backend
+            of: ids, model: model, window: window, stride: stride ?? max(1, window / 2), backend: backend,
+            reference: compared
         ) { partial in
             let seconds = (ContinuousClock.now - start).seconds
             let rate = Double(partial.tokens) / seconds
@@ -78,15 +86,23 @@ struct PerplexityCommand: ParsableCommand {
         }
         line.clear()
         if json {
-            StandardOutput.write([
-                "perplexity": .number(result.value), "loss": .number(result.loss),
-                "tokens": .integer(result.tokens),
-                "context": .integer(window),
-            ])
+            var members: [JSONValue.Member] = [
+                .init("perplexity", .number(result.value)), .init("loss", .number(result.loss)),
+                .init("tokens", .integer(result.tokens)), .init("context", .integer(window)),
+            ]
+            if compared != nil {
+                members.append(.init("next_token_agreement", .number(result.agreement)))
+                members.append(.init("kl_divergence", .number(result.meanDivergence)))
+            }
+            StandardOutput.write(.object(members))
         } else {
-            StandardOutput.write(
-                "perplexity \(result.value.text(4))  loss \(result.loss.text(5))  tokens \(result.tokens.grouped)\n"
-            )
+            var line =
+                "perplexity \(result.value.text(4))  loss \(result.loss.text(5))  tokens \(result.tokens.grouped)"
+            if compared != nil {
+                line += "  same next token \((100 * result.agreement).text(2))%"
+                line += "  divergence \(result.meanDivergence.text(6))"
+            }
+            StandardOutput.write(line + "\n")
         }
         if Interruption.isRequested { throw ExitCode(1) }
     }
