@@ -6,7 +6,7 @@ BREW := $(shell brew --prefix)
 FLAGS := -Xcxx -I$(BREW)/include -Xlinker -L$(BREW)/lib
 endif
 
-.PHONY: setup build demo test format lint
+.PHONY: setup build demo test check-neon format lint
 
 setup:
 	@Scripts/setup
@@ -20,6 +20,9 @@ demo: build
 test: setup
 	$(SWIFT) build -c release --build-tests $(FLAGS)
 	$(SWIFT) test -c release --skip-build $(FLAGS)
+
+check-neon:
+	@Scripts/check-neon
 
 format:
 	$(SWIFT) format --in-place --recursive Sources Tests Package.swift Examples

@@ -43,6 +43,11 @@ public protocol Backend: Sendable {
     /// - Returns: `[tokens, heads, experts]` with exact zeros outside the selection.
     func route(_ logits: Tensor, statistics: RouterStatistics, epsilon: Float, threshold: Float) throws
         -> Tensor
+    /// A router's logits for inference where only those that can be selected are exact; all others are
+    /// −∞. `[tokens, heads · experts]` for each side.
+    func screenedLogits(
+        _ x: Tensor, sides: [(weight: Tensor, screen: RouterScreen, rule: RouterSelectionRule)]
+    ) throws -> [Tensor]
     /// Gradient of `route` with the selection held fixed.
     func routeGradient(_ probabilityGradient: Tensor, probabilities: Tensor, into logitGradient: Tensor)
         throws

@@ -29,6 +29,9 @@ public struct CPUBackend: Backend {
         matrixProduct = MatrixProduct(pool: pool, instructionSet: instructionSet, precision: precision)
     }
 
+    /// Whether this processor multiplies bfloat16 matrices as such.
+    public static var hasNativeBFloat16: Bool { MatrixProduct.hasNativeBFloat16 }
+
     public var name: String {
         "cpu-\(instructionSet.name), \(pool.threadCount) threads, \(precision.rawValue)"
     }
@@ -101,13 +104,19 @@ public struct CPUBackend: Backend {
     /// are worth widening a block of weights once and a dense product.
     static var fewRows: Int { 8 }
 
+    /// Whether few rows are multiplied as float32: bytes are the cost then, so that rounding activations
+    /// would win nothing; float32 weights are only rounded where both operands are asked to be.
+    private func readsInRegisters(_ weight: Tensor) -> Bool {
+        precision == .float32 || weight.dtype != .float32
+    }
+
     /// output (+)= x · weightᵀ. Output rows lie `stride` apart.
     func product(
         _ x: Tensor, _ weight: Tensor, into output: UnsafeMutablePointer<Float>, stride: Int, accumulate: Bool
     ) {
         let rows = x.rowCount
         let (outputs, inputs) = (weight.shape[0], weight.shape[1])
-        guard rows <= Self.fewRows, precision == .float32, let format = instructionSet.rows(weight.dtype)
+        guard rows <= Self.fewRows, readsInRegisters(weight), let format = instructionSet.rows(weight.dtype)
         else {
             matrixProduct.multiply(
                 m: rows, n: outputs, k: inputs, MatrixOperand(x), MatrixOperand(weight, transposed: true),
@@ -141,7 +150,8 @@ public struct CPUBackend: Backend {
     public func projections(_ x: Tensor, weights: [Tensor]) throws -> [Tensor] {
         let (rows, inputs) = (x.rowCount, x.columnCount)
         let formats = weights.map { instructionSet.rows($0.dtype) }
-        guard rows <= Self.fewRows, precision == .float32, formats.allSatisfy({ $0 != nil }),
+        guard rows <= Self.fewRows, formats.allSatisfy({ $0 != nil }),
+            weights.allSatisfy(readsInRegisters),
             weights.allSatisfy({ $0.shape.count == 2 && $0.shape[1] == inputs }), x.dtype == .float32
         else { return try weights.map { try linear(x, weight: $0, bias: nil) } }
         let outputs = weights.map { Tensor(uninitialized: [rows, $0.shape[0]]) }

@@ -115,7 +115,8 @@ public enum Checkpoint {
             generation.serialized(pretty: true) + "\n", to: folder + "/generation_config.json")
 
         let parameters =
-            try quantization == nil ? model.parameters : model.parameters.packed(model.configuration)
+            try quantization == nil
+            ? model.parameters : model.parameters.packed(model.configuration).withRouterScreens()
         func storedType(_ parameter: Parameter) -> DType {
             parameter.storedType(dtype: dtype, quantization: quantization)
         }
@@ -230,6 +231,13 @@ public struct CheckpointTensors: Sendable {
             }
             switch shape.role {
             case .runningMean, .runningVariance: tensor = tensor.converted(to: .float32).copy()
+            case .routerScreen, .routerScreenBounds:
+                let expected: DType = shape.role == .routerScreen ? .int8Rows : .float32
+                guard tensor.dtype == expected else {
+                    throw ModelError.wrongDType(
+                        file: file, tensor: shape.name, expected: expected.rawValue,
+                        found: tensor.dtype.rawValue)
+                }
             case .batchCount: tensor = Tensor(scalar: Int64(tensor.integers().first ?? 0))
             default:
                 if trainable {

@@ -51,6 +51,7 @@ extension DecoderLayer {
         func side(_ index: Int) throws -> Router.Side {
             Router.Side(
                 weight: try parameter("router.w\(index).weight"),
+                screen: parameters.routerScreen(of: prefix + "router.w\(index).weight"),
                 runningMean: try parameter("router.norm\(index).running_mean").tensor,
                 runningVariance: try parameter("router.norm\(index).running_var").tensor,
                 batchCount: try parameter("router.norm\(index).num_batches_tracked").tensor)

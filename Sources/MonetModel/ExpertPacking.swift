@@ -28,9 +28,23 @@ struct PackedName {
 }
 
 extension MonetConfiguration {
-    /// The tensors of a layout: the checkpoint's with packed down-projections in place of its own.
+    /// The tensors of a layout: the checkpoint's with packed down-projections in place of its own, and
+    /// for quantized weights with the routers' screens.
     func shapes(_ layout: ExpertLayout) -> [TensorShape] {
         guard layout == .packed, feedForward != .dense else { return shapes() }
+        let packed = packedShapes()
+        guard quantization != nil else { return packed }
+        return packed.flatMap { shape in
+            guard shape.role == .router else { return [shape] }
+            let names = RouterScreenNames(weight: shape.name)
+            return [
+                shape, TensorShape(name: names.rows, shape: shape.shape, role: .routerScreen),
+                TensorShape(name: names.bounds, shape: [shape.shape[0]], role: .routerScreenBounds),
+            ]
+        }
+    }
+
+    private func packedShapes() -> [TensorShape] {
         let names = PackedName.all(feedForward)
         var result: [TensorShape] = []
         for shape in shapes() {
@@ -50,7 +64,40 @@ extension MonetConfiguration {
     }
 }
 
+/// Where a quantized checkpoint keeps the screen of a router's weights.
+struct RouterScreenNames {
+    let rows: String
+    let bounds: String
+
+    init(weight: String) {
+        let prefix = weight.hasSuffix(".weight") ? String(weight.dropLast(".weight".count)) : weight
+        rows = prefix + ".screen"
+        bounds = prefix + ".screen_bounds"
+    }
+}
+
 extension ParameterSet {
+    /// The same with the routers' weights in int8 beside them.
+    func withRouterScreens() -> ParameterSet {
+        ParameterSet(
+            all.flatMap { parameter in
+                guard parameter.role == .router else { return [parameter] }
+                let names = RouterScreenNames(weight: parameter.name)
+                let screen = RouterScreen(of: parameter.tensor)
+                return [
+                    parameter, Parameter(name: names.rows, tensor: screen.rows, role: .routerScreen),
+                    Parameter(name: names.bounds, tensor: screen.bounds, role: .routerScreenBounds),
+                ]
+            })
+    }
+
+    /// The screen of a router's weights, if the checkpoint has one.
+    func routerScreen(of weight: String) -> RouterScreen? {
+        let names = RouterScreenNames(weight: weight)
+        guard let rows = try? self(names.rows), let bounds = try? self(names.bounds) else { return nil }
+        return RouterScreen(rows: rows.tensor, bounds: bounds.tensor)
+    }
+
     /// The layout of the expert weights.
     var layout: ExpertLayout { all.contains { $0.name.contains(".moe.down") } ? .packed : .checkpoint }
 

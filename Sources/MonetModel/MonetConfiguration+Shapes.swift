@@ -14,12 +14,15 @@ public struct TensorShape: Sendable, Equatable {
         case runningMean
         case runningVariance
         case batchCount
+        /// A router's weights in int8 and the bounds of what that changes, in quantized checkpoints.
+        case routerScreen
+        case routerScreenBounds
 
         /// Whether training changes it by gradient.
         public var isParameter: Bool {
             switch self {
             case .embedding, .linear, .router, .expert, .norm, .bias: true
-            case .runningMean, .runningVariance, .batchCount: false
+            case .runningMean, .runningVariance, .batchCount, .routerScreen, .routerScreenBounds: false
             }
         }
     }

@@ -20,6 +20,7 @@ extension MonetLanguageModel {
             case .runningMean: tensor = Tensor(zeros: shape.shape)
             case .runningVariance: tensor = Tensor(filled: shape.shape, with: 1)
             case .batchCount: tensor = Tensor(scalar: 0)
+            case .routerScreen, .routerScreenBounds: tensor = Tensor(zeros: shape.shape)
             case .embedding, .linear, .router, .expert:
                 // A stream for each name: one tensor's values do not depend on the others.
                 tensor = normal(

@@ -18,6 +18,8 @@ struct Router: Sendable {
     /// One side's projection and running statistics.
     struct Side: Sendable {
         let weight: Parameter
+        /// The weights in int8, if the checkpoint has them: see `RouterScreen`.
+        let screen: RouterScreen?
         let runningMean: Tensor
         let runningVariance: Tensor
         let batchCount: Tensor
@@ -38,7 +40,9 @@ struct Router: Sendable {
 
     /// Probabilities of both sides, `[tokens, heads, experts]`, for `h` `[tokens, d]`.
     func callAsFunction(_ h: Variable, _ context: ForwardContext) throws -> Routing {
-        let projected = try context.tape.projections(h, weights: [left, right].map { context($0.weight) })
+        let projected =
+            try screened(h, context)
+            ?? context.tape.projections(h, weights: [left, right].map { context($0.weight) })
         let (g1, objective1) = try route(projected[0], left, context)
         let (g2, objective2) = try route(projected[1], right, context)
         return Routing(
@@ -46,6 +50,24 @@ struct Router: Sendable {
             experts: ExpertRouting(
                 left: g1.value, right: g2.value, strengths: context.mask?.strengths(group: group)),
             leftObjective: objective1, rightObjective: objective2)
+    }
+
+    /// Tokens up to which screening reads less than the whole weights.
+    private static let mostScreenedTokens = 2
+
+    /// The logits that can matter, where few tokens are decoded and nothing asks for the others.
+    private func screened(_ h: Variable, _ context: ForwardContext) throws -> [Variable]? {
+        guard context.training == nil, !context.measuresRouting, !context.calibratesRouters,
+            h.value.rowCount <= Self.mostScreenedTokens, let first = left.screen, let second = right.screen
+        else { return nil }
+        let sides = [(left, first), (right, second)].map { side, screen in
+            (
+                weight: side.weight.tensor, screen: screen,
+                rule: RouterSelectionRule(
+                    statistics: side.runningStatistics, epsilon: Self.epsilon, threshold: threshold)
+            )
+        }
+        return try context.tape.backend.screenedLogits(h.value, sides: sides).map { Variable($0) }
     }
 
     private func route(_ projected: Variable, _ side: Side, _ context: ForwardContext) throws -> (
@@ -62,8 +84,7 @@ struct Router: Sendable {
             statistics = try tape.backend.routerStatistics(logits.value)
             side.update(with: statistics, count: tokens * experts, momentum: 1)
         } else {
-            statistics = RouterStatistics(
-                mean: side.runningMean.floats(), variance: side.runningVariance.floats())
+            statistics = side.runningStatistics
         }
         let probabilities = try tape.route(
             logits, statistics: statistics, epsilon: Self.epsilon, threshold: threshold)
@@ -80,6 +101,10 @@ struct Router: Sendable {
 }
 
 extension Router.Side {
+    var runningStatistics: RouterStatistics {
+        RouterStatistics(mean: runningMean.floats(), variance: runningVariance.floats())
+    }
+
     /// Moves the running statistics towards a batch's; the running variance is the unbiased one.
     func update(with batch: RouterStatistics, count: Int, momentum: Float) {
         let correction = count > 1 ? Float(count) / Float(count - 1) : 1

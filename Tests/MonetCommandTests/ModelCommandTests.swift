@@ -231,6 +231,83 @@ import Testing
         }
     }
 
+    @Test func quantizedModelsServeEveryCommand() throws {
+        try withTemporaryFolder { folder in
+            try makeModel(folder)
+            for format in ["int8", "int4"] {
+                let converted = try Command.run(
+                    ["convert", "--model", "model", "--quantize", format, "--out", format], in: folder)
+                #expect(converted.status == 0, "\(converted.errors)")
+                let generated = try Command.run(
+                    ["generate", "-m", format, "--prompt", "The", "-n", "4", "--kv-dtype", "int8"], in: folder
+                )
+                #expect(generated.status == 0 && generated.output.hasPrefix("The"), "\(generated.errors)")
+                let compared = try Command.run(
+                    ["perplexity", "-m", format, "The sea is wide", "--reference", "model", "--json"],
+                    in: folder)
+                let json = try JSONValue(parsing: compared.output, source: "perplexity")
+                let agreement = try #require(json["next_token_agreement"]?.doubleValue)
+                #expect(agreement >= 0 && agreement <= 1)
+                #expect(try #require(json["kl_divergence"]?.doubleValue) < 0.1)
+                #expect(
+                    try Command.run(["trace", "-m", format, "The sea"], in: folder).output.contains("sea"))
+                let again = try Command.run(
+                    ["convert", "-m", format, "--dtype", "bf16", "--out", "back"], in: folder)
+                #expect(again.status == 1 && again.errors.contains("convert the checkpoint they came from"))
+            }
+            #expect(
+                try Command.run(["convert", "-m", "model", "--quantize", "int2", "--out", "x"], in: folder)
+                    .status
+                    == 64)
+        }
+    }
+
+    @Test func benchMeasuresWhatIsAsked() throws {
+        try withTemporaryFolder { folder in
+            let made = try Command.run(
+                [
+                    "init", "--preset", "nano-vd", "--set", "moe_experts=24", "--set", "rope_theta=5000",
+                    "--calibrate",
+                    "--out", "model",
+                ], in: folder)
+            #expect(made.status == 0, "\(made.errors)")
+            #expect(
+                try MonetConfiguration(contentsOfFile: folder + "/model/config.json").expertsPerSide == 24)
+            let result = try Command.run(
+                [
+                    "bench", "--model", "model", "--prompt-tokens", "20", "--new-tokens", "3", "--streams",
+                    "2",
+                    "--repeats", "2", "--mask-share", "0.1", "--json",
+                ], in: folder)
+            #expect(result.status == 0, "\(result.errors)")
+            let json = try JSONValue(parsing: result.output, source: "bench")
+            let rows = try #require(json["results"]?.arrayValue)
+            #expect(rows.compactMap { $0["test"]?.stringValue } == ["load", "prefill", "decode", "batch"])
+            for row in rows {
+                #expect(try #require(row["tokens_per_second"]?.doubleValue) > 0)
+                #expect(row["seconds"]?.arrayValue?.count == 2)
+            }
+            let table = try Command.run(
+                [
+                    "bench", "--tests", "train", "--preset", "nano-vd", "--batch-size", "1",
+                    "--sequence-length", "8",
+                    "--repeats", "1", "--quiet",
+                ], in: folder)
+            #expect(table.status == 0 && table.output.contains("train"), "\(table.errors)")
+            for (arguments, status, word) in [
+                (["bench", "--tests", "decode"], Int32(64), "--model"),
+                (["bench", "--model", "model", "--tests", "speed"], 64, "speed"),
+                (["bench", "--model", "model", "--streams", "0"], 64, "--streams"),
+                (["bench", "--model", "model", "--prompt-tokens", "100000"], 1, "context"),
+                (["init", "--preset", "nano-vd", "--set", "moe_depth=3", "--out", "y"], 64, "moe_depth"),
+                (["init", "--preset", "nano-vd", "--set", "moe_topk=900", "--out", "y"], 1, "moe_topk"),
+            ] {
+                let bad = try Command.run(arguments, in: folder)
+                #expect(bad.status == status && bad.errors.contains(word), "\(arguments): \(bad.errors)")
+            }
+        }
+    }
+
     @Test func aForcedInstructionSetIsCheckedAndUsed() throws {
         try withTemporaryFolder { folder in
             let arguments = [

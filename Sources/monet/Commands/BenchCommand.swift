@@ -46,8 +46,7 @@ struct BenchCommand: ParsableCommand {
     var repeats = 3
     @Option(help: "Storage of keys and values: float32, bfloat16 or int8.")
     var kvDtype: CacheType = .float32
-    @Option(help: ArgumentHelp("A mask file of removed or scaled experts.", valueName: "path"))
-    var mask: String?
+    @OptionGroup var masking: MaskOptions
     @Option(help: "Remove a random share of every group's experts, as 0.05.")
     var maskShare: Double?
     @Option(help: "Preset of train.")
@@ -92,12 +91,14 @@ struct BenchCommand: ParsableCommand {
         if let maskShare, !(0...1).contains(maskShare) {
             throw ValidationError("--mask-share is \(maskShare), expected 0 to 1")
         }
-        if mask != nil, maskShare != nil { throw ValidationError("Give one of --mask and --mask-share.") }
+        if masking.mask != nil, maskShare != nil {
+            throw ValidationError("Give one of --mask and --mask-share.")
+        }
     }
 
     func run() throws {
-        let backend = try compute.backend()
         let tests = try chosen()
+        let backend = try compute.backend(precision: compute.dtype ?? precisionOfWeights())
         let peak = try MachinePeak(on: backend)
         var results: [InferenceBenchmark.Measurement] = []
         func note(_ text: String) { if !common.quiet { StandardError.write(text + "\n") } }
@@ -113,6 +114,13 @@ struct BenchCommand: ParsableCommand {
         } else {
             StandardOutput.write(table(results, peak))
         }
+    }
+
+    /// bfloat16 for a checkpoint of bfloat16 where the processor multiplies it natively, as PyTorch would.
+    private func precisionOfWeights() throws -> ComputePrecision {
+        guard let model, CPUBackend.hasNativeBFloat16 else { return .float32 }
+        let configuration = try Checkpoint.configuration(try HubCache.resolve(model))
+        return configuration.dtype == .bfloat16 ? .bfloat16 : .float32
     }
 
     private func measureModel(
@@ -147,8 +155,8 @@ struct BenchCommand: ParsableCommand {
         settings.seed = seed
         settings.cacheType = kvDtype.dtype
         var benchmark = InferenceBenchmark(model: model, backend: backend, settings: settings)
-        if let mask {
-            benchmark.mask = try ExpertMask(contentsOfFile: mask, configuration: model.configuration)
+        if let mask = try masking.load(for: model) {
+            benchmark.mask = mask
         } else if let maskShare {
             benchmark.mask = ExpertMask.random(
                 share: maskShare, configuration: model.configuration, seed: seed)
@@ -242,27 +250,5 @@ struct BenchCommand: ParsableCommand {
                     return .object(members.map { .init($0.0, $0.1) })
                 }),
         ]
-    }
-}
-
-/// How keys and values are stored, as users name it.
-enum CacheType: String, ExpressibleByArgument, CaseIterable {
-    case float32, bfloat16, int8
-
-    init?(argument: String) {
-        switch argument.lowercased() {
-        case "float32", "f32": self = .float32
-        case "bfloat16", "bf16": self = .bfloat16
-        case "int8", "q8_0": self = .int8
-        default: return nil
-        }
-    }
-
-    var dtype: DType {
-        switch self {
-        case .float32: .float32
-        case .bfloat16: .bfloat16
-        case .int8: .int8Rows
-        }
     }
 }

@@ -23,6 +23,7 @@ struct ChatCommand: ParsableCommand {
     @Option(help: "The system message.")
     var system: String?
     @OptionGroup var samplingOptions: SamplingOptions
+    @OptionGroup var masking: MaskOptions
     @OptionGroup var compute: ComputeOptions
     @OptionGroup var common: CommonOptions
 
@@ -35,7 +36,8 @@ struct ChatCommand: ParsableCommand {
             throw TextError.missingTemplate(path: try modelOptions.folder() + "/tokenizer_config.json")
         }
         let template = try ChatTemplate(source)
-        let generator = TextGenerator(model: model, tokenizer: tokenizer, backend: try compute.backend())
+        var generator = TextGenerator(model: model, tokenizer: tokenizer, backend: try compute.backend())
+        generator.mask = try masking.load(for: model)
         let cache = try samplingOptions.cache(for: model)
         var settings = samplingOptions.settings()
         let opening = system.map { [ChatMessage(role: "system", content: $0)] } ?? []

@@ -33,6 +33,7 @@ struct ForwardCommand: ParsableCommand {
     var out: String
     @Flag(help: "Write logits only.")
     var logitsOnly = false
+    @OptionGroup var masking: MaskOptions
     @OptionGroup var compute: ComputeOptions
     @OptionGroup var common: CommonOptions
 
@@ -46,6 +47,7 @@ struct ForwardCommand: ParsableCommand {
         let sequences = try readSequences(tokenizer, vocabularySize: model.configuration.vocabularySize)
         let context = ForwardContext(inferenceOn: backend)
         context.keepsHiddenStates = !logitsOnly
+        context.mask = try masking.load(for: model)
         let output = try model.forward(sequences, context)
         let extents = [sequences.count, sequences[0].count]
         func shaped(_ tensor: Tensor) -> Tensor { tensor.reshaped(extents + tensor.shape.dropFirst()) }

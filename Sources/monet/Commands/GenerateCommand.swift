@@ -26,6 +26,7 @@ struct GenerateCommand: ParsableCommand {
     var prompt: String?
     @OptionGroup var input: InputOptions
     @OptionGroup var samplingOptions: SamplingOptions
+    @OptionGroup var masking: MaskOptions
     @OptionGroup var compute: ComputeOptions
     @Flag(help: "One JSON object instead of streamed text.")
     var json = false
@@ -58,7 +59,8 @@ struct GenerateCommand: ParsableCommand {
         settings.topLogProbabilities = logProbs
         settings.usesCache = !noCache
         let cache = try samplingOptions.cache(for: model)
-        let generator = TextGenerator(model: model, tokenizer: tokenizer, backend: backend)
+        var generator = TextGenerator(model: model, tokenizer: tokenizer, backend: backend)
+        generator.mask = try masking.load(for: model)
         Interruption.install()
         let streams = !json && tokenizer != nil
         if streams, !noEcho, let tokenizer { StandardOutput.write(try tokenizer.decode(ids)) }

@@ -14,6 +14,7 @@ struct InitCommand: ParsableCommand {
               monet init --preset nano-vd --out checkpoints/nano
               monet init --preset 1.4B-vd --dtype bf16 --out checkpoints/big
               monet init --preset 1.4B-vd --dtype bf16 --calibrate --out checkpoints/speed
+              monet init --preset tiny-vd --set moe_experts=128 --set moe_heads=2 --out checkpoints/wide
               monet init --preset tiny-hd --tokenizer tokenizer.model --out checkpoints/tiny
 
             Equal seeds give equal weights on every machine. Presets: \
@@ -34,6 +35,11 @@ struct InitCommand: ParsableCommand {
     var tokenizer: String?
     @Option(help: "Pieces of the vocabulary, instead of the preset's.")
     var vocabSize: Int?
+    @Option(
+        help: ArgumentHelp(
+            "Another value for a key of config.json, as moe_experts=128 (repeatable).", valueName: "key=value"
+        ))
+    var set: [String] = []
     @Option(help: "Bytes of a file at most, as 500MB or 2GB.")
     var shardSize = ByteCount(5_000_000_000)
     @Flag(
@@ -60,6 +66,7 @@ struct InitCommand: ParsableCommand {
             configuration.endTokenIDs = opened.endID.map { [Int($0)] } ?? []
         }
         if let vocabSize { configuration.vocabularySize = vocabSize }
+        if !set.isEmpty { configuration = try changed(configuration) }
         try AtomicFile.writeFolder(out, replacing: overwrite) { temporary in
             let model = try MonetLanguageModel.random(configuration, seed: seed, dtype: dtype)
             if calibrate {
@@ -76,6 +83,25 @@ struct InitCommand: ParsableCommand {
             StandardError.write(
                 "wrote \(configuration.parameterCount.grouped) parameters as \(dtype.torchName) to \(out)\n")
         }
+    }
+}
+
+extension InitCommand {
+    /// The configuration with the keys of --set replaced, read as any config.json is.
+    private func changed(_ configuration: MonetConfiguration) throws -> MonetConfiguration {
+        var members = configuration.json().members ?? []
+        for assignment in set {
+            let parts = assignment.split(separator: "=", maxSplits: 1).map(String.init)
+            guard parts.count == 2, let index = members.firstIndex(where: { $0.key == parts[0] }) else {
+                throw ValidationError("--set \(assignment): expected KEY=VALUE with a key of config.json")
+            }
+            let value =
+                try? parts[1].utf8.withContiguousStorageIfAvailable {
+                    try JSONValue(parsing: UnsafeRawBufferPointer($0), source: "--set \(assignment)")
+                }
+            members[index] = .init(parts[0], value ?? .string(parts[1]))
+        }
+        return try MonetConfiguration(json: .object(members), file: "--set")
     }
 }
 

@@ -36,6 +36,7 @@ struct PerplexityCommand: ParsableCommand {
     var reference: String?
     @Flag(help: "JSON instead of a line.")
     var json = false
+    @OptionGroup var masking: MaskOptions
     @OptionGroup var compute: ComputeOptions
     @OptionGroup var common: CommonOptions
 
@@ -74,7 +75,7 @@ struct PerplexityCommand: ParsableCommand {
         let compared = try reference.map { try MonetLanguageModel.load(try HubCache.resolve($0)) }
         let result = try Perplexity(
             of: ids, model: model, window: window, stride: stride ?? max(1, window / 2), backend: backend,
-            reference: compared
+            reference: compared, mask: try masking.load(for: model)
         ) { partial in
             let seconds = (ContinuousClock.now - start).seconds
             let rate = Double(partial.tokens) / seconds

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Logging
+import MonetCompute
 import MonetFoundation
 import MonetModel
 import MonetText
@@ -42,6 +43,42 @@ struct ModelOptions: ParsableArguments {
     private func tokenizer(_ folder: String) throws -> Tokenizer? {
         FileManager.default.fileExists(atPath: folder + "/tokenizer.model")
             ? try Tokenizer(folder: folder) : nil
+    }
+}
+
+/// Experts to leave out or scale.
+struct MaskOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "A safetensors file of experts to remove (removed.{g}) or scale (scaled.{g}.index, .strength).",
+            valueName: "path"))
+    var mask: String?
+
+    /// The mask, checked against the model.
+    func load(for model: MonetLanguageModel) throws -> ExpertMask? {
+        try mask.map { try ExpertMask(contentsOfFile: $0, configuration: model.configuration) }
+    }
+}
+
+/// How keys and values are stored, as users name it.
+enum CacheType: String, ExpressibleByArgument, CaseIterable {
+    case float32, bfloat16, int8
+
+    init?(argument: String) {
+        switch argument.lowercased() {
+        case "float32", "f32": self = .float32
+        case "bfloat16", "bf16": self = .bfloat16
+        case "int8", "q8_0": self = .int8
+        default: return nil
+        }
+    }
+
+    var dtype: DType {
+        switch self {
+        case .float32: .float32
+        case .bfloat16: .bfloat16
+        case .int8: .int8Rows
+        }
     }
 }
 

@@ -1,0 +1,86 @@
+// Compares the NEON kernels with the portable ones on random input, for `Scripts/check-neon`, which
+// cross-compiles this and runs it under emulation. The portable kernels are tested against formulas in
+// double precision by the Swift tests on every machine.
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../Sources/CMonetKernels/include/monet_kernels.h"
+
+static uint64_t state = 42;
+static float uniform(void) {
+    state = state * 6364136223846793005ull + 1442695040888963407ull;
+    return (float)((int64_t)(state >> 33) - (1 << 30)) * 0x1p-30f;
+}
+
+static int failures, checks;
+static void compare(const char *what, size_t n, const float *x, const float *y, size_t count, double bound) {
+    double difference = 0, scale = 0;
+    for (size_t i = 0; i < count; i++) {
+        difference += ((double)x[i] - y[i]) * ((double)x[i] - y[i]);
+        scale += (double)y[i] * y[i];
+    }
+    checks++;
+    if (!(sqrt(difference) <= bound * sqrt(scale) + 1e-30)) {
+        failures++;
+        printf("%s, n %zu: %g apart\n", what, n, sqrt(difference / scale));
+    }
+}
+
+int main(void) {
+    const monet_kernels *a = monet_kernels_named("neon"), *b = monet_kernels_named("scalar");
+    if (a == NULL || b == NULL) return printf("no NEON kernels\n"), 1;
+    static float x[12 * 700], w[9 * 700], u[12 * 700], v[12 * 700];
+    static unsigned char bytes[9 * 4 * 700];
+    size_t widths[] = {1, 3, 4, 17, 64, 127, 128, 129, 300, 640};
+    for (size_t k = 0; k < sizeof widths / sizeof *widths; k++) {
+        size_t n = widths[k];
+        for (size_t i = 0; i < 12 * n; i++) x[i] = uniform();
+        for (size_t i = 0; i < 9 * n; i++) w[i] = uniform();
+        int32_t rows[12] = {11, 0, 3, 7, 2, 9, 1, 8, 4, 10, 6, 5};
+        for (int format = 0; format < MONET_ROW_FORMATS; format++) {
+            size_t stride = (size_t[]){4 * n, 2 * n, 2 * n, 4 + (n + 3) / 4 * 4, 8 + (n + 127) / 128 * 72}[format];
+            for (size_t i = 0; i < 9 * stride; i++) bytes[i] = (unsigned char)(127 * (1 + uniform()));
+            for (size_t r = 0; r < 9; r++) {
+                unsigned char *row = bytes + r * stride;
+                if (format == MONET_F32) memcpy(row, w + r * n, 4 * n);
+                if (format == MONET_BF16) b->f32_to_bf16((uint16_t *)row, w + r * n, n);
+                if (format == MONET_F16) b->f32_to_f16((uint16_t *)row, w + r * n, n);
+                float scales[2] = {0.01f, 0.02f};
+                if (format >= MONET_INT8) memcpy(row, scales, format == MONET_INT4 ? 8 : 4);
+            }
+            for (size_t count = 1; count <= 9; count += 2) {
+                a->rows[format].dot(u, 9, x, n, rows, count, bytes, stride, 9, n);
+                b->rows[format].dot(v, 9, x, n, rows, count, bytes, stride, 9, n);
+                compare("dot", n, u, v, 9 * count, 2e-5);
+                memset(u, 0, sizeof u), memset(v, 0, sizeof v);
+                a->rows[format].accumulate(u, n, rows, count, x, 9, bytes, stride, 9, 0, n, n);
+                b->rows[format].accumulate(v, n, rows, count, x, 9, bytes, stride, 9, 0, n, n);
+                compare("accumulate", n, u, v, 12 * n, 2e-5);
+            }
+            a->rows[format].widen(u, bytes, 0, n, n);
+            b->rows[format].widen(v, bytes, 0, n, n);
+            compare("widen", n, u, v, n, 1e-6);
+        }
+        a->gathered_dot(u, 9, x, n, rows, 11, w, n, 9, n), b->gathered_dot(v, 9, x, n, rows, 11, w, n, 9, n);
+        compare("gathered_dot", n, u, v, 99, 2e-5);
+        memset(u, 0, sizeof u), memset(v, 0, sizeof v);
+        a->scatter_add(u, n, rows, 11, x, 9, w, n, 9, n), b->scatter_add(v, n, rows, 11, x, 9, w, n, 9, n);
+        compare("scatter_add", n, u, v, 12 * n, 2e-5);
+        memset(u, 0, sizeof u), memset(v, 0, sizeof v);
+        a->gathered_outer(u, n, w, 9, 7, x, n, rows, 9, n), b->gathered_outer(v, n, w, 9, 7, x, n, rows, 9, n);
+        compare("gathered_outer", n, u, v, 7 * n, 2e-5);
+        memcpy(u, x, 4 * n), memcpy(v, x, 4 * n);
+        a->softmax(u, 3, n), b->softmax(v, 3, n);
+        compare("softmax", n, u, v, n, 1e-5);
+        a->route(u, x, 0.1f, 2, 0.7f, n), b->route(v, x, 0.1f, 2, 0.7f, n);
+        compare("route", n, u, v, n, 1e-5);
+        a->rms_norm(u, x, w, 1e-6f, n), b->rms_norm(v, x, w, 1e-6f, n);
+        compare("rms_norm", n, u, v, n, 1e-5);
+        a->gated_silu(u, x, w, n), b->gated_silu(v, x, w, n);
+        compare("gated_silu", n, u, v, n, 1e-5);
+    }
+    printf("%d checks, %d failures\n", checks, failures);
+    return failures != 0;
+}
