@@ -190,8 +190,8 @@ public struct AttentionSegment: Sendable {
     }
 }
 
-/// One layer's keys and values of one sequence, a row for every token and key-value head:
-/// `[capacity × keyValueHeads, headWidth]`, float32, bfloat16 or rows of int8.
+/// One layer's keys and values of one sequence, a row for every key-value head and token, a head's rows
+/// together: `[keyValueHeads × capacity, headWidth]`, float32, bfloat16 or rows of int8.
 public struct AttentionCache: Sendable {
     /// Rotated keys.
     public let keys: Tensor

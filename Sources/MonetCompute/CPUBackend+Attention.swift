@@ -154,22 +154,31 @@ extension CPUBackend {
         }
     }
 
-    /// Puts the new keys and values into the caches.
+    /// Puts the new keys and values into the caches, a head's rows together: a query reads one stretch.
     private func append(key: Tensor, input: AttentionInput, layout: AttentionLayout) throws {
-        let rows = input.keyValueHeads
+        let (heads, width) = (input.keyValueHeads, layout.headWidth)
         for segment in layout.segments {
             guard let cache = segment.cache else { continue }
             let end = segment.position + segment.count
             for (tensor, new) in [(cache.keys, key), (cache.values, input.value)] {
-                guard tensor.columnCount == layout.headWidth, end * rows <= tensor.rowCount else {
+                let capacity = tensor.rowCount / heads
+                guard tensor.columnCount == width, tensor.rowCount % heads == 0, end <= capacity else {
                     throw ComputeError.indexOutOfRange(
-                        operation: "key-value cache", index: end - 1, limit: tensor.rowCount / max(1, rows))
+                        operation: "key-value cache", index: end - 1, limit: capacity)
                 }
-                let source = new.slice(segment.firstRow..<(segment.firstRow + segment.count))
-                    .reshaped([segment.count * rows, layout.headWidth])
-                let target = tensor.slice((segment.position * rows)..<(end * rows))
-                let stored = source.converted(to: tensor.dtype)
-                memcpy(target.address, stored.address, target.byteCount)
+                let rows = Tensor(uninitialized: [segment.count, width])
+                for head in 0..<heads {
+                    for row in 0..<segment.count {
+                        memcpy(
+                            rows.pointer + row * width,
+                            new.pointer + (segment.firstRow + row) * layout.keyStride + head * width,
+                            width * 4)
+                    }
+                    let stored = rows.converted(to: tensor.dtype)
+                    memcpy(
+                        tensor.address + (head * capacity + segment.position) * tensor.rowByteCount,
+                        stored.address, stored.byteCount)
+                }
             }
         }
     }
@@ -362,8 +371,9 @@ private struct CachedRows {
         width = layout.headWidth
         if let cache {
             dtype = cache.dtype
-            rowBytes = cache.rowByteCount * (layout.heads / layout.headsPerKey)
-            address = cache.address + group * cache.rowByteCount
+            rowBytes = cache.rowByteCount
+            let capacity = cache.rowCount / (layout.heads / layout.headsPerKey)
+            address = cache.address + group * capacity * rowBytes
         } else {
             dtype = .float32
             rowBytes = layout.keyStride * 4

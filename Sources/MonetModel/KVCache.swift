@@ -48,12 +48,20 @@ public final class KVCache {
     }
 
     private func grown(_ old: Tensor, to newCapacity: Int, keeping count: Int) -> Tensor {
-        let new = Tensor(uninitialized: [newCapacity * keyValueHeads, old.columnCount], dtype: dtype)
-        let kept = count * keyValueHeads
-        if kept > 0 {
-            new.address.copyMemory(from: old.address, byteCount: old.slice(0..<kept).byteCount)
-        }
+        let new = Tensor(uninitialized: [keyValueHeads * newCapacity, old.columnCount], dtype: dtype)
+        copyRows(count, from: old, to: new)
         return new
+    }
+
+    /// The first `count` rows of every head.
+    private func copyRows(_ count: Int, from source: Tensor, to target: Tensor) {
+        guard count > 0 else { return }
+        let (from, to) = (source.shape[0] / keyValueHeads, target.shape[0] / keyValueHeads)
+        for head in 0..<keyValueHeads {
+            let rows = source.slice((head * from)..<(head * from + count))
+            target.slice((head * to)..<(head * to + count)).address.copyMemory(
+                from: rows.address, byteCount: rows.byteCount)
+        }
     }
 
     func layer(_ index: Int) -> AttentionCache {
@@ -73,12 +81,9 @@ public final class KVCache {
     func adopt(_ count: Int, from other: KVCache) throws {
         truncate(to: 0)
         try reserve(count)
-        let rows = 0..<(count * keyValueHeads)
         for layer in keys.indices {
-            for (target, source) in [(keys[layer], other.keys[layer]), (values[layer], other.values[layer])] {
-                let part = source.slice(rows)
-                target.address.copyMemory(from: part.address, byteCount: part.byteCount)
-            }
+            copyRows(count, from: other.keys[layer], to: keys[layer])
+            copyRows(count, from: other.values[layer], to: values[layer])
         }
         tokens = Array(other.tokens.prefix(count))
     }

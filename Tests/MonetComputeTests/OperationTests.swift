@@ -195,8 +195,8 @@ import Testing
             // A second sequence of other lengths runs beside the first and must not disturb it.
             let caches = (0..<2).map { _ in
                 AttentionCache(
-                    keys: Tensor(zeros: [(total + 3) * keyValueHeads, width]).converted(to: dtype),
-                    values: Tensor(zeros: [(total + 3) * keyValueHeads, width]).converted(to: dtype))
+                    keys: Tensor(zeros: [keyValueHeads * (total + 3), width]).converted(to: dtype),
+                    values: Tensor(zeros: [keyValueHeads * (total + 3), width]).converted(to: dtype))
             }
             func joined(_ tensor: Tensor, _ range: Range<Int>) -> Tensor {
                 let rows = [0..<1, range].flatMap { tensor.slice($0).floats() }
