@@ -120,7 +120,7 @@ struct BenchCommand: ParsableCommand {
     private func precisionOfWeights() throws -> ComputePrecision {
         guard let model, CPUBackend.hasNativeBFloat16 else { return .float32 }
         let configuration = try Checkpoint.configuration(try HubCache.resolve(model))
-        return configuration.dtype == .bfloat16 ? .bfloat16 : .float32
+        return configuration.dtype == .bfloat16 && configuration.quantization == nil ? .bfloat16 : .float32
     }
 
     private func measureModel(
