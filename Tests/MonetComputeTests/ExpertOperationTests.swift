@@ -159,20 +159,15 @@ import Testing
             source.normal([half, e * units]),
             source.normal([half, e * units]), source.normal([e, half]), source.normal([e, half]),
         ]
-        func bundle(_ t: [Tensor]) -> VerticalWeights {
-            VerticalWeights(
-                u1: t[0], u1Bias: t[1], u2: t[2], u2Bias: t[3], v11: t[4], v12: t[5], v21: t[6], v22: t[7],
-                b1: t[8], b2: t[9])
-        }
         try checkExperts(sizes, &source, weights: weights) { inputs, left, right in
             ReferenceMath.verticalExperts(inputs[0], left: left, right: right, weights: Array(inputs[3...]))
         } compute: { backend, x, left, right, gradient, g, outputGradient in
             let routing = ExpertRouting(left: left, right: right)
             let (output, saved) = try backend.verticalExperts(
-                x, routing: routing, weights: bundle(weights))
+                x, routing: routing, weights: .init(listed: weights))
             try backend.verticalExpertsGradient(
-                outputGradient, x: x, routing: routing, weights: bundle(weights), saved: saved,
-                into: gradient, weightGradient: bundle(g))
+                outputGradient, x: x, routing: routing, weights: .init(listed: weights), saved: saved,
+                into: gradient, weightGradient: .init(listed: g))
             return output
         }
     }

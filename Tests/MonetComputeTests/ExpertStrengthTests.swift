@@ -78,27 +78,21 @@ import Testing
                 x: Tensor(zeros: x.shape), left: Tensor(zeros: left.shape), right: Tensor(zeros: right.shape))
             let output: Tensor
             if test.isVertical {
-                func bundle(_ t: [Tensor]) -> VerticalWeights {
-                    VerticalWeights(
-                        u1: t[0], u1Bias: t[1], u2: t[2], u2Bias: t[3], v11: t[4], v12: t[5], v21: t[6],
-                        v22: t[7], b1: t[8], b2: t[9])
-                }
-                let forward = try backend.verticalExperts(x, routing: routing, weights: bundle(weights))
+                let forward = try backend.verticalExperts(
+                    x, routing: routing, weights: .init(listed: weights))
                 output = forward.output
                 try backend.verticalExpertsGradient(
-                    dOut, x: x, routing: routing, weights: bundle(weights), saved: forward.saved,
+                    dOut, x: x, routing: routing, weights: .init(listed: weights), saved: forward.saved,
                     into: gradient,
-                    weightGradient: bundle(g))
+                    weightGradient: .init(listed: g))
             } else {
-                func bundle(_ t: [Tensor]) -> HorizontalWeights {
-                    HorizontalWeights(u: t[0], uBias: t[1], v: t[2], b: t[3])
-                }
-                let forward = try backend.horizontalExperts(x, routing: routing, weights: bundle(weights))
+                let forward = try backend.horizontalExperts(
+                    x, routing: routing, weights: .init(listed: weights))
                 output = forward.output
                 try backend.horizontalExpertsGradient(
-                    dOut, x: x, routing: routing, weights: bundle(weights), saved: forward.saved,
+                    dOut, x: x, routing: routing, weights: .init(listed: weights), saved: forward.saved,
                     into: gradient,
-                    weightGradient: bundle(g))
+                    weightGradient: .init(listed: g))
             }
             for (name, found) in [("packed", packed), ("sparse", output)] {
                 if isEmpty {

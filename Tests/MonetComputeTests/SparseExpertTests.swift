@@ -44,29 +44,20 @@ import Testing
             right: Tensor(zeros: inputs.right.shape))
         let output: Tensor
         if isVertical {
-            func bundle(_ t: [Tensor]) -> VerticalWeights {
-                VerticalWeights(
-                    u1: t[0], u1Bias: t[1], u2: t[2], u2Bias: t[3], v11: t[4], v12: t[5], v21: t[6],
-                    v22: t[7],
-                    b1: t[8], b2: t[9])
-            }
             let forward = try backend.verticalExperts(
-                inputs.x, routing: inputs.routing, weights: bundle(weights))
+                inputs.x, routing: inputs.routing, weights: .init(listed: weights))
             try backend.verticalExpertsGradient(
                 inputs.outputGradient, x: inputs.x, routing: inputs.routing,
-                weights: bundle(weights),
-                saved: forward.saved, into: gradient, weightGradient: bundle(g))
+                weights: .init(listed: weights),
+                saved: forward.saved, into: gradient, weightGradient: .init(listed: g))
             output = forward.output
         } else {
-            func bundle(_ t: [Tensor]) -> HorizontalWeights {
-                HorizontalWeights(u: t[0], uBias: t[1], v: t[2], b: t[3])
-            }
             let forward = try backend.horizontalExperts(
-                inputs.x, routing: inputs.routing, weights: bundle(weights))
+                inputs.x, routing: inputs.routing, weights: .init(listed: weights))
             try backend.horizontalExpertsGradient(
                 inputs.outputGradient, x: inputs.x, routing: inputs.routing,
-                weights: bundle(weights),
-                saved: forward.saved, into: gradient, weightGradient: bundle(g))
+                weights: .init(listed: weights),
+                saved: forward.saved, into: gradient, weightGradient: .init(listed: g))
             output = forward.output
         }
         // Probabilities' gradients are determined where the softmax uses them.

@@ -10,22 +10,12 @@ import Testing
     private func model(_ kind: MonetConfiguration.FeedForward, dynamicRope: Bool = false) throws
         -> MonetLanguageModel
     {
-        var c = MonetConfiguration()
-        c.feedForward = kind
-        c.vocabularySize = 61
-        c.hiddenSize = 24
-        c.layerCount = 3
+        var c = smallConfiguration(kind)
         c.attentionHeads = 4
         c.keyValueHeads = 2
         c.headWidth = 6
         c.maxPositionEmbeddings = dynamicRope ? 32 : 256
         if dynamicRope { c.ropeScaling = .dynamic(factor: 4) }
-        c.expertWidth = 4
-        c.routingHeads = 2
-        c.expertsPerSide = 9
-        c.topK = 3
-        c.layersPerRouter = 2
-        c.intermediateSize = 40
         c.endTokenIDs = [2]
         return try scrambledModel(c, seed: 11)
     }

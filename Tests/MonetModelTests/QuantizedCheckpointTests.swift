@@ -7,25 +7,6 @@ import Testing
 
 /// Packed and quantized checkpoints against models of the decoded weights in the published layout.
 @Suite struct QuantizedCheckpointTests {
-    static func configuration(_ kind: MonetConfiguration.FeedForward) -> MonetConfiguration {
-        var c = MonetConfiguration()
-        c.feedForward = kind
-        c.vocabularySize = 67
-        c.hiddenSize = 36
-        c.layerCount = 3
-        c.attentionHeads = 3
-        c.keyValueHeads = 3
-        c.headWidth = 12
-        c.maxPositionEmbeddings = 64
-        c.expertWidth = 6
-        c.routingHeads = 2
-        c.expertsPerSide = 10
-        c.topK = 3
-        c.layersPerRouter = 2
-        c.intermediateSize = 50
-        return c
-    }
-
     private let tokens: [[Int32]] = [
         [1, 5, 9, 33, 66, 2, 8, 8, 40, 3, 4, 5, 6], [3, 3, 3, 7, 9, 11, 50, 1, 2, 3, 4, 5, 6],
     ]
@@ -39,7 +20,7 @@ import Testing
     /// float32 sums of the same terms in other orders.
     @Test(arguments: [MonetConfiguration.FeedForward.horizontal, .vertical, .dense])
     func packingChangesNothing(kind: MonetConfiguration.FeedForward) throws {
-        let model = try scrambledModel(Self.configuration(kind), seed: 8)
+        let model = try scrambledModel(smallConfiguration(kind), seed: 8)
         let packed = try model.packedForInference()
         #expect(try relativeError(logits(packed, tokens), logits(model, tokens)) < 1e-5)
         #expect(try relativeError(logits(packed, [[4]]), logits(model, [[4]])) < 1e-5)
@@ -93,7 +74,7 @@ import Testing
     func quantizedCheckpointsStandForDecodedWeights(
         kind: MonetConfiguration.FeedForward, quantization: MonetConfiguration.Quantization
     ) throws {
-        let model = try scrambledModel(Self.configuration(kind), seed: 9)
+        let model = try scrambledModel(smallConfiguration(kind), seed: 9)
         let reference = try decoded(model, quantization)
         try withTemporaryFolder { folder in
             try Checkpoint.write(
@@ -114,7 +95,7 @@ import Testing
     @Test func spoiledQuantizedFilesAreNamed() throws {
         func message(_ change: (inout [(name: String, tensor: Tensor)]) throws -> Void) throws -> String {
             try withTemporaryFolder { folder in
-                let model = try scrambledModel(Self.configuration(.vertical), seed: 3)
+                let model = try scrambledModel(smallConfiguration(.vertical), seed: 3)
                 try Checkpoint.write(model, dtype: .float32, quantization: .int4, to: folder)
                 let path = folder + "/model.safetensors"
                 let file = try SafetensorsFile(path: path)
@@ -154,7 +135,7 @@ import Testing
 
     /// Masks of a file, read with the model's shape.
     @Test func maskFiles() throws {
-        let c = Self.configuration(.horizontal)
+        let c = smallConfiguration(.horizontal)
         func read(_ tensors: [(name: String, tensor: Tensor)]) throws -> ExpertMask {
             try withTemporaryFolder { folder in
                 try SafetensorsWriter.write(tensors, to: folder + "/mask.safetensors")

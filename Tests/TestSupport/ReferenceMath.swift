@@ -222,32 +222,39 @@ public enum ReferenceMath {
 
     private static func squaredReLU(_ x: Double) -> Double { x > 0 ? x * x : 0 }
 
+    /// Every pair of experts that some head of a token selects, with its weight.
+    private static func forEachPair(
+        _ left: Reference, _ right: Reference, strengths: [Int: Double],
+        _ body: (_ token: Int, _ i: Int, _ j: Int, _ weight: Double) -> Void
+    ) {
+        let (tokens, heads, experts) = (left.shape[0], left.shape[1], left.shape[2])
+        for row in 0..<(tokens * heads) {
+            for i in 0..<experts {
+                for j in 0..<experts {
+                    let strength = strengths[i * experts + j] ?? 1
+                    let weight =
+                        strength * left.values[row * experts + i] * right.values[row * experts + j]
+                    if weight != 0 { body(row / heads, i, j, weight) }
+                }
+            }
+        }
+    }
+
     /// Horizontal decomposition as a sum over all pairs of experts: no factorization to get wrong.
     public static func horizontalExperts(
         _ x: Reference, left: Reference, right: Reference, u: Reference, uBias: Reference, v: Reference,
         b: Reference, strengths: [Int: Double] = [:]
     ) -> Reference {
-        let (heads, experts, width) = (left.shape[1], left.shape[2], x.columns)
-        let m = u.rows / experts
+        let m = u.rows / left.shape[2]
         let hidden = linear(x, u, uBias)
         var result = Reference(zeros: x.shape)
-        for token in 0..<x.rows {
-            for head in 0..<heads {
-                for i in 0..<experts {
-                    for j in 0..<experts {
-                        let row = (token * heads + head) * experts
-                        let strength = strengths[i * experts + j] ?? 1
-                        let weight = strength * left.values[row + i] * right.values[row + j]
-                        if weight == 0 { continue }
-                        for out in 0..<width {
-                            var sum = b[j, out]
-                            for unit in 0..<m {
-                                sum += v[out, j * m + unit] * squaredReLU(hidden[token, i * m + unit])
-                            }
-                            result[token, out] += weight * sum
-                        }
-                    }
+        forEachPair(left, right, strengths: strengths) { token, i, j, weight in
+            for out in 0..<x.columns {
+                var sum = b[j, out]
+                for unit in 0..<m {
+                    sum += v[out, j * m + unit] * squaredReLU(hidden[token, i * m + unit])
                 }
+                result[token, out] += weight * sum
             }
         }
         return result
@@ -258,36 +265,23 @@ public enum ReferenceMath {
         _ x: Reference, left: Reference, right: Reference, weights w: [Reference],
         strengths: [Int: Double] = [:]
     ) -> Reference {
-        let (heads, experts, width) = (left.shape[1], left.shape[2], x.columns)
-        let half = width / 2
-        let units = w[0].rows / experts
+        let half = x.columns / 2
+        let units = w[0].rows / left.shape[2]
         let a = linear(x, w[0], w[1])
         let e = linear(x, w[2], w[3])
         var result = Reference(zeros: x.shape)
-        for token in 0..<x.rows {
-            for head in 0..<heads {
-                for i in 0..<experts {
-                    for j in 0..<experts {
-                        let row = (token * heads + head) * experts
-                        let strength = strengths[i * experts + j] ?? 1
-                        let weight = strength * left.values[row + i] * right.values[row + j]
-                        if weight == 0 { continue }
-                        for out in 0..<half {
-                            var upper = w[8][i, out]
-                            var lower = w[9][j, out]
-                            for unit in 0..<units {
-                                let first = squaredReLU(a[token, i * units + unit])
-                                let second = squaredReLU(e[token, j * units + unit])
-                                upper +=
-                                    w[4][out, i * units + unit] * first + w[5][out, i * units + unit] * second
-                                lower +=
-                                    w[6][out, j * units + unit] * first + w[7][out, j * units + unit] * second
-                            }
-                            result[token, out] += weight * upper
-                            result[token, half + out] += weight * lower
-                        }
-                    }
+        forEachPair(left, right, strengths: strengths) { token, i, j, weight in
+            for out in 0..<half {
+                var upper = w[8][i, out]
+                var lower = w[9][j, out]
+                for unit in 0..<units {
+                    let first = squaredReLU(a[token, i * units + unit])
+                    let second = squaredReLU(e[token, j * units + unit])
+                    upper += w[4][out, i * units + unit] * first + w[5][out, i * units + unit] * second
+                    lower += w[6][out, j * units + unit] * first + w[7][out, j * units + unit] * second
                 }
+                result[token, out] += weight * upper
+                result[token, half + out] += weight * lower
             }
         }
         return result

@@ -44,8 +44,7 @@ struct BenchCommand: ParsableCommand {
     var streams = 8
     @Option(help: "Runs, of which the median counts.")
     var repeats = 3
-    @Option(help: "Storage of keys and values: float32, bfloat16 or int8.")
-    var kvDtype: CacheType = .float32
+    @OptionGroup var cache: CacheOptions
     @OptionGroup var masking: MaskOptions
     @Option(help: "Remove a random share of every group's experts, as 0.05.")
     var maskShare: Double?
@@ -153,7 +152,7 @@ struct BenchCommand: ParsableCommand {
         settings.streams = streams
         settings.repeats = repeats
         settings.seed = seed
-        settings.cacheType = kvDtype.dtype
+        settings.cacheType = cache.kvDtype.dtype
         var benchmark = InferenceBenchmark(model: model, backend: backend, settings: settings)
         if let mask = try masking.load(for: model) {
             benchmark.mask = mask

@@ -60,6 +60,12 @@ struct MaskOptions: ParsableArguments {
     }
 }
 
+/// How attention's keys and values are kept.
+struct CacheOptions: ParsableArguments {
+    @Option(help: "Storage of keys and values: float32, bfloat16 or int8.")
+    var kvDtype: CacheType = .float32
+}
+
 /// How keys and values are stored, as users name it.
 enum CacheType: String, ExpressibleByArgument, CaseIterable {
     case float32, bfloat16, int8

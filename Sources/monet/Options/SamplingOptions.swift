@@ -4,8 +4,8 @@ import MonetModel
 
 /// How tokens are drawn and when generation stops.
 struct SamplingOptions: ParsableArguments {
-    @Option(help: "Storage of keys and values: float32, bfloat16 or int8.")
-    var kvDtype: CacheType = .float32
+    @OptionGroup var cache: CacheOptions
+
     @Option(name: [.customShort("n"), .long], help: "Tokens to generate at most.")
     var maxNewTokens = 256
 
@@ -81,6 +81,6 @@ struct SamplingOptions: ParsableArguments {
             throw GenerationError.invalidSetting(
                 name: "context", found: "\(context)", expected: "at most the model's \(limit)")
         }
-        return KVCache(configuration: model.configuration, limit: context, dtype: kvDtype.dtype)
+        return KVCache(configuration: model.configuration, limit: context, dtype: cache.kvDtype.dtype)
     }
 }
