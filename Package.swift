@@ -18,6 +18,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.0.0"),
+        .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
     ],
     targets: [
         .target(
@@ -37,7 +38,10 @@ let package = Package(
         .target(name: "MonetModel", dependencies: ["MonetCompute", "MonetFoundation"]),
         .target(name: "MonetGeneration", dependencies: ["MonetModel", "MonetText"]),
         .target(name: "MonetTraining", dependencies: ["MonetModel", "MonetText"]),
-        .target(name: "MonetInsight", dependencies: ["MonetGeneration"]),
+        .target(
+            name: "MonetInsight",
+            dependencies: ["MonetGeneration", .product(name: "GRDB", package: "GRDB.swift")]),
+        .target(name: "MonetEvaluation", dependencies: ["MonetInsight"]),
         .executableTarget(
             name: "monet",
             dependencies: [

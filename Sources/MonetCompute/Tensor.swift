@@ -74,6 +74,14 @@ public struct Tensor: Sendable {
         }
     }
 
+    /// A list of int64.
+    public init(int64 values: [Int]) {
+        self.init(uninitialized: [values.count], dtype: .int64)
+        for (index, value) in values.enumerated() {
+            address.storeBytes(of: Int64(value), toByteOffset: 8 * index, as: Int64.self)
+        }
+    }
+
     /// An int64 scalar.
     public init(scalar value: Int64) {
         self.init(uninitialized: [], dtype: .int64)

@@ -11,5 +11,20 @@ public struct ExpertID: Hashable, Sendable, Codable, CustomStringConvertible {
         self.index = index
     }
 
+    /// Reads `group/index`.
+    ///
+    /// - Throws: `InsightError.invalidExpert` for another form or an expert outside the model.
+    public init(parsing name: String, groups: Int, expertsPerSide: Int) throws {
+        let parts = name.split(separator: "/", omittingEmptySubsequences: false).map { Int($0) }
+        let total = expertsPerSide * expertsPerSide
+        guard parts.count == 2, let group = parts[0], let index = parts[1], (0..<groups).contains(group),
+            (0..<total).contains(index)
+        else {
+            throw InsightError.invalidExpert(
+                name: name, expected: "GROUP/EXPERT from 0/0 to \(groups - 1)/\(total - 1)")
+        }
+        self.init(group: group, index: index)
+    }
+
     public var description: String { "\(group)/\(index)" }
 }

@@ -27,6 +27,18 @@ public struct ExpertMask: Sendable, Equatable {
     /// How many experts of a group have a strength other than 1.
     public func count(group: Int) -> Int { compiled[group]?.count ?? 0 }
 
+    /// How many experts of all groups have a strength other than 1.
+    public var count: Int { compiled.values.reduce(0) { $0 + $1.count } }
+
+    /// The experts of a group whose strength is not 1, by index.
+    public func entries(group: Int) -> [(index: Int, strength: Float)] {
+        (strengths[group] ?? [:]).filter { $0.value != 1 }.sorted { $0.key < $1.key }
+            .map { (index: $0.key, strength: $0.value) }
+    }
+
+    /// The strength of an expert; 1 unless it is masked.
+    public func strength(of index: Int, group: Int) -> Float { strengths[group]?[index] ?? 1 }
+
     /// Removes experts of a group.
     public mutating func remove(_ indices: some Sequence<Int>, group: Int) {
         set(indices.map { ($0, 0) }, group: group)
@@ -61,65 +73,62 @@ public struct ExpertMask: Sendable, Equatable {
         return mask
     }
 
-    /// Reads a mask file: int64 tensors `removed.{g}`, and `scaled.{g}.index` with float32
-    /// `scaled.{g}.strength`.
-    ///
-    /// - Throws: `ModelError` naming the file and tensor that does not fit the model.
-    public init(contentsOfFile path: String, configuration: MonetConfiguration) throws {
-        guard configuration.feedForward != .dense else {
-            throw ModelError.invalidInput(reason: "\(path): a dense model has no experts to mask")
+    /// The mask applied in part: 0 as it is, 1 not at all, above 1 the other way, so that removed
+    /// experts are amplified by `strength`.
+    public func applied(strength: Float) -> ExpertMask {
+        mapped { max(0, 1 + ($0 - 1) * (1 - strength)) }
+    }
+
+    /// Both masks at once: strengths multiply.
+    public func union(_ other: ExpertMask) -> ExpertMask {
+        var result = self
+        for group in other.groups {
+            result.set(
+                other.entries(group: group).map {
+                    (index: $0.index, strength: strength(of: $0.index, group: group) * $0.strength)
+                }, group: group)
         }
-        self.init(experts: configuration.expertsPerSide)
-        let file = try SafetensorsFile(path: path)
-        let total = experts * experts
-        func indices(_ name: String) throws -> [Int] {
-            let tensor = try file.tensor(name)
-            guard tensor.dtype == .int64, tensor.shape.count == 1 else {
-                throw ModelError.wrongDType(
-                    file: path, tensor: name, expected: "a list of I64",
-                    found: "\(tensor.dtype.rawValue) \(tensor.shape)")
-            }
-            let values = tensor.integers()
-            if let bad = values.first(where: { $0 < 0 || $0 >= total }) {
-                throw ModelError.invalidInput(
-                    reason: "\(path): tensor \"\(name)\" names expert \(bad), expected 0 to \(total - 1)")
-            }
-            return values
+        return result
+    }
+
+    /// The experts that both name, with this mask's strengths.
+    public func intersection(_ other: ExpertMask) -> ExpertMask {
+        filtered { group, index in other.strength(of: index, group: group) != 1 }
+    }
+
+    /// The experts that `other` does not name.
+    public func subtracting(_ other: ExpertMask) -> ExpertMask {
+        filtered { group, index in other.strength(of: index, group: group) == 1 }
+    }
+
+    private func filtered(_ keeps: (_ group: Int, _ index: Int) -> Bool) -> ExpertMask {
+        var result = ExpertMask(experts: experts)
+        for group in groups {
+            result.set(entries(group: group).filter { keeps(group, $0.index) }, group: group)
         }
-        for entry in file.entries {
-            let parts = entry.name.split(separator: ".").map(String.init)
-            guard parts.count >= 2, let group = Int(parts[1]),
-                configuration.routerLayers.indices.contains(group)
-            else {
-                throw ModelError.malformedSafetensors(
-                    file: path, tensor: entry.name,
-                    reason:
-                        "expected removed.{g}, scaled.{g}.index or scaled.{g}.strength with a group below \(configuration.routerLayers.count)"
-                )
-            }
-            switch (parts[0], parts.count, parts.last) {
-            case ("removed", 2, _): remove(try indices(entry.name), group: group)
-            case ("scaled", 3, "index"):
-                let list = try indices(entry.name)
-                let name = "scaled.\(group).strength"
-                let strength = try file.tensor(name)
-                guard strength.dtype == .float32, strength.shape == [list.count] else {
-                    throw ModelError.wrongShape(
-                        file: path, tensor: name, expected: [list.count], found: strength.shape)
-                }
-                let values = strength.floats()
-                if let bad = values.first(where: { !$0.isFinite || $0 < 0 }) {
-                    throw ModelError.invalidInput(
-                        reason: "\(path): tensor \"\(name)\" holds \(bad), expected strengths of 0 or more")
-                }
-                set(zip(list, values).map { (index: $0, strength: $1) }, group: group)
-            case ("scaled", 3, "strength"):
-                guard file.contains("scaled.\(group).index") else {
-                    throw ModelError.missingTensor(file: path, tensor: "scaled.\(group).index")
-                }
-            default:
-                throw ModelError.unexpectedTensor(file: path, tensor: entry.name)
-            }
+        return result
+    }
+
+    private func mapped(_ change: (Float) -> Float) -> ExpertMask {
+        var result = ExpertMask(experts: experts)
+        for group in groups {
+            result.set(
+                entries(group: group).map { (index: $0.index, strength: change($0.strength)) }, group: group)
         }
+        return result
+    }
+
+    /// A mask of as many experts in every group as this one, chosen at random.
+    public func randomOfEqualSize(seed: UInt64) -> ExpertMask {
+        var result = ExpertMask(experts: experts)
+        var generator = SplitMix64(seed: seed)
+        for group in groups {
+            var chosen: Set<Int> = []
+            while chosen.count < count(group: group) {
+                chosen.insert(Int(generator.next() % UInt64(experts * experts)))
+            }
+            result.remove(chosen, group: group)
+        }
+        return result
     }
 }

@@ -22,6 +22,8 @@ public enum ModelError: Error, Sendable, Equatable, CustomStringConvertible {
     case contextExceeded(tokens: Int, context: Int)
     /// A call with inputs that do not fit together.
     case invalidInput(reason: String)
+    /// A mask or index that was made for another model; both by fingerprint.
+    case foreignMask(file: String, expected: String, found: String)
 
     public var description: String {
         switch self {
@@ -42,6 +44,8 @@ public enum ModelError: Error, Sendable, Equatable, CustomStringConvertible {
         case .contextExceeded(let tokens, let context):
             "\(tokens) tokens do not fit into the model's context of \(context)"
         case .invalidInput(let reason): reason
+        case .foreignMask(let file, let expected, let found):
+            "\(file): made for another model, fingerprint \(found); this one's is \(expected)"
         }
     }
 }

@@ -62,21 +62,23 @@ public final class MonetLanguageModel: Sendable {
     /// Runs token ids through the layers.
     ///
     /// - Parameters:
-    ///   - sequences: token ids, all lists of one length unless each has a cache of its own.
+    ///   - sequences: token ids, lists of any length.
     ///   - caches: earlier tokens of each sequence, to which these are added.
     /// - Returns: rows of the sequences' tokens, one sequence after the other.
     /// - Throws: `ModelError.contextExceeded`, `ModelError.invalidInput`, `ComputeError`.
     public func forward(
         _ sequences: [[Int32]], caches: [KVCache]? = nil, _ context: ForwardContext
     ) throws -> ForwardOutput {
-        guard let length = sequences.first?.count, !sequences.contains(where: \.isEmpty),
-            caches != nil || sequences.allSatisfy({ $0.count == length })
-        else {
-            throw ModelError.invalidInput(
-                reason: "a batch needs one or more sequences of one length, not empty")
+        guard let length = sequences.first?.count, !sequences.contains(where: \.isEmpty) else {
+            throw ModelError.invalidInput(reason: "a batch needs one or more sequences, not empty")
         }
         let starts = caches?.map(\.count) ?? Array(repeating: 0, count: sequences.count)
         let reach = zip(starts, sequences).reduce(0) { max($0, $1.0 + $1.1.count) }
+        if caches == nil, isStretched(length: reach), !sequences.allSatisfy({ $0.count == length }) {
+            throw ModelError.invalidInput(
+                reason:
+                    "beyond the trained length, dynamic rope scaling runs sequences of one length together")
+        }
         if let caches {
             guard caches.count == sequences.count else {
                 throw ModelError.invalidInput(

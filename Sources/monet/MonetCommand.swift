@@ -29,7 +29,7 @@ struct MonetCommand: ParsableCommand {
         subcommands: [
             TrainCommand.self, TokenizerCommand.self, CorpusCommand.self, GenerateCommand.self,
             ChatCommand.self,
-            TraceCommand.self, InfoCommand.self, ForwardCommand.self, PerplexityCommand.self,
+            TraceCommand.self, IndexCommand.self, ExpertsCommand.self, InfoCommand.self, ForwardCommand.self, PerplexityCommand.self,
             ConvertCommand.self,
             InitCommand.self, BenchCommand.self,
         ])

@@ -139,7 +139,7 @@ import Testing
         func read(_ tensors: [(name: String, tensor: Tensor)]) throws -> ExpertMask {
             try withTemporaryFolder { folder in
                 try SafetensorsWriter.write(tensors, to: folder + "/mask.safetensors")
-                return try ExpertMask(contentsOfFile: folder + "/mask.safetensors", configuration: c)
+                return try MaskFile(contentsOfFile: folder + "/mask.safetensors", configuration: c).mask
             }
         }
         func int64(_ values: [Int64]) -> Tensor {

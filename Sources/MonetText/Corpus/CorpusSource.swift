@@ -7,11 +7,14 @@ public struct Document: Sendable, Equatable {
     public var text: String
     /// The domain, language or other label.
     public var label: String
+    /// The whole JSON object of a JSONL line: further labels and numbers.
+    public var columns: JSONValue?
 
     /// A labelled text.
-    public init(text: String, label: String) {
+    public init(text: String, label: String, columns: JSONValue? = nil) {
         self.text = text
         self.label = label
+        self.columns = columns
     }
 }
 
@@ -111,7 +114,7 @@ public struct CorpusSource: Sendable {
             }
             if text.isEmpty { continue }
             let own = json[labelKey].flatMap { $0.stringValue ?? ($0.isNull ? nil : $0.serialized()) }
-            try body(Document(text: text, label: label ?? own ?? defaultLabel))
+            try body(Document(text: text, label: label ?? own ?? defaultLabel, columns: json))
         }
     }
 }

@@ -90,7 +90,7 @@ struct BenchCommand: ParsableCommand {
         if let maskShare, !(0...1).contains(maskShare) {
             throw ValidationError("--mask-share is \(maskShare), expected 0 to 1")
         }
-        if masking.mask != nil, maskShare != nil {
+        if !masking.mask.isEmpty, maskShare != nil {
             throw ValidationError("Give one of --mask and --mask-share.")
         }
     }
@@ -154,7 +154,7 @@ struct BenchCommand: ParsableCommand {
         settings.seed = seed
         settings.cacheType = cache.kvDtype.dtype
         var benchmark = InferenceBenchmark(model: model, backend: backend, settings: settings)
-        if let mask = try masking.load(for: model) {
+        if let mask = try masking.load(for: model, common.logger) {
             benchmark.mask = mask
         } else if let maskShare {
             benchmark.mask = ExpertMask.random(

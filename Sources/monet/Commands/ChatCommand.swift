@@ -37,7 +37,7 @@ struct ChatCommand: ParsableCommand {
         }
         let template = try ChatTemplate(source)
         var generator = TextGenerator(model: model, tokenizer: tokenizer, backend: try compute.backend())
-        generator.mask = try masking.load(for: model)
+        generator.mask = try masking.load(for: model, common.logger)
         let cache = try samplingOptions.cache(for: model)
         var settings = samplingOptions.settings()
         let opening = system.map { [ChatMessage(role: "system", content: $0)] } ?? []

@@ -47,7 +47,7 @@ struct ForwardCommand: ParsableCommand {
         let sequences = try readSequences(tokenizer, vocabularySize: model.configuration.vocabularySize)
         let context = ForwardContext(inferenceOn: backend)
         context.keepsHiddenStates = !logitsOnly
-        context.mask = try masking.load(for: model)
+        context.mask = try masking.load(for: model, common.logger)
         let output = try model.forward(sequences, context)
         let extents = [sequences.count, sequences[0].count]
         func shaped(_ tensor: Tensor) -> Tensor { tensor.reshaped(extents + tensor.shape.dropFirst()) }

@@ -60,7 +60,7 @@ struct GenerateCommand: ParsableCommand {
         settings.usesCache = !noCache
         let cache = try samplingOptions.cache(for: model)
         var generator = TextGenerator(model: model, tokenizer: tokenizer, backend: backend)
-        generator.mask = try masking.load(for: model)
+        generator.mask = try masking.load(for: model, common.logger)
         Interruption.install()
         let streams = !json && tokenizer != nil
         if streams, !noEcho, let tokenizer { StandardOutput.write(try tokenizer.decode(ids)) }

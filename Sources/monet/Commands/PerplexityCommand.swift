@@ -75,7 +75,7 @@ struct PerplexityCommand: ParsableCommand {
         let compared = try reference.map { try MonetLanguageModel.load(try HubCache.resolve($0)) }
         let result = try Perplexity(
             of: ids, model: model, window: window, stride: stride ?? max(1, window / 2), backend: backend,
-            reference: compared, mask: try masking.load(for: model)
+            reference: compared, mask: try masking.load(for: model, common.logger)
         ) { partial in
             let seconds = (ContinuousClock.now - start).seconds
             let rate = Double(partial.tokens) / seconds

@@ -14,7 +14,8 @@ struct TraceCommand: ParsableCommand {
               monet trace --model checkpoints/demo "A parrot" --html trace.html
 
             Experts are written group/index with index = i·E + j for the halves i and j; a score is \
-            the sum over routing heads of the product of both halves' probabilities.
+            the sum over routing heads of the product of both halves' probabilities, times its strength \
+            in the masks, so that removed experts do not appear.
             """)
 
     @OptionGroup var modelOptions: ModelOptions
@@ -25,6 +26,7 @@ struct TraceCommand: ParsableCommand {
     var json = false
     @Option(help: ArgumentHelp("Write a page with coloured tokens.", valueName: "path"))
     var html: String?
+    @OptionGroup var masking: MaskOptions
     @OptionGroup var compute: ComputeOptions
     @OptionGroup var common: CommonOptions
 
@@ -43,7 +45,8 @@ struct TraceCommand: ParsableCommand {
         }
         let shown = top ?? (json || html != nil ? 8 : 3)
         let trace = try RoutingTrace(
-            of: ids, model: model, tokenizer: tokenizer, count: shown, backend: try compute.backend())
+            of: ids, model: model, tokenizer: tokenizer, count: shown, backend: try compute.backend(),
+            mask: try masking.load(for: model, common.logger))
         if let html {
             let name = (try modelOptions.folder() as NSString).lastPathComponent
             try AtomicFile.write(trace.html(title: name), to: html)

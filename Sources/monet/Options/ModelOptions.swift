@@ -46,20 +46,6 @@ struct ModelOptions: ParsableArguments {
     }
 }
 
-/// Experts to leave out or scale.
-struct MaskOptions: ParsableArguments {
-    @Option(
-        help: ArgumentHelp(
-            "A safetensors file of experts to remove (removed.{g}) or scale (scaled.{g}.index, .strength).",
-            valueName: "path"))
-    var mask: String?
-
-    /// The mask, checked against the model.
-    func load(for model: MonetLanguageModel) throws -> ExpertMask? {
-        try mask.map { try ExpertMask(contentsOfFile: $0, configuration: model.configuration) }
-    }
-}
-
 /// How attention's keys and values are kept.
 struct CacheOptions: ParsableArguments {
     @Option(help: "Storage of keys and values: float32, bfloat16 or int8.")

@@ -36,8 +36,8 @@ extension Double {
     }
 }
 
-/// Rows of cells as aligned lines; the first column to the left, the others to the right.
-func alignedTable(_ rows: [[String]]) -> String {
+/// Rows of cells as aligned lines; the first column and those of text to the left, the others to the right.
+func alignedTable(_ rows: [[String]], textColumns: Set<Int> = []) -> String {
     let columns = rows.map(\.count).max() ?? 0
     let widths = (0..<columns).map { column in
         rows.map { $0.count > column ? $0[column].count : 0 }.max() ?? 0
@@ -45,7 +45,9 @@ func alignedTable(_ rows: [[String]]) -> String {
     return rows.map { row in
         row.enumerated().map { column, cell in
             let space = String(repeating: " ", count: widths[column] - cell.count)
-            return column == 0 ? cell + space : space + cell
+            let isLast = column == row.count - 1
+            if column == 0 || textColumns.contains(column) { return isLast ? cell : cell + space }
+            return space + cell
         }.joined(separator: "  ") + "\n"
     }.joined()
 }

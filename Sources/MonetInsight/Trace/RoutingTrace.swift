@@ -47,17 +47,20 @@ public struct RoutingTrace: Sendable, Equatable, Codable {
 
     /// Runs the model over `ids` and keeps the `count` strongest experts of every token and group.
     ///
+    /// - Parameter mask: experts to remove, weaken or amplify; scores are multiplied by their strengths.
     /// - Throws: `InsightError.noExperts`, `ModelError.contextExceeded`.
     public init(
         of ids: [Int32], model: MonetLanguageModel, tokenizer: Tokenizer?, count: Int = 8,
-        backend: any Backend
+        backend: any Backend, mask: ExpertMask? = nil
     ) throws {
         let configuration = model.configuration
         guard configuration.feedForward != .dense else { throw InsightError.noExperts }
         guard ids.count <= configuration.contextLength else {
             throw ModelError.contextExceeded(tokens: ids.count, context: configuration.contextLength)
         }
-        let output = try model.forward([ids], ForwardContext(inferenceOn: backend))
+        let context = ForwardContext(inferenceOn: backend)
+        context.mask = mask
+        let output = try model.forward([ids], context)
         expertsPerSide = configuration.expertsPerSide
         routingHeads = configuration.routingHeads
         layersOfGroup = configuration.routerLayers.map { first in
@@ -73,7 +76,7 @@ public struct RoutingTrace: Sendable, Equatable, Codable {
                 groups: sides.enumerated().map { group, side in
                     TokenRouting(
                         group: group, left: side.0[row], right: side.1[row], heads: heads, experts: experts,
-                        count: count)
+                        count: count, mask: mask)
                 })
         }
     }
@@ -81,8 +84,9 @@ public struct RoutingTrace: Sendable, Equatable, Codable {
 
 extension RoutingTrace.TokenRouting {
     /// Scores from the probabilities `[heads, experts]` of both sides.
-    init(group: Int, left: ArraySlice<Float>, right: ArraySlice<Float>, heads: Int, experts: Int, count: Int)
-    {
+    init(group: Int, left: ArraySlice<Float>, right: ArraySlice<Float>, heads: Int, experts: Int, count: Int,
+        mask: ExpertMask?
+    ) {
         var scores: [Int: Double] = [:]
         var (lefts, rights): (Set<Int>, Set<Int>) = ([], [])
         for head in 0..<heads {
@@ -99,6 +103,12 @@ extension RoutingTrace.TokenRouting {
                 for (j, rightValue) in rightSelected {
                     scores[i * experts + j, default: 0] += leftValue * rightValue
                 }
+            }
+        }
+        if let mask {
+            for (index, score) in scores {
+                let strength = mask.strength(of: index, group: group)
+                scores[index] = strength == 0 ? nil : score * Double(strength)
             }
         }
         let strongest = scores.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.prefix(max(0, count))

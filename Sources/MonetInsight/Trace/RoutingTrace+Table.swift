@@ -26,20 +26,6 @@ extension RoutingTrace {
 }
 
 extension String {
-    /// Quotes, with control characters spelled out: a table's cell stays on its line.
-    fileprivate var quotedForTable: String {
-        let shown = unicodeScalars.map { scalar -> String in
-            switch scalar {
-            case "\n": "\\n"
-            case "\t": "\\t"
-            case "\r": "\\r"
-            case _ where scalar.value < 0x20 || scalar.value == 0x7f: "\\x" + String(scalar.value, radix: 16)
-            default: String(scalar)
-            }
-        }
-        return "“" + shown.joined() + "”"
-    }
-
     fileprivate var trimmingTrailingSpaces: String {
         var text = Substring(self)
         while text.last == " " { text.removeLast() }

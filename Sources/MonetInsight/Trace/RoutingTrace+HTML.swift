@@ -10,13 +10,8 @@ extension RoutingTrace {
         // "</" inside a script would end it.
         let data = json().serialized().replacingOccurrences(of: "</", with: "<\\/")
         return Self.page
-            .replacingOccurrences(of: "{{title}}", with: Self.escaped(title))
+            .replacingOccurrences(of: "{{title}}", with: title.htmlEscaped)
             .replacingOccurrences(of: "{{data}}", with: data)
-    }
-
-    private static func escaped(_ text: String) -> String {
-        text.replacingOccurrences(of: "&", with: "&amp;").replacingOccurrences(of: "<", with: "&lt;")
-            .replacingOccurrences(of: ">", with: "&gt;").replacingOccurrences(of: "\"", with: "&quot;")
     }
 
     private static let page = #"""

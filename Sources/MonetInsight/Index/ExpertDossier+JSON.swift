@@ -1,0 +1,64 @@
+import MonetFoundation
+
+extension ExpertDossier {
+    /// The dossier as JSON; scores are raw, not percent.
+    public func json() -> JSONValue {
+        [
+            "expert": .string(expert.description), "left": .integer(left), "right": .integer(right),
+            "layers": .array(layers.map { .integer($0) }), "mean": .number(mean),
+            "frequency": .number(frequency), "count": .integer(count), "max": .number(max),
+            "token_concentration": .number(tokenConcentration),
+            "histogram": [
+                "upper_ends": .array(histogramEnds.map { .number($0) }),
+                "counts": .array(histogram.map { .integer($0) }),
+            ],
+            "labels": .object(labels.map { .init($0.set, $0.json()) }),
+            "activations": .array(activations.map { $0.json() }),
+            "explanations": .array(
+                explanations.map { ["text": .string($0.text), "prompt": .string($0.prompt)] }),
+            "neighbours": .array(
+                neighbours.map {
+                    [
+                        "expert": .string($0.expert.description),
+                        "shares": .string($0.sharesLeft ? "left" : "right"), "mean": .number($0.mean),
+                        "frequency": .number($0.frequency),
+                    ]
+                }),
+        ]
+    }
+}
+
+extension ExpertDossier.LabelStatistics {
+    func json() -> JSONValue {
+        [
+            "entropy": .number(entropy), "ratio": ratio.map { .number($0) } ?? .null,
+            "labels": .array(
+                labels.map {
+                    [
+                        "label": .string($0.name), "mean": .number($0.mean),
+                        "frequency": .number($0.frequency),
+                    ]
+                }),
+        ]
+    }
+}
+
+extension ExpertDossier.Activation {
+    func json() -> JSONValue {
+        [
+            "score": .number(score), "token": .string(token), "document": .integer(document),
+            "position": .integer(position), "before": .string(before), "after": .string(after),
+            "labels": .array(labels.map { .string($0) }),
+        ]
+    }
+}
+
+extension FoundExpert {
+    /// The row as JSON.
+    public func json() -> JSONValue {
+        [
+            "expert": .string(expert.description), "value": value.map { .number($0) } ?? .null,
+            "mean": .number(mean), "frequency": .number(frequency), "max": .number(max),
+        ]
+    }
+}

@@ -1,0 +1,167 @@
+import Foundation
+import GRDB
+
+/// What experts to look for.
+public struct ExpertQuery: Sendable, Equatable {
+    /// Experts whose strongest label it is.
+    public var label: ExpertIndex.Label?
+    /// Experts among whose top tokens the text is.
+    public var token: String?
+    /// Only experts of this group.
+    public var group: Int?
+    /// Share of all tokens that an expert fires on at least.
+    public var minimumFrequency = 0.0
+    /// Largest first.
+    public var sort: Sort?
+    /// Experts at most.
+    public var limit = 20
+
+    /// What orders the result.
+    public enum Sort: String, Sendable, CaseIterable {
+        /// Mean score over all tokens; with a label over the label's.
+        case mean
+        /// Share of tokens that fire it.
+        case frequency
+        /// Largest score.
+        case max
+        /// Mean score in its label over that in the next; needs a label.
+        case ratio
+        /// Share of the token in the summed scores of its top tokens; needs a token.
+        case share
+    }
+
+    /// The 20 that fire on most tokens.
+    public init() {}
+}
+
+/// One expert of a search.
+public struct FoundExpert: Sendable, Equatable {
+    public let expert: ExpertID
+    /// Mean score over all tokens.
+    public let mean: Double
+    /// Share of tokens that fire it.
+    public let frequency: Double
+    /// Largest score.
+    public let max: Double
+    /// What the search is about: the ratio for a label, the share for a token, the mean score in a text.
+    public let value: Double?
+}
+
+extension ExpertIndex {
+    /// The experts that fit a query, in its order.
+    ///
+    /// - Throws: `InsightError.invalidSetting` for an order that the query does not have.
+    public func find(_ query: ExpertQuery) throws -> [FoundExpert] {
+        guard query.label == nil || query.token == nil else {
+            throw InsightError.invalidSetting(
+                name: "the search", found: "a label and a token", expected: "one of them")
+        }
+        var conditions = ["e.frequency >= :frequency"]
+        var arguments: [String: any DatabaseValueConvertible] = [
+            "frequency": query.minimumFrequency, "limit": query.limit,
+        ]
+        if let group = query.group {
+            conditions.append("e.router_group = :group")
+            arguments["group"] = group
+        }
+        let (source, value, order): (String, String, String)
+        if let label = query.label {
+            conditions += ["s.label = :label", "s.frequency >= :frequency"]
+            arguments["label"] = label.id
+            source = "specialty s CROSS JOIN expert e ON e.router_group = s.router_group AND e.expert = s.expert"
+            value = "s.ratio"
+            order = try column(
+                query.sort ?? .ratio, [.ratio: "s.ratio", .mean: "s.mean", .frequency: "s.frequency", .max: "e.max"])
+        } else if let token = query.token {
+            conditions.append("t.token IN (SELECT id FROM token WHERE trim(text) = :token)")
+            arguments["token"] = token.trimmingCharacters(in: .whitespaces)
+            source = "expert_token t CROSS JOIN expert e ON e.router_group = t.router_group AND e.expert = t.expert"
+            value = "t.share"
+            order = try column(
+                query.sort ?? .share,
+                [.share: "t.share", .mean: "e.mean", .frequency: "e.frequency", .max: "e.max"])
+        } else {
+            source = "expert e"
+            value = "NULL"
+            order = try column(
+                query.sort ?? .frequency, [.mean: "e.mean", .frequency: "e.frequency", .max: "e.max"])
+        }
+        return try read { database in
+            try Row.fetchAll(
+                database,
+                sql: """
+                    SELECT e.router_group, e.expert, e.mean, e.frequency, e.max, \(value) AS value
+                    FROM \(source) WHERE \(conditions.joined(separator: " AND "))
+                    ORDER BY \(order) DESC LIMIT :limit
+                    """, arguments: StatementArguments(arguments)
+            ).map { FoundExpert($0) }
+        }
+    }
+
+    private func column(_ sort: ExpertQuery.Sort, _ columns: [ExpertQuery.Sort: String]) throws -> String {
+        guard let column = columns[sort] else {
+            throw InsightError.invalidSetting(
+                name: "the order", found: sort.rawValue,
+                expected: columns.keys.map(\.rawValue).sorted().joined(separator: ", ") + " here")
+        }
+        return column
+    }
+
+    /// The experts that a text fires more than the corpus does, by mean score in the text times the
+    /// logarithm of its ratio to the mean in the corpus.
+    ///
+    /// - Parameter scores: mean scores over the text's tokens, by expert.
+    public func find(
+        firedBy scores: [ExpertID: Double], group: Int? = nil, minimumFrequency: Double = 0, limit: Int = 20
+    ) throws -> [FoundExpert] {
+        let known = try read { database in
+            let statement = try database.makeStatement(
+                sql: """
+                    SELECT router_group, expert, mean, frequency, max, NULL AS value FROM expert
+                    WHERE router_group = ? AND expert = ?
+                    """)
+            return try scores.keys.compactMap { expert -> FoundExpert? in
+                if let group, expert.group != group { return nil }
+                return try Row.fetchOne(statement, arguments: [expert.group, expert.index])
+                    .map { FoundExpert($0) }
+            }
+        }
+        // An expert that the corpus never fired counts as one that a single token fired weakly.
+        let floor = 0.01 / Double(Swift.max(1, tokens))
+        let weighted = known.filter { $0.frequency >= minimumFrequency }.map { found in
+            let score = scores[found.expert] ?? 0
+            return (weight: score * log(score / Swift.max(found.mean, floor)), score: score, found: found)
+        }
+        return weighted.sorted {
+            ($1.weight, $0.found.expert.group, $0.found.expert.index)
+                < ($0.weight, $1.found.expert.group, $1.found.expert.index)
+        }.prefix(limit).map { entry in
+            FoundExpert(
+                expert: entry.found.expert, mean: entry.found.mean, frequency: entry.found.frequency,
+                max: entry.found.max, value: entry.score)
+        }
+    }
+}
+
+extension ExpertIndex {
+    /// The commonest types among the top tokens of experts, `count` of each at most.
+    public func topTokens(of experts: [ExpertID], count: Int) throws -> [[String]] {
+        try experts.map { expert in
+            var scores: [String: Double] = [:]
+            for activation in try dossier(of: expert, context: 0, neighbours: 0).activations {
+                scores[activation.token.trimmingCharacters(in: .whitespaces).onOneLine, default: 0] += activation.score
+            }
+            return scores.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.prefix(count).map(\.key)
+        }
+    }
+}
+
+extension FoundExpert {
+    init(_ row: Row) {
+        expert = ExpertID(group: row["router_group"], index: row["expert"])
+        mean = row["mean"]
+        frequency = row["frequency"]
+        max = row["max"]
+        value = row["value"]
+    }
+}

@@ -1,0 +1,170 @@
+import Foundation
+import GRDB
+import MonetFoundation
+import MonetModel
+
+/// An expert index: an SQLite file of what every expert of a model fires on.
+///
+///     let index = try ExpertIndex(path: "experts.sqlite")
+///     let dossier = try index.dossier(of: ExpertID(group: 0, index: 1777))
+public final class ExpertIndex: Sendable {
+    /// The file.
+    public let path: String
+    /// Router groups of the model.
+    public let groups: Int
+    /// Experts on a side, E; a group has E².
+    public let expertsPerSide: Int
+    /// Routing heads, H.
+    public let routingHeads: Int
+    /// The layers of each group.
+    public let layersOfGroup: [ClosedRange<Int>]
+    /// Tokens and documents that were read.
+    public let tokens: Int
+    public let documents: Int
+    /// The folder of the model at the time, and its fingerprint.
+    public let modelPath: String
+    public let modelFingerprint: String
+    /// Where the documents came from.
+    public let corpus: String
+    /// Kinds of labels with their labels.
+    public let labelSets: [LabelSet]
+    let queue: DatabaseQueue
+
+    /// A kind of label, such as the domain.
+    public struct LabelSet: Sendable, Equatable {
+        public let id: Int
+        public let name: String
+        public let labels: [Label]
+    }
+
+    /// A label and what the index read of it.
+    public struct Label: Sendable, Equatable {
+        /// Its number among the labels of all sets.
+        public let id: Int
+        public let name: String
+        public let documents: Int
+        public let tokens: Int
+    }
+
+    /// Opens an index and checks its schema.
+    ///
+    /// - Parameters:
+    ///   - model: refuses an index of another model.
+    ///   - writable: whether explanations will be added.
+    /// - Throws: `FileError.unreadable`, `InsightError`.
+    public init(path: String, model: MonetLanguageModel? = nil, writable: Bool = false) throws {
+        guard FileManager.default.fileExists(atPath: path) else {
+            throw FileError.unreadable(path: path, reason: "there is no such file")
+        }
+        self.path = path
+        do {
+            var configuration = Configuration()
+            configuration.readonly = !writable
+            queue = try DatabaseQueue(path: path, configuration: configuration)
+            let (meta, sets) = try queue.read { database in
+                let version = try Int.fetchOne(database, sql: "PRAGMA user_version") ?? 0
+                guard try Int32.fetchOne(database, sql: "PRAGMA application_id") == IndexSchema.application
+                else {
+                    throw InsightError.malformedIndex(path: path, reason: "it is another kind of SQLite file")
+                }
+                guard version == IndexSchema.version else {
+                    throw InsightError.unsupportedSchema(
+                        path: path, found: version, expected: IndexSchema.version)
+                }
+                return (try Self.metadata(database), try Self.labelSets(database))
+            }
+            func number(_ key: String) throws -> Int {
+                guard let value = meta[key].flatMap({ Int($0) }), value >= 0 else {
+                    throw InsightError.malformedIndex(path: path, reason: "meta has no number \"\(key)\"")
+                }
+                return value
+            }
+            groups = try number("groups")
+            expertsPerSide = try number("experts_per_side")
+            routingHeads = try number("routing_heads")
+            tokens = try number("tokens")
+            documents = try number("documents")
+            let (layers, perRouter) = (try number("layers"), max(1, try number("layers_per_router")))
+            layersOfGroup = (0..<groups).map {
+                ($0 * perRouter)...max($0 * perRouter, min(layers, ($0 + 1) * perRouter) - 1)
+            }
+            modelPath = meta["model_path"] ?? ""
+            modelFingerprint = meta["model"] ?? ""
+            corpus = meta["corpus"] ?? ""
+            labelSets = sets
+        } catch let error as DatabaseError {
+            throw InsightError.malformedIndex(path: path, reason: error.message ?? "\(error)")
+        }
+        if let model, model.fingerprint != modelFingerprint {
+            throw InsightError.foreignIndex(path: path, expected: model.fingerprint, found: modelFingerprint)
+        }
+    }
+
+    private static func metadata(_ database: Database) throws -> [String: String] {
+        let rows = try Row.fetchAll(database, sql: "SELECT key, value FROM meta")
+        return Dictionary(rows.map { ($0["key"], $0["value"]) }, uniquingKeysWith: { first, _ in first })
+    }
+
+    private static func labelSets(_ database: Database) throws -> [LabelSet] {
+        try Row.fetchAll(database, sql: "SELECT id, name FROM label_set ORDER BY id").map { set in
+            let id: Int = set["id"]
+            let labels = try Row.fetchAll(
+                database, sql: "SELECT id, name, documents, tokens FROM label WHERE set_id = ? ORDER BY id",
+                arguments: [id])
+            return LabelSet(
+                id: id, name: set["name"],
+                labels: labels.map {
+                    Label(id: $0["id"], name: $0["name"], documents: $0["documents"], tokens: $0["tokens"])
+                })
+        }
+    }
+
+    /// Runs a query; what SQLite says becomes an error that names the file.
+    func read<Value>(_ body: (Database) throws -> Value) throws -> Value {
+        do {
+            return try queue.read(body)
+        } catch let error as DatabaseError {
+            throw InsightError.malformedIndex(path: path, reason: error.message ?? "\(error)")
+        }
+    }
+
+    /// The label set called `name`, or the only one.
+    ///
+    /// - Throws: `InsightError.noLabels`, `InsightError.unknownLabel`.
+    public func labelSet(_ name: String? = nil) throws -> LabelSet {
+        guard let first = labelSets.first else { throw InsightError.noLabels(origin: path) }
+        guard let name else { return first }
+        guard let set = labelSets.first(where: { $0.name == name }) else {
+            throw InsightError.unknownLabel(label: name, known: labelSets.map(\.name), origin: path)
+        }
+        return set
+    }
+
+    /// A label by name, in one set or the first that has it.
+    public func label(_ name: String, set: String? = nil) throws -> Label {
+        let sets = try set.map { [try labelSet($0)] } ?? labelSets
+        guard !sets.isEmpty else { throw InsightError.noLabels(origin: path) }
+        guard let label = sets.flatMap(\.labels).first(where: { $0.name == name }) else {
+            throw InsightError.unknownLabel(
+                label: name, known: sets.flatMap(\.labels).map(\.name), origin: path)
+        }
+        return label
+    }
+
+    /// The experts whose mean score on a label's tokens is at least `ratio` times that of the next label.
+    ///
+    /// - Parameter minimumFrequency: share of all tokens that an expert fires on at least.
+    public func specialists(
+        of label: Label, ratio: Double = 2, minimumFrequency: Double = 0
+    ) throws -> [ExpertID] {
+        try read { database in
+            try Row.fetchAll(
+                database,
+                sql: """
+                    SELECT router_group, expert FROM specialty
+                    WHERE label = ? AND ratio >= ? AND frequency >= ? ORDER BY router_group, expert
+                    """, arguments: [label.id, ratio, minimumFrequency]
+            ).map { ExpertID(group: $0["router_group"], index: $0["expert"]) }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+import Foundation
+import MonetCompute
+import MonetFoundation
+import MonetModel
+import MonetText
+
+/// Builds an expert index in one pass over labelled documents.
+///
+/// Everything that is counted lies in memory, `memoryBytes` in all, whatever the corpus holds. Now and
+/// then, and when it is stopped, the state goes to `PATH.partial`, from which the next build goes on;
+/// the index appears at PATH once it is complete.
+public struct ExpertIndexBuilder {
+    /// What to count and how to read.
+    public struct Settings: Sendable, Equatable {
+        /// Largest scores kept of every expert.
+        public var top = 20
+        /// Tokens of a document that the model reads at a time; nil takes the model's context, 512 at most.
+        public var window: Int?
+        /// Tokens that run together.
+        public var batchTokens = 512
+        /// Seconds between two savings of the state.
+        public var saveSeconds = 120.0
+
+        /// 20 tokens of every expert.
+        public init() {}
+    }
+
+    /// How far a build is.
+    public struct Progress: Sendable {
+        public let tokens: Int
+        public let totalTokens: Int
+        /// Tokens that this run read, and its seconds.
+        public let newTokens: Int
+        public let seconds: Double
+        /// What is under way.
+        public let phase: Phase
+
+        /// Reading documents or writing the index.
+        public enum Phase: Sendable { case reading, writing }
+    }
+
+    private let model: MonetLanguageModel
+    private let tokenizer: Tokenizer?
+    private let modelPath: String
+    private let documents: LabelledDocuments
+    private let settings: Settings
+    private let backend: any Backend
+    private let window: Int
+    private let starts: [Int]
+    private let fingerprint: String
+    private let documentsFingerprint: String
+
+    /// - Parameters:
+    ///   - modelPath: kept in the index, for commands that run the model.
+    ///   - tokenizer: gives the tokens' texts.
+    /// - Throws: `InsightError`, `TextError`.
+    public init(
+        model: MonetLanguageModel, modelPath: String, tokenizer: Tokenizer?, documents: LabelledDocuments,
+        settings: Settings = Settings(), backend: any Backend
+    ) throws {
+        guard model.configuration.feedForward != .dense else { throw InsightError.noExperts }
+        let context = model.configuration.contextLength
+        window = settings.window ?? min(context, 512)
+        guard (1...context).contains(window) else {
+            throw InsightError.invalidSetting(
+                name: "the window", found: "\(window)", expected: "1 to the model's context of \(context)")
+        }
+        guard (1...1000).contains(settings.top) else {
+            throw InsightError.invalidSetting(
+                name: "the number of top tokens", found: "\(settings.top)", expected: "1 to 1000")
+        }
+        var starts = [0]
+        for document in 0..<documents.count {
+            starts.append(starts[document] + documents.tokenCount(document))
+        }
+        let total = starts[documents.count]
+        guard total > 0, total < Int(UInt32.max) else {
+            throw InsightError.invalidSetting(
+                name: "the number of tokens in \(documents.origin)", found: "\(total)",
+                expected: "1 to \(UInt32.max - 1)")
+        }
+        self.model = model
+        self.modelPath = modelPath
+        self.tokenizer = tokenizer
+        self.documents = documents
+        self.settings = settings
+        self.backend = backend
+        self.starts = starts
+        fingerprint = model.fingerprint
+        documentsFingerprint = documents.fingerprint
+    }
+
+    private var groups: Int { model.configuration.routerLayers.count }
+    private var experts: Int { model.configuration.expertsPerSide * model.configuration.expertsPerSide }
+    private var labels: Int { documents.labelSets.reduce(0) { $0 + $1.labels.count } }
+
+    /// Bytes that the statistics take in memory.
+    public var memoryBytes: Int {
+        groups * experts * GroupStatistics.bytesPerExpert(labels: labels, top: settings.top)
+    }
+
+    /// Builds the index at `path`, going on from an earlier run's state if there is one.
+    ///
+    /// - Parameter progress: called after every batch; false stops, with the state saved.
+    /// - Returns: whether the index is complete.
+    /// - Throws: `InsightError`, `FileError`, `ModelError`.
+    public func build(
+        at path: String, replacing: Bool = false, progress: (Progress) -> Bool = { _ in true }
+    ) throws -> Bool {
+        let partial = path + ".partial"
+        if FileManager.default.fileExists(atPath: path), !replacing {
+            throw InsightError.unwritableIndex(path: path, reason: "it exists already; --overwrite replaces it")
+        }
+        let statistics = (0..<groups).map { _ in
+            GroupStatistics(experts: experts, labels: labels, top: settings.top)
+        }
+        let state = IndexState(path: partial, settings: stateSettings)
+        var next = RoutingReader.Position()
+        if FileManager.default.fileExists(atPath: partial) {
+            if replacing { unlink(partial) } else { next = try state.read(into: statistics) }
+        }
+        // The place is tried before hours are spent.
+        try state.write(statistics, next: next)
+        let isComplete = try read(from: next, into: statistics, state, progress)
+        guard isComplete else { return false }
+        let total = starts[documents.count]
+        _ = progress(Progress(tokens: total, totalTokens: total, newTokens: 0, seconds: 0, phase: .writing))
+        let writer = ExpertIndexWriter(
+            documents: documents, starts: starts, vocabularySize: model.configuration.vocabularySize,
+            tokenizer: tokenizer, expertsPerSide: model.configuration.expertsPerSide)
+        try writer.write(statistics, metadata: metadata, to: path)
+        unlink(partial)
+        return true
+    }
+
+    /// What an unfinished build must share with the one that goes on.
+    private var stateSettings: [(key: String, value: String)] {
+        [
+            ("model", fingerprint), ("corpus", documentsFingerprint), ("top", "\(settings.top)"),
+            ("window", "\(window)"), ("batch tokens", "\(settings.batchTokens)"),
+        ]
+    }
+
+    private var metadata: [(key: String, value: String)] {
+        let c = model.configuration
+        return [
+            ("model", fingerprint), ("model_path", modelPath), ("corpus", documents.origin),
+            ("corpus_fingerprint", documentsFingerprint), ("groups", "\(groups)"),
+            ("experts_per_side", "\(c.expertsPerSide)"), ("routing_heads", "\(c.routingHeads)"),
+            ("layers_per_router", "\(c.layersPerRouter)"), ("layers", "\(c.layerCount)"),
+            ("tokens", "\(starts[documents.count])"), ("documents", "\(documents.count)"),
+            ("window", "\(window)"), ("top", "\(settings.top)"),
+            ("histogram_bins", "\(GroupStatistics.bins)"),
+        ]
+    }
+
+    /// Counts documents from `first` on; false if it was stopped.
+    private func read(
+        from first: RoutingReader.Position, into statistics: [GroupStatistics], _ state: IndexState,
+        _ progress: (Progress) -> Bool
+    ) throws -> Bool {
+        let firstToken = starts[first.document] + first.token
+        let start = ContinuousClock.now
+        var saved = start
+        var isStopped = false
+        let pool = (backend as? CPUBackend)?.pool ?? .shared
+        var scratch = (0..<groups).map { _ in
+            PairScores(heads: model.configuration.routingHeads, experts: model.configuration.expertsPerSide)
+        }
+        let reader = RoutingReader(
+            model: model, backend: backend, window: window, batchTokens: settings.batchTokens)
+        try reader.forEachBatch(of: documents, from: first) { batch in
+            scratch.withUnsafeMutableBufferPointer { scratch in
+                nonisolated(unsafe) let scratch = scratch
+                pool.parallel(chunks: groups) { group in
+                    count(batch, group: group, &scratch[group], into: statistics[group])
+                }
+            }
+            let now = ContinuousClock.now
+            let tokens = starts[batch.end.document] + batch.end.token
+            isStopped = !progress(
+                Progress(
+                    tokens: tokens, totalTokens: starts[documents.count], newTokens: tokens - firstToken,
+                    seconds: (now - start).seconds, phase: .reading))
+            if isStopped || (now - saved).seconds > settings.saveSeconds {
+                try state.write(statistics, next: batch.end)
+                saved = now
+            }
+            return !isStopped
+        }
+        return !isStopped
+    }
+
+    private func count(
+        _ batch: RoutingReader.Batch, group: Int, _ scores: inout PairScores, into statistics: GroupStatistics
+    ) {
+        let (left, right) = batch.sides[group]
+        var row = 0
+        for piece in batch.pieces {
+            let labels = documents.labelNumbers(piece.document)
+            let start = starts[piece.document] + piece.start
+            for offset in piece.tokens.indices {
+                scores.read(row, left: left.pointer, right: right.pointer)
+                for index in scores.indices {
+                    statistics.add(
+                        scores[index], expert: index, token: UInt32(start + offset), labels: labels)
+                }
+                row += 1
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+import GRDB
+
+/// The tables of an expert index, an SQLite file. `Docs/Monet.docc/ExpertIndex.md` describes them.
+enum IndexSchema {
+    /// `PRAGMA user_version`; an index of another version is refused.
+    static let version = 1
+    /// `PRAGMA application_id`: "MnEx".
+    static let application: Int32 = 0x4d6e_4578
+
+    static let tables = """
+        CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TABLE label_set (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+        CREATE TABLE label (
+            id INTEGER PRIMARY KEY, set_id INTEGER NOT NULL REFERENCES label_set(id), name TEXT NOT NULL,
+            documents INTEGER NOT NULL, tokens INTEGER NOT NULL, UNIQUE (set_id, name));
+        CREATE TABLE token (id INTEGER PRIMARY KEY, text TEXT NOT NULL);
+        CREATE TABLE document (id INTEGER PRIMARY KEY, tokens BLOB NOT NULL);
+        CREATE TABLE document_label (
+            document INTEGER NOT NULL, label INTEGER NOT NULL REFERENCES label(id),
+            PRIMARY KEY (document, label)) WITHOUT ROWID;
+        CREATE TABLE expert (
+            router_group INTEGER NOT NULL, expert INTEGER NOT NULL, mean REAL NOT NULL,
+            frequency REAL NOT NULL, count INTEGER NOT NULL, max REAL NOT NULL,
+            token_concentration REAL NOT NULL, PRIMARY KEY (router_group, expert)) WITHOUT ROWID;
+        CREATE TABLE detail (
+            router_group INTEGER NOT NULL, expert INTEGER NOT NULL, histogram BLOB NOT NULL,
+            activations BLOB NOT NULL, label_means BLOB NOT NULL, label_counts BLOB NOT NULL,
+            PRIMARY KEY (router_group, expert)) WITHOUT ROWID;
+        CREATE TABLE specialty (
+            set_id INTEGER NOT NULL, router_group INTEGER NOT NULL, expert INTEGER NOT NULL,
+            label INTEGER NOT NULL, mean REAL NOT NULL, ratio REAL NOT NULL, entropy REAL NOT NULL,
+            frequency REAL NOT NULL, PRIMARY KEY (set_id, router_group, expert)) WITHOUT ROWID;
+        CREATE TABLE expert_token (
+            token INTEGER NOT NULL, share REAL NOT NULL, router_group INTEGER NOT NULL,
+            expert INTEGER NOT NULL, score REAL NOT NULL,
+            PRIMARY KEY (token, share DESC, router_group, expert)) WITHOUT ROWID;
+        CREATE TABLE explanation (
+            router_group INTEGER NOT NULL, expert INTEGER NOT NULL, sample INTEGER NOT NULL,
+            text TEXT NOT NULL, prompt TEXT NOT NULL, settings TEXT NOT NULL,
+            PRIMARY KEY (router_group, expert, sample)) WITHOUT ROWID;
+        """
+
+    /// Made after the rows are in, which is faster.
+    static let indices = """
+        CREATE INDEX expert_by_frequency ON expert (frequency DESC);
+        CREATE INDEX expert_by_mean ON expert (mean DESC);
+        CREATE INDEX expert_by_max ON expert (max DESC);
+        CREATE INDEX specialty_by_ratio ON specialty (label, ratio DESC, frequency);
+        CREATE INDEX specialty_by_mean ON specialty (label, mean DESC, frequency);
+        CREATE INDEX token_by_text ON token (trim(text));
+        ANALYZE;
+        """
+
+    /// A label with no second one: the ratio is stored as this.
+    static let onlyLabelRatio = 1e9
+}

@@ -1,0 +1,179 @@
+import MonetFoundation
+import MonetText
+
+/// Token sequences with labels and numbers: what experts are measured on.
+///
+///     let documents = try LabelledDocuments(corpus: Corpus(folder: "corpora/demo"), split: .train)
+public struct LabelledDocuments: Sendable {
+    /// A kind of label, such as the domain or the programming language, and its values.
+    public struct LabelSet: Sendable, Equatable {
+        public let name: String
+        public let labels: [String]
+    }
+
+    /// The kinds of labels; every document has at most one label of each.
+    public let labelSets: [LabelSet]
+    /// Where the documents come from, for messages.
+    public let origin: String
+    private let entries: [Entry]
+    private let corpus: (corpus: Corpus, split: CorpusSplit)?
+
+    private struct Entry: Sendable {
+        /// Tokens in the corpus' split, or empty.
+        var range = 0..<0
+        /// The tokens themselves, if they are not a corpus folder's.
+        var tokens: [Int32] = []
+        /// Number of the label in each set, negative if it has none.
+        var labels: [Int]
+        var number: Double?
+        var tokenNumbers: [Double]?
+    }
+
+    /// The documents of a corpus folder, under the label set `label`.
+    ///
+    /// - Parameters:
+    ///   - limit: tokens at most, about: documents are then chosen evenly, by a hash of their place.
+    ///   - labels: only documents of these labels; nil takes all.
+    /// - Throws: `TextError`, `InsightError.unknownLabel`.
+    public init(corpus: Corpus, split: CorpusSplit, limit: Int? = nil, labels: [String]? = nil) throws {
+        let kept = try labels.map { try Self.chosen($0, of: corpus.labels, origin: corpus.folder) }
+        let names = kept?.map { corpus.labels[$0] } ?? corpus.labels
+        let place = Dictionary(
+            uniqueKeysWithValues: (kept ?? Array(corpus.labels.indices)).enumerated().map { ($1, $0) })
+        let entries = try corpus.documents(in: split).compactMap { document in
+            place[document.label].map { Entry(range: document.tokens, labels: [$0]) }
+        }
+        labelSets = [LabelSet(name: "label", labels: names)]
+        origin = corpus.folder
+        self.corpus = (corpus, split)
+        self.entries = Self.sampled(entries, limit: limit) { $0.range.count }
+    }
+
+    /// Documents of text files, JSONL files and folders.
+    ///
+    /// - Parameters:
+    ///   - labelKeys: JSONL columns, each of which is a label set; `label` falls back to the file's name.
+    ///   - numberKey: a JSONL column with a number for the document, or a list with one for every token.
+    /// - Throws: `FileError`, `TextError`, `InsightError.missingNumber`.
+    public init(
+        sources: [CorpusSource], tokenizer: Tokenizer, labelKeys: [String] = ["label"],
+        numberKey: String? = nil, limit: Int? = nil
+    ) throws {
+        var names: [[String]] = labelKeys.map { _ in [] }
+        var places: [[String: Int]] = labelKeys.map { _ in [:] }
+        var entries: [Entry] = []
+        for source in sources {
+            try source.forEachDocument { document in
+                let labels = labelKeys.indices.map { set -> Int in
+                    let key = labelKeys[set]
+                    let own = document.columns?[key].flatMap {
+                        $0.stringValue ?? ($0.isNull ? nil : $0.serialized())
+                    }
+                    guard let label = own ?? (key == source.labelKey ? document.label : nil) else { return -1 }
+                    if let known = places[set][label] { return known }
+                    places[set][label] = names[set].count
+                    names[set].append(label)
+                    return names[set].count - 1
+                }
+                var entry = Entry(labels: labels)
+                entry.tokens =
+                    try tokenizer.encode(document.text, addBegin: true) + (tokenizer.endID.map { [$0] } ?? [])
+                if let numberKey {
+                    let value = document.columns?[numberKey]
+                    entry.number = value?.doubleValue
+                    entry.tokenNumbers = value?.arrayValue?.compactMap(\.doubleValue)
+                    if let list = entry.tokenNumbers, list.count != entry.tokens.count {
+                        throw InsightError.malformedNumbers(
+                            path: source.path, key: numberKey, document: entries.count + 1,
+                            expected: entry.tokens.count, found: list.count)
+                    }
+                    guard entry.number != nil || entry.tokenNumbers != nil else {
+                        throw InsightError.missingNumber(
+                            path: source.path, key: numberKey, document: entries.count + 1)
+                    }
+                }
+                entries.append(entry)
+            }
+        }
+        labelSets = zip(labelKeys, names).map { LabelSet(name: $0, labels: $1) }
+        origin = sources.map(\.path).joined(separator: ", ")
+        corpus = nil
+        self.entries = Self.sampled(entries, limit: limit) { $0.tokens.count }
+    }
+
+    /// Texts without labels.
+    public init(tokens: [[Int32]], origin: String) {
+        labelSets = []
+        self.origin = origin
+        corpus = nil
+        entries = tokens.map { Entry(tokens: $0, labels: []) }
+    }
+
+    /// Documents.
+    public var count: Int { entries.count }
+
+    /// Tokens of a document.
+    public func tokenCount(_ document: Int) -> Int {
+        corpus == nil ? entries[document].tokens.count : entries[document].range.count
+    }
+
+    /// Tokens of all documents.
+    public var tokenCount: Int { entries.indices.reduce(0) { $0 + tokenCount($1) } }
+
+    /// A document's token ids.
+    public func tokens(_ document: Int) -> [Int32] {
+        guard let corpus else { return entries[document].tokens }
+        return corpus.corpus.tokens(in: corpus.split, entries[document].range)
+    }
+
+    /// Number of a document's label in each set, negative if it has none.
+    public func labels(_ document: Int) -> [Int] { entries[document].labels }
+
+    /// A document's labels, counted through all sets; those it has none of are left out.
+    func labelNumbers(_ document: Int) -> [Int] {
+        var first = 0
+        var result: [Int] = []
+        for (set, label) in entries[document].labels.enumerated() {
+            if label >= 0 { result.append(first + label) }
+            first += labelSets[set].labels.count
+        }
+        return result
+    }
+
+    /// The number that belongs to a document's token, if numbers were read.
+    public func number(_ document: Int, token: Int) -> Double? {
+        entries[document].tokenNumbers?[token] ?? entries[document].number
+    }
+
+    /// Tells sets of documents apart.
+    public var fingerprint: String {
+        var hash: UInt64 = StableHash.of(labelSets.map { $0.name + $0.labels.joined(separator: "\u{1}") }.joined())
+        for document in 0..<count {
+            let tokens = tokens(document)
+            for token in tokens { hash = (hash ^ UInt64(UInt32(bitPattern: token))) &* 0x100_0000_01b3 }
+            for label in labels(document) { hash = (hash ^ UInt64(label + 1)) &* 0x100_0000_01b3 }
+            hash ^= hash >> 29
+        }
+        return String(hash, radix: 16)
+    }
+
+    private static func chosen(_ labels: [String], of known: [String], origin: String) throws -> [Int] {
+        try labels.map { label in
+            guard let place = known.firstIndex(of: label) else {
+                throw InsightError.unknownLabel(label: label, known: known, origin: origin)
+            }
+            return place
+        }
+    }
+
+    private static func sampled(_ entries: [Entry], limit: Int?, count: (Entry) -> Int) -> [Entry] {
+        guard let limit else { return entries }
+        let total = entries.reduce(0) { $0 + count($1) }
+        if total <= limit { return entries }
+        let share = Double(limit) / Double(total)
+        return entries.enumerated().filter { index, _ in
+            var generator = SplitMix64(seed: UInt64(index))
+            return generator.nextUnit() < share
+        }.map(\.element)
+    }
+}

@@ -1,0 +1,183 @@
+import ArgumentParser
+import Foundation
+import MonetCompute
+import MonetFoundation
+import MonetInsight
+import MonetModel
+import MonetText
+
+struct ExpertsCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "experts",
+        abstract: "Look experts up in an index.",
+        subcommands: [ExpertsShowCommand.self, ExpertsFindCommand.self])
+}
+
+/// The index that a command reads.
+struct IndexOptions: ParsableArguments {
+    @Option(name: [.customShort("i"), .long], help: ArgumentHelp("The expert index.", valueName: "path"))
+    var index: String
+}
+
+struct ExpertsShowCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "show",
+        abstract: "Show what fires an expert.",
+        discussion: """
+            EXAMPLES
+              monet experts show 0/1777 --index demo.sqlite
+              monet experts show 0/1777 --index demo.sqlite --html expert.html
+
+            Experts are written group/index. A score is the sum over routing heads of the product of both \
+            halves' probabilities, shown in percent; it exceeds 100% where several heads agree.
+            """)
+
+    @Argument(help: ArgumentHelp("The expert, as 0/1777.", valueName: "group/index"))
+    var expert: String
+    @OptionGroup var indexOptions: IndexOptions
+    @Option(help: "Top activating tokens shown.")
+    var top = 20
+    @Option(help: "Tokens of context on each side.")
+    var context = 12
+    @Flag(help: "JSON instead of text.")
+    var json = false
+    @Option(help: ArgumentHelp("Write a page with contexts, histogram and labels.", valueName: "path"))
+    var html: String?
+    @OptionGroup var common: CommonOptions
+
+    func validate() throws {
+        if !(0...1000).contains(context) { throw ValidationError("--context is \(context), expected 0 to 1000") }
+        if !(0...1000).contains(top) { throw ValidationError("--top is \(top), expected 0 to 1000") }
+    }
+
+    func run() throws {
+        let index = try ExpertIndex(path: indexOptions.index)
+        let id = try ExpertID(
+            parsing: expert, groups: index.groups, expertsPerSide: index.expertsPerSide)
+        let dossier = try index.dossier(of: id, context: context, activations: top)
+        if let html {
+            let name = (index.modelPath as NSString).lastPathComponent
+            try AtomicFile.write(dossier.html(model: name, corpus: index.corpus), to: html)
+            if !common.quiet { StandardError.write("wrote \(html)\n") }
+        }
+        if json {
+            StandardOutput.write(dossier.json())
+        } else if html == nil {
+            StandardOutput.write(
+                dossier.text(usesColor: common.usesColor(onTerminal: StandardOutput.isTerminal)))
+        }
+    }
+}
+
+struct ExpertsFindCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "find",
+        abstract: "Find experts by label, token or text.",
+        discussion: """
+            EXAMPLES
+              monet experts find --index demo.sqlite --label animals
+              monet experts find --index demo.sqlite --token fish --sort mean
+              monet experts find --index demo.sqlite --text "The parrot is a bird"
+              monet experts find --index demo.sqlite --min-frequency 0.01 --sort max
+
+            A label finds the experts that score highest there, by the ratio to the next label; a token \
+            those among whose five strongest top tokens it is; a text those that it fires more than the \
+            corpus does.
+            """)
+
+    @OptionGroup var indexOptions: IndexOptions
+    @Option(help: "A label of the index.")
+    var label: String?
+    @Option(help: "The label set, if several have the label.")
+    var set: String?
+    @Option(help: "A token's text.")
+    var token: String?
+    @Option(help: "A text, which the model reads.")
+    var text: String?
+    @Option(
+        name: [.customShort("m"), .long],
+        help: ArgumentHelp("The model for --text; by default the folder that the index names.", valueName: "dir"))
+    var model: String?
+    @Option(help: "Only experts of this router group.")
+    var group: Int?
+    @Option(help: "Share of tokens that an expert fires on at least.")
+    var minFrequency = 0.0
+    @Option(help: "Largest first: mean, frequency, max, ratio (with a label), share (with a token).")
+    var sort: ExpertQuery.Sort?
+    @Option(help: "Experts shown.")
+    var limit = 20
+    @Flag(help: "JSON instead of a table.")
+    var json = false
+    @OptionGroup var compute: ComputeOptions
+    @OptionGroup var common: CommonOptions
+
+    func validate() throws {
+        if [label, token, text].count(where: { $0 != nil }) > 1 {
+            throw ValidationError("Give one of --label, --token and --text.")
+        }
+        if text != nil, sort != nil { throw ValidationError("--text has an order of its own.") }
+        if !(1...1_000_000).contains(limit) {
+            throw ValidationError("--limit is \(limit), expected 1 to 1000000")
+        }
+        if !(0...1).contains(minFrequency) {
+            throw ValidationError("--min-frequency is \(minFrequency), expected 0 to 1")
+        }
+    }
+
+    func run() throws {
+        let index = try ExpertIndex(path: indexOptions.index)
+        let found = try text.map { try find($0, in: index) } ?? index.find(query(index))
+        let tokens = try index.topTokens(of: found.map(\.expert), count: 5)
+        if json {
+            StandardOutput.write(
+                .array(
+                    zip(found, tokens).map { found, tokens in
+                        guard case .object(let members) = found.json() else { return .null }
+                        return .object(
+                            members + [.init("top_tokens", .array(tokens.map { .string($0) }))])
+                    }))
+            return
+        }
+        let value = label != nil ? "ratio" : token != nil ? "share" : text != nil ? "in text" : ""
+        let rows = zip(found, tokens).map { found, tokens in
+            [
+                found.expert.description, found.value.map { label != nil ? Self.ratio($0) : percent($0) } ?? "",
+                percent(found.mean), percent(found.frequency), percent(found.max),
+                tokens.joined(separator: " "),
+            ]
+        }
+        StandardOutput.write(
+            alignedTable([["expert", value, "mean", "fires on", "largest", "top tokens"]] + rows, textColumns: [5]))
+    }
+
+    private static func ratio(_ value: Double) -> String { value >= 1e6 ? "only" : value.text(1) + " ×" }
+
+    private func percent(_ value: Double) -> String { (100 * value).text(value < 0.001 ? 4 : 2) + "%" }
+
+    private func query(_ index: ExpertIndex) throws -> ExpertQuery {
+        var query = ExpertQuery()
+        query.label = try label.map { try index.label($0, set: set) }
+        query.token = token
+        query.group = group
+        query.minimumFrequency = minFrequency
+        query.sort = sort
+        query.limit = limit
+        return query
+    }
+
+    private func find(_ text: String, in index: ExpertIndex) throws -> [FoundExpert] {
+        let folder = try HubCache.resolve(model ?? index.modelPath)
+        let model = try MonetLanguageModel.load(folder)
+        guard model.fingerprint == index.modelFingerprint else {
+            throw InsightError.foreignIndex(
+                path: index.path, expected: model.fingerprint, found: index.modelFingerprint)
+        }
+        let tokenizer = try Tokenizer(folder: folder)
+        let ids = try tokenizer.encode(text, addBegin: tokenizer.addsBegin)
+        let scores = try MeanScores(of: ids, model: model, backend: try compute.backend())
+        return try index.find(
+            firedBy: scores.byExpert, group: group, minimumFrequency: minFrequency, limit: limit)
+    }
+}
+
+extension ExpertQuery.Sort: ExpressibleByArgument {}

@@ -1,0 +1,155 @@
+import ArgumentParser
+import Foundation
+import MonetFoundation
+import MonetInsight
+import MonetModel
+import MonetText
+
+struct IndexCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "index",
+        abstract: "Record what every expert fires on.",
+        subcommands: [IndexBuildCommand.self, IndexInfoCommand.self])
+}
+
+struct IndexBuildCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "build",
+        abstract: "Read a labelled corpus and write an expert index, an SQLite file.",
+        discussion: """
+            EXAMPLES
+              monet index build --model checkpoints/demo --corpus runs/demo/corpus --out demo.sqlite
+              monet index build --model checkpoints/demo --corpus pages.jsonl --label-key topic \\
+                  --label-key language --out pages.sqlite
+
+            Ctrl-C stops and saves; the same command goes on. See monet experts to look inside.
+            """)
+
+    @OptionGroup var modelOptions: ModelOptions
+    @OptionGroup var documentOptions: DocumentOptions
+    @Option(name: [.customShort("o"), .long], help: ArgumentHelp("The index to write.", valueName: "path"))
+    var out: String
+    @Option(help: "Split of a corpus folder to read: train or validation.")
+    var split: CorpusSplit = .train
+    @Option(help: "Top activating tokens kept of every expert.")
+    var top = 20
+    @Option(help: "Tokens of a document that run at a time; by default the model's context, 512 at most.")
+    var context: Int?
+    @Option(help: "Tokens of several documents that run together.")
+    var batchTokens = 512
+    @Flag(help: "Replace an index, and forget an unfinished one.")
+    var overwrite = false
+    @Flag(help: "Result as JSON.")
+    var json = false
+    @OptionGroup var compute: ComputeOptions
+    @OptionGroup var common: CommonOptions
+
+    func validate() throws {
+        if !(1...1 << 20).contains(batchTokens) {
+            throw ValidationError("--batch-tokens is \(batchTokens), expected 1 to \(1 << 20)")
+        }
+    }
+
+    func run() throws {
+        let (model, tokenizer) = try modelOptions.load(common.logger)
+        let folder = try modelOptions.folder()
+        let documents = try documentOptions.documents(
+            tokenizer: tokenizer, modelFolder: folder, split: split)
+        var settings = ExpertIndexBuilder.Settings()
+        settings.top = top
+        settings.window = context
+        settings.batchTokens = batchTokens
+        let builder = try ExpertIndexBuilder(
+            model: model, modelPath: folder, tokenizer: tokenizer, documents: documents, settings: settings,
+            backend: try compute.backend())
+        if !common.quiet {
+            StandardError.write(
+                "\(documents.tokenCount.grouped) tokens of \(documents.count.grouped) documents; "
+                    + "statistics take \(builder.memoryBytes.byteText) of memory\n")
+        }
+        var line = ProgressLine(isQuiet: common.quiet)
+        Interruption.install()
+        var rate = 0.0
+        let isComplete = try builder.build(at: out, replacing: overwrite) { progress in
+            if progress.phase == .writing {
+                line.note("writing \(out)")
+                return true
+            }
+            rate = Double(progress.newTokens) / progress.seconds
+            let left = Double(progress.totalTokens - progress.tokens) / rate
+            line.show(
+                "\(progress.tokens.grouped) of \(progress.totalTokens.grouped) tokens  \(rate.text(0)) tokens/s  \(left.durationText) left"
+            )
+            return !Interruption.isRequested
+        }
+        line.clear()
+        guard isComplete else {
+            StandardError.write("stopped; the same command goes on from \(out).partial\n")
+            throw ExitCode(1)
+        }
+        if json {
+            StandardOutput.write([
+                "index": .string(out), "tokens": .integer(documents.tokenCount),
+                "documents": .integer(documents.count), "tokens_per_second": .number(rate),
+                "memory_bytes": .integer(builder.memoryBytes),
+            ])
+        } else if !common.quiet {
+            StandardError.write("wrote \(out) (\(rate.text(0)) tokens/s)\n")
+        }
+    }
+}
+
+struct IndexInfoCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "info", abstract: "Show what an index was made from, with its specialists by label.")
+
+    @Argument(help: ArgumentHelp("The index.", valueName: "path"))
+    var index: String
+    @Option(help: "Mean score in a label over that in the next, from which an expert is its specialist.")
+    var ratio = 2.0
+    @Flag(help: "JSON instead of a table.")
+    var json = false
+    @OptionGroup var common: CommonOptions
+
+    func run() throws {
+        let index = try ExpertIndex(path: index)
+        let experts = index.groups * index.expertsPerSide * index.expertsPerSide
+        let counts = try index.labelSets.map { set in
+            try set.labels.map { try index.specialists(of: $0, ratio: ratio).count }
+        }
+        if json {
+            StandardOutput.write([
+                "model": .string(index.modelPath), "fingerprint": .string(index.modelFingerprint),
+                "corpus": .string(index.corpus), "tokens": .integer(index.tokens),
+                "documents": .integer(index.documents), "groups": .integer(index.groups),
+                "experts": .integer(experts), "ratio": .number(ratio),
+                "label_sets": .object(
+                    zip(index.labelSets, counts).map { set, counts in
+                        .init(
+                            set.name,
+                            .array(
+                                zip(set.labels, counts).map { label, count in
+                                    [
+                                        "label": .string(label.name), "documents": .integer(label.documents),
+                                        "tokens": .integer(label.tokens), "specialists": .integer(count),
+                                    ]
+                                }))
+                    }),
+            ])
+            return
+        }
+        StandardOutput.write(
+            "model   \(index.modelPath) (\(index.modelFingerprint))\ncorpus  \(index.corpus), \(index.tokens.grouped) tokens of \(index.documents.grouped) documents\n"
+                + "experts \(experts.grouped) in \(index.groups) groups\n")
+        for (set, counts) in zip(index.labelSets, counts) {
+            let rows = zip(set.labels, counts).map { label, count in
+                [
+                    label.name, label.documents.grouped, label.tokens.grouped, count.grouped,
+                    (100 * Double(count) / Double(experts)).text(2) + "%",
+                ]
+            }
+            StandardOutput.write(
+                "\n" + alignedTable([[set.name, "documents", "tokens", "specialists", "of all"]] + rows))
+        }
+    }
+}

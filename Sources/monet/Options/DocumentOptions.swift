@@ -1,0 +1,63 @@
+import ArgumentParser
+import Foundation
+import MonetInsight
+import MonetModel
+import MonetText
+
+/// Labelled documents to read: a corpus folder, or text and JSONL.
+struct DocumentOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "A corpus folder of monet corpus build; or text files, JSONL files and folders, as path or label=path. May be repeated.",
+            valueName: "path"))
+    var corpus: [String]
+    @Option(help: "JSONL column with the text.")
+    var textKey = "text"
+    @Option(help: ArgumentHelp("JSONL column with labels; may be repeated, each is a label set.", valueName: "key"))
+    var labelKey: [String] = ["label"]
+    @Option(
+        help: ArgumentHelp(
+            "Only these labels of a corpus folder, separated by commas.", valueName: "list"))
+    var labels: String?
+    @Option(help: "Read about this many tokens: documents are chosen evenly.")
+    var limit: Int?
+
+    func validate() throws {
+        if let limit, limit < 1 { throw ValidationError("--limit is \(limit), expected 1 or more") }
+    }
+
+    /// Reads the documents.
+    ///
+    /// - Parameters:
+    ///   - split: of a corpus folder.
+    ///   - numberKey: a JSONL column with numbers.
+    func documents(
+        tokenizer: Tokenizer?, modelFolder: String, split: CorpusSplit, numberKey: String? = nil
+    ) throws -> LabelledDocuments {
+        let isFolder = corpus.count == 1
+            && FileManager.default.fileExists(atPath: corpus[0] + "/corpus.json")
+        if isFolder {
+            if let numberKey {
+                throw CommandError.malformedInput(
+                    source: corpus[0], reason: "a corpus folder holds no numbers; give JSONL with \"\(numberKey)\"")
+            }
+            let names = labels?.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }
+            return try LabelledDocuments(
+                corpus: Corpus(folder: corpus[0]), split: split, limit: limit, labels: names)
+        }
+        guard let tokenizer else {
+            throw CommandError.missingTokenizer(folder: modelFolder, purpose: "text")
+        }
+        guard labels == nil else {
+            throw ValidationError("--labels chooses from a corpus folder; \(corpus.joined(separator: ", ")) is text")
+        }
+        var source = SourceOptions()
+        source.textKey = textKey
+        source.labelKey = labelKey.first ?? "label"
+        return try LabelledDocuments(
+            sources: source.sources(corpus), tokenizer: tokenizer, labelKeys: labelKey, numberKey: numberKey,
+            limit: limit)
+    }
+}
+
+extension CorpusSplit: ExpressibleByArgument {}

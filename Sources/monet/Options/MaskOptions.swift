@@ -1,0 +1,52 @@
+import ArgumentParser
+import Foundation
+import Logging
+import MonetModel
+
+/// Experts to leave out, weaken or amplify.
+struct MaskOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "A mask file, with :S to apply it at strength S: 0 removes (the default), 1 leaves as is, 2 doubles. May be repeated.",
+            valueName: "path[:strength]"))
+    var mask: [String] = []
+
+    func validate() throws {
+        for argument in mask { _ = try Self.parse(argument) }
+    }
+
+    /// All masks together, checked against the model; nil if there is none.
+    func load(for model: MonetLanguageModel, _ logger: Logger) throws -> ExpertMask? {
+        var result: ExpertMask?
+        for argument in mask {
+            let (path, strength) = try Self.parse(argument)
+            let mask = try Self.read(path, for: model, logger).mask.applied(strength: strength)
+            result = result?.union(mask) ?? mask
+        }
+        return result
+    }
+
+    /// Reads a mask file; one of another model is refused.
+    static func read(_ path: String, for model: MonetLanguageModel, _ logger: Logger) throws -> MaskFile {
+        let file = try MaskFile(contentsOfFile: path, configuration: model.configuration)
+        if let origin = file.model {
+            guard origin == model.fingerprint else {
+                throw ModelError.foreignMask(file: path, expected: model.fingerprint, found: origin)
+            }
+        } else {
+            logger.warning("\(path) does not say which model it was made for; taken because its shape fits")
+        }
+        return file
+    }
+
+    private static func parse(_ argument: String) throws -> (path: String, strength: Float) {
+        if FileManager.default.fileExists(atPath: argument) { return (argument, 0) }
+        guard let colon = argument.lastIndex(of: ":"),
+            let strength = Float(argument[argument.index(after: colon)...])
+        else { return (argument, 0) }
+        guard strength.isFinite, (0...1000).contains(strength) else {
+            throw ValidationError("--mask \(argument): the strength is from 0 to 1000")
+        }
+        return (String(argument[..<colon]), strength)
+    }
+}
