@@ -12,6 +12,7 @@ let package = Package(
         .library(name: "MonetGeneration", targets: ["MonetGeneration"]),
         .library(name: "MonetTraining", targets: ["MonetTraining"]),
         .library(name: "MonetInsight", targets: ["MonetInsight"]),
+        .library(name: "MonetEvaluation", targets: ["MonetEvaluation"]),
         .executable(name: "monet", targets: ["monet"]),
     ],
     dependencies: [
@@ -45,7 +46,7 @@ let package = Package(
         .executableTarget(
             name: "monet",
             dependencies: [
-                "MonetInsight", "MonetTraining",
+                "MonetEvaluation", "MonetTraining",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Yams", package: "Yams"),

@@ -83,6 +83,15 @@ public final class GradientTape {
         while let step = steps.popLast() { try step() }
     }
 
+    /// The same values; `body` sees the gradient that flows back through them.
+    public func observing(_ x: Variable, _ body: @escaping (Tensor) throws -> Void) -> Variable {
+        let backend = backend
+        return output(x.value, from: [x]) { _, gradient in
+            try body(gradient)
+            try x.receive(shared: gradient, backend: backend)
+        }
+    }
+
     // MARK: Operations
 
     /// Rows of a table, `[ids, width]`.

@@ -26,13 +26,21 @@ struct DecoderLayer: Sendable {
         let x = try tape.add(x, attended)
         let h = try postAttentionNorm(x, context)
         if let router { routing = try router(h, context) }
-        let expertOutput: Variable
+        var expertOutput: Variable
         switch (feedForward, routing) {
-        case (.dense(let dense), _): expertOutput = try dense(h, context)
+        case (.dense(let dense), _): expertOutput = try dense(h, layer: layer, context)
         case (.horizontal(let experts), let routing?): expertOutput = try experts(h, routing, context)
         case (.vertical(let experts), let routing?): expertOutput = try experts(h, routing, context)
         case (.packed(let experts), let routing?): expertOutput = try experts(h, routing, context)
         case (_, nil): throw ModelError.invalidInput(reason: "a layer of experts stands before any router")
+        }
+        if let observe = context.observesExperts, let routing {
+            let (left, right) = (routing.left.value, routing.right.value)
+            expertOutput = tape.observing(expertOutput) { gradient in
+                try observe(
+                    ExpertFlow(
+                        layer: layer, input: h.value, left: left, right: right, outputGradient: gradient))
+            }
         }
         return try tape.add(x, expertOutput)
     }

@@ -59,7 +59,8 @@ public struct MaskFile: Sendable, Equatable {
             guard metadata["version"] == Self.version else {
                 throw ModelError.invalidInput(
                     reason:
-                        "\(path): a mask of version \(metadata["version"] ?? "none"), expected \(Self.version)")
+                        "\(path): a mask of version \(metadata["version"] ?? "none"), expected \(Self.version)"
+                )
             }
             if let experts = metadata["experts"], experts != "\(configuration.expertsPerSide)" {
                 throw ModelError.invalidInput(

@@ -34,6 +34,12 @@ public final class ForwardContext {
     public var measuresRouting = false
     /// Experts to remove, weaken or amplify.
     public var mask: ExpertMask?
+    /// Sees what flows back through the output of every layer of experts.
+    public var observesExperts: ((ExpertFlow) throws -> Void)?
+    /// Sees the hidden units of every dense feed-forward, `[tokens, units]`, by layer.
+    public var observesNeurons: ((_ layer: Int, _ hidden: Tensor) -> Void)?
+    /// Hidden units of dense feed-forwards that are set to zero, by layer.
+    public var removedNeurons: [Int: [Int]] = [:]
     /// Whether routers take the statistics of this run's tokens as their running ones.
     var calibratesRouters = false
     private let variables: ParameterVariables?
@@ -52,10 +58,33 @@ public final class ForwardContext {
         self.variables = variables
     }
 
+    /// A run with the model as it is, from whose losses gradients flow back to every layer but change
+    /// no parameter: for `observesExperts`.
+    public init(observingOn backend: any Backend, model: MonetLanguageModel) {
+        tape = GradientTape(backend: backend, isRecording: true)
+        training = nil
+        // One variable that needs a gradient at the bottom draws it through all layers.
+        let bottom = "model.embed_tokens.weight"
+        variables = ParameterVariables(frozen: Set(model.parameters.all.map(\.name)).subtracting([bottom]))
+    }
+
     /// The variable of a parameter.
     func callAsFunction(_ parameter: Parameter) -> Variable {
         variables?.variable(of: parameter) ?? Variable(parameter.tensor)
     }
+}
+
+/// What passes through one layer of experts in a run with gradients.
+public struct ExpertFlow {
+    /// The layer.
+    public let layer: Int
+    /// The experts' input, `[tokens, d]`.
+    public let input: Tensor
+    /// ĝ1 and ĝ2, `[tokens, heads, experts]`.
+    public let left: Tensor
+    public let right: Tensor
+    /// Gradient of the loss by the experts' output, `[tokens, d]`.
+    public let outputGradient: Tensor
 }
 
 /// Variables of a model's parameters, which hold gradients between micro-batches.

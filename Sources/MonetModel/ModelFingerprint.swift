@@ -13,12 +13,14 @@ extension MonetLanguageModel {
         var high = FingerprintHash(seed: 0x6c62_272e_07bb_0142)
         for number in [
             c.layerCount, c.hiddenSize, c.vocabularySize, c.expertsPerSide, c.routingHeads, c.topK,
-            c.layersPerRouter, c.expertWidth, c.feedForward == .vertical ? 1 : c.feedForward == .dense ? 2 : 0,
+            c.layersPerRouter, c.expertWidth,
+            c.feedForward == .vertical ? 1 : c.feedForward == .dense ? 2 : 0,
         ] {
             low.add(UInt64(number))
             high.add(UInt64(number))
         }
-        for parameter in parameters.all where parameter.name.hasSuffix("norm.weight")
+        for parameter in parameters.all
+        where parameter.name.hasSuffix("norm.weight")
             || parameter.name.hasSuffix("router.w1.weight") || parameter.name.hasSuffix("router.w2.weight")
         {
             let rounded = parameter.tensor.converted(to: .bfloat16)

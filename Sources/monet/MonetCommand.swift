@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import MonetCompute
+import MonetEvaluation
 import MonetFoundation
 import MonetGeneration
 import MonetInsight
@@ -29,7 +30,9 @@ struct MonetCommand: ParsableCommand {
         subcommands: [
             TrainCommand.self, TokenizerCommand.self, CorpusCommand.self, GenerateCommand.self,
             ChatCommand.self,
-            TraceCommand.self, IndexCommand.self, ExpertsCommand.self, InfoCommand.self, ForwardCommand.self, PerplexityCommand.self,
+            TraceCommand.self, IndexCommand.self, ExpertsCommand.self, MaskCommand.self,
+            UnlearnMatrixCommand.self,
+            InfoCommand.self, ForwardCommand.self, PerplexityCommand.self,
             ConvertCommand.self,
             InitCommand.self, BenchCommand.self,
         ])
@@ -52,7 +55,7 @@ struct MonetCommand: ParsableCommand {
     private static func isExpected(_ error: any Error) -> Bool {
         switch error {
         case is FileError, is ComputeError, is ModelError, is TextError, is TrainingError, is GenerationError,
-            is InsightError, is CommandError:
+            is InsightError, is EvaluationError, is CommandError:
             true
         default: false
         }

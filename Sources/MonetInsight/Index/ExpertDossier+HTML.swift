@@ -75,7 +75,8 @@ extension ExpertDossier {
         let bars = histogram.enumerated().map { bin, count in
             let size = height * Double(count) / largest
             return String(
-                format: "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"><title>%d tokens up to %.4f</title></rect>",
+                format:
+                    "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"><title>%d tokens up to %.4f</title></rect>",
                 Double(bin) * bar, height - size, bar - 1.5, size, count, histogramEnds[bin])
         }
         let labels = stride(from: 1, to: histogram.count - 1, by: 6).map { bin in

@@ -14,7 +14,8 @@ extension ExpertDossier {
             "fires on \(Self.percent(frequency)) of tokens (\(count)), mean score \(Self.percent(mean)), "
                 + "largest \(Self.percent(max)); commonest top token \(Self.percent(tokenConcentration))")
         for (number, explanation) in explanations.enumerated() {
-            lines.append((number == 0 ? "says of itself  " : "                ") + explanation.text.quotedForTable)
+            lines.append(
+                (number == 0 ? "says of itself  " : "                ") + explanation.text.quotedForTable)
         }
         for set in labels {
             lines.append("")

@@ -95,7 +95,8 @@ extension ExpertIndex {
             let (left, right) = (expert.index / expertsPerSide, expert.index % expertsPerSide)
             let explanations = try Row.fetchAll(
                 database,
-                sql: "SELECT text, prompt FROM explanation WHERE router_group = ? AND expert = ? ORDER BY sample",
+                sql:
+                    "SELECT text, prompt FROM explanation WHERE router_group = ? AND expert = ? ORDER BY sample",
                 arguments: key
             ).map { ExpertDossier.Explanation(text: $0["text"], prompt: $0["prompt"]) }
             return ExpertDossier(
@@ -114,7 +115,9 @@ extension ExpertIndex {
 
     private func statistics(means: [UInt32], counts: [UInt32]) -> [ExpertDossier.LabelStatistics] {
         labelSets.compactMap { set in
-            guard let last = set.labels.last, last.id < means.count, last.id < counts.count else { return nil }
+            guard let last = set.labels.last, last.id < means.count, last.id < counts.count else {
+                return nil
+            }
             let values = set.labels.map { Double(Float(bitPattern: means[$0.id])) }
             let specialty = LabelSpecialty(means: values)
             let labels = zip(set.labels, values).map { label, mean in
@@ -134,15 +137,19 @@ extension ExpertIndex {
         _ words: [UInt32], limit: Int, context: Int, _ database: Database
     ) throws -> [ExpertDossier.Activation] {
         let texts = try database.cachedStatement(sql: "SELECT text FROM token WHERE id = ?")
-        let slice = try database.cachedStatement(sql: "SELECT substr(tokens, ?, ?) FROM document WHERE id = ?")
+        let slice = try database.cachedStatement(
+            sql: "SELECT substr(tokens, ?, ?) FROM document WHERE id = ?")
         let labels = try database.cachedStatement(
-            sql: "SELECT name FROM document_label JOIN label ON label.id = label WHERE document = ? ORDER BY label.id")
+            sql:
+                "SELECT name FROM document_label JOIN label ON label.id = label WHERE document = ? ORDER BY label.id"
+        )
         return try (0..<Swift.min(limit, words.count / 3)).map { place in
             let (document, position) = (Int(words[3 * place + 1]), Int(words[3 * place + 2]))
             let first = Swift.max(0, position - context)
-            let ids = try Data.fetchOne(
-                slice, arguments: [4 * first + 1, 4 * (position + context + 1 - first), document]
-            )?.littleEndianWords ?? []
+            let ids =
+                try Data.fetchOne(
+                    slice, arguments: [4 * first + 1, 4 * (position + context + 1 - first), document]
+                )?.littleEndianWords ?? []
             guard position - first < ids.count else {
                 throw InsightError.malformedIndex(
                     path: path, reason: "document \(document) has no token \(position)")

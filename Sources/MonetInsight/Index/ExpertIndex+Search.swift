@@ -68,14 +68,17 @@ extension ExpertIndex {
         if let label = query.label {
             conditions += ["s.label = :label", "s.frequency >= :frequency"]
             arguments["label"] = label.id
-            source = "specialty s CROSS JOIN expert e ON e.router_group = s.router_group AND e.expert = s.expert"
+            source =
+                "specialty s CROSS JOIN expert e ON e.router_group = s.router_group AND e.expert = s.expert"
             value = "s.ratio"
             order = try column(
-                query.sort ?? .ratio, [.ratio: "s.ratio", .mean: "s.mean", .frequency: "s.frequency", .max: "e.max"])
+                query.sort ?? .ratio,
+                [.ratio: "s.ratio", .mean: "s.mean", .frequency: "s.frequency", .max: "e.max"])
         } else if let token = query.token {
             conditions.append("t.token IN (SELECT id FROM token WHERE trim(text) = :token)")
             arguments["token"] = token.trimmingCharacters(in: .whitespaces)
-            source = "expert_token t CROSS JOIN expert e ON e.router_group = t.router_group AND e.expert = t.expert"
+            source =
+                "expert_token t CROSS JOIN expert e ON e.router_group = t.router_group AND e.expert = t.expert"
             value = "t.share"
             order = try column(
                 query.sort ?? .share,
@@ -149,7 +152,8 @@ extension ExpertIndex {
         try experts.map { expert in
             var scores: [String: Double] = [:]
             for activation in try dossier(of: expert, context: 0, neighbours: 0).activations {
-                scores[activation.token.trimmingCharacters(in: .whitespaces).onOneLine, default: 0] += activation.score
+                scores[activation.token.trimmingCharacters(in: .whitespaces).onOneLine, default: 0] +=
+                    activation.score
             }
             return scores.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.prefix(count).map(\.key)
         }

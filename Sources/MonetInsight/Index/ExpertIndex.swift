@@ -167,4 +167,14 @@ public final class ExpertIndex: Sendable {
             ).map { ExpertID(group: $0["router_group"], index: $0["expert"]) }
         }
     }
+
+    /// A mask that removes a label's specialists.
+    public func mask(of label: Label, ratio: Double = 2, minimumFrequency: Double = 0) throws -> ExpertMask {
+        var mask = ExpertMask(experts: expertsPerSide)
+        let experts = try specialists(of: label, ratio: ratio, minimumFrequency: minimumFrequency)
+        for group in 0..<groups {
+            mask.remove(experts.filter { $0.group == group }.map(\.index), group: group)
+        }
+        return mask
+    }
 }

@@ -109,13 +109,14 @@ public struct ExpertIndexBuilder {
     ) throws -> Bool {
         let partial = path + ".partial"
         if FileManager.default.fileExists(atPath: path), !replacing {
-            throw InsightError.unwritableIndex(path: path, reason: "it exists already; --overwrite replaces it")
+            throw InsightError.unwritableIndex(
+                path: path, reason: "it exists already; --overwrite replaces it")
         }
         let statistics = (0..<groups).map { _ in
             GroupStatistics(experts: experts, labels: labels, top: settings.top)
         }
         let state = IndexState(path: partial, settings: stateSettings)
-        var next = RoutingReader.Position()
+        var next = DocumentReader.Position()
         if FileManager.default.fileExists(atPath: partial) {
             if replacing { unlink(partial) } else { next = try state.read(into: statistics) }
         }
@@ -156,7 +157,7 @@ public struct ExpertIndexBuilder {
 
     /// Counts documents from `first` on; false if it was stopped.
     private func read(
-        from first: RoutingReader.Position, into statistics: [GroupStatistics], _ state: IndexState,
+        from first: DocumentReader.Position, into statistics: [GroupStatistics], _ state: IndexState,
         _ progress: (Progress) -> Bool
     ) throws -> Bool {
         let firstToken = starts[first.document] + first.token
@@ -167,7 +168,7 @@ public struct ExpertIndexBuilder {
         var scratch = (0..<groups).map { _ in
             PairScores(heads: model.configuration.routingHeads, experts: model.configuration.expertsPerSide)
         }
-        let reader = RoutingReader(
+        let reader = DocumentReader(
             model: model, backend: backend, window: window, batchTokens: settings.batchTokens)
         try reader.forEachBatch(of: documents, from: first) { batch in
             scratch.withUnsafeMutableBufferPointer { scratch in
@@ -192,7 +193,8 @@ public struct ExpertIndexBuilder {
     }
 
     private func count(
-        _ batch: RoutingReader.Batch, group: Int, _ scores: inout PairScores, into statistics: GroupStatistics
+        _ batch: DocumentReader.Batch, group: Int, _ scores: inout PairScores,
+        into statistics: GroupStatistics
     ) {
         let (left, right) = batch.sides[group]
         var row = 0

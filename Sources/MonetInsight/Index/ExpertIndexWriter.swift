@@ -16,7 +16,9 @@ struct ExpertIndexWriter {
     private static let tokensOfExpert = 5
 
     /// - Throws: `InsightError.unwritableIndex`, `TextError`.
-    func write(_ statistics: [GroupStatistics], metadata: [(key: String, value: String)], to path: String) throws {
+    func write(_ statistics: [GroupStatistics], metadata: [(key: String, value: String)], to path: String)
+        throws
+    {
         let temporary = path + ".tmp-\(getpid())"
         unlink(temporary)
         do {
@@ -137,7 +139,9 @@ struct ExpertIndexWriter {
                 }
             }
         }
-        tokenRows.sort { ($0.token, -$0.share, $0.group, $0.expert) < ($1.token, -$1.share, $1.group, $1.expert) }
+        tokenRows.sort {
+            ($0.token, -$0.share, $0.group, $0.expert) < ($1.token, -$1.share, $1.group, $1.expert)
+        }
         let tokenRow = try database.makeStatement(sql: "INSERT INTO expert_token VALUES (?, ?, ?, ?, ?)")
         for row in tokenRows {
             try tokenRow.execute(arguments: [Int(row.token), row.share, row.group, row.expert, row.score])
@@ -170,7 +174,8 @@ struct ExpertIndexWriter {
 
     /// The ids of all top tokens by running number, and which documents they are in.
     private func tokenIDs(
-        _ statistic: GroupStatistics, _ shown: inout Set<Int>, _ current: inout (document: Int, tokens: [Int32])
+        _ statistic: GroupStatistics, _ shown: inout Set<Int>,
+        _ current: inout (document: Int, tokens: [Int32])
     ) -> [UInt32: Int32] {
         var result: [UInt32: Int32] = [:]
         for place in statistic.topScores.indices where statistic.topScores[place] > 0 {
@@ -247,7 +252,9 @@ struct LabelSpecialty {
     /// Nil if every mean is zero.
     init?(means: [Double]) {
         let sum = means.reduce(0, +)
-        guard let label = means.indices.max(by: { (means[$0], $1) < (means[$1], $0) }), sum > 0 else { return nil }
+        guard let label = means.indices.max(by: { (means[$0], $1) < (means[$1], $0) }), sum > 0 else {
+            return nil
+        }
         self.label = label
         mean = means[label]
         let second = means.indices.filter { $0 != label }.map { means[$0] }.max() ?? 0

@@ -89,7 +89,8 @@ final class GroupStatistics {
         var offset = offset
         func take<Element>(_ array: inout [Element]) {
             array.withUnsafeMutableBytes { target in
-                target.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[offset..<(offset + target.count)]))
+                target.copyMemory(
+                    from: UnsafeRawBufferPointer(rebasing: bytes[offset..<(offset + target.count)]))
                 offset += target.count
             }
         }

@@ -12,7 +12,7 @@ struct IndexState {
     private static let headerLength = 4096
 
     /// Replaces the file.
-    func write(_ statistics: [GroupStatistics], next: RoutingReader.Position) throws {
+    func write(_ statistics: [GroupStatistics], next: DocumentReader.Position) throws {
         let header: JSONValue = [
             "version": .integer(Self.version), "document": .integer(next.document),
             "token": .integer(next.token),
@@ -20,7 +20,8 @@ struct IndexState {
         ]
         let line = header.serialized()
         try AtomicFile.write(to: path) { writer in
-            try writer.write(line + String(repeating: " ", count: max(0, Self.headerLength - line.utf8.count)))
+            try writer.write(
+                line + String(repeating: " ", count: max(0, Self.headerLength - line.utf8.count)))
             for group in statistics { try group.write(to: writer) }
         }
     }
@@ -28,7 +29,7 @@ struct IndexState {
     /// Fills the statistics and returns where to go on.
     ///
     /// - Throws: `InsightError.foreignState`, `InsightError.malformedIndex`.
-    func read(into statistics: [GroupStatistics]) throws -> RoutingReader.Position {
+    func read(into statistics: [GroupStatistics]) throws -> DocumentReader.Position {
         let file = try MappedFile(path: path)
         func fail(_ reason: String) -> InsightError { .malformedIndex(path: path, reason: reason) }
         guard file.bytes.count >= Self.headerLength else { throw fail("the unfinished state is cut short") }
@@ -52,6 +53,6 @@ struct IndexState {
             group.read(file.bytes, from: offset)
             offset += group.byteCount
         }
-        return RoutingReader.Position(document: document, token: token)
+        return DocumentReader.Position(document: document, token: token)
     }
 }

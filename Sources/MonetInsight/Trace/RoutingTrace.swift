@@ -84,7 +84,8 @@ public struct RoutingTrace: Sendable, Equatable, Codable {
 
 extension RoutingTrace.TokenRouting {
     /// Scores from the probabilities `[heads, experts]` of both sides.
-    init(group: Int, left: ArraySlice<Float>, right: ArraySlice<Float>, heads: Int, experts: Int, count: Int,
+    init(
+        group: Int, left: ArraySlice<Float>, right: ArraySlice<Float>, heads: Int, experts: Int, count: Int,
         mask: ExpertMask?
     ) {
         var scores: [Int: Double] = [:]

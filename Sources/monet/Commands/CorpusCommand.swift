@@ -21,15 +21,18 @@ struct SourceOptions: ParsableArguments {
     @Flag(help: "Leave out files and lines that are not UTF-8, instead of stopping.")
     var skipInvalid = false
 
+    /// The parts of `path` or `label=path`.
+    static func split(_ argument: String) -> (label: String?, path: String) {
+        guard let place = argument.firstIndex(of: "="), !FileManager.default.fileExists(atPath: argument)
+        else { return (nil, argument) }
+        return (String(argument[..<place]), String(argument[argument.index(after: place)...]))
+    }
+
     /// The sources of arguments `path` or `label=path`.
     func sources(_ arguments: [String]) throws -> [CorpusSource] {
         guard !arguments.isEmpty else { throw ValidationError("Give one source at least.") }
         return arguments.map { argument in
-            var (label, path): (String?, String) = (nil, argument)
-            if let place = argument.firstIndex(of: "="), !FileManager.default.fileExists(atPath: argument) {
-                label = String(argument[..<place])
-                path = String(argument[argument.index(after: place)...])
-            }
+            let (label, path) = Self.split(argument)
             return CorpusSource(
                 path: path, label: label, textKey: textKey, labelKey: labelKey,
                 extensions: extensions?.split(separator: ",").map { String($0.drop { $0 == "." }) } ?? [],

@@ -46,7 +46,9 @@ struct ExpertsShowCommand: ParsableCommand {
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
-        if !(0...1000).contains(context) { throw ValidationError("--context is \(context), expected 0 to 1000") }
+        if !(0...1000).contains(context) {
+            throw ValidationError("--context is \(context), expected 0 to 1000")
+        }
         if !(0...1000).contains(top) { throw ValidationError("--top is \(top), expected 0 to 1000") }
     }
 
@@ -96,7 +98,8 @@ struct ExpertsFindCommand: ParsableCommand {
     var text: String?
     @Option(
         name: [.customShort("m"), .long],
-        help: ArgumentHelp("The model for --text; by default the folder that the index names.", valueName: "dir"))
+        help: ArgumentHelp(
+            "The model for --text; by default the folder that the index names.", valueName: "dir"))
     var model: String?
     @Option(help: "Only experts of this router group.")
     var group: Int?
@@ -141,13 +144,15 @@ struct ExpertsFindCommand: ParsableCommand {
         let value = label != nil ? "ratio" : token != nil ? "share" : text != nil ? "in text" : ""
         let rows = zip(found, tokens).map { found, tokens in
             [
-                found.expert.description, found.value.map { label != nil ? Self.ratio($0) : percent($0) } ?? "",
+                found.expert.description,
+                found.value.map { label != nil ? Self.ratio($0) : percent($0) } ?? "",
                 percent(found.mean), percent(found.frequency), percent(found.max),
                 tokens.joined(separator: " "),
             ]
         }
         StandardOutput.write(
-            alignedTable([["expert", value, "mean", "fires on", "largest", "top tokens"]] + rows, textColumns: [5]))
+            alignedTable(
+                [["expert", value, "mean", "fires on", "largest", "top tokens"]] + rows, textColumns: [5]))
     }
 
     private static func ratio(_ value: Double) -> String { value >= 1e6 ? "only" : value.text(1) + " ×" }

@@ -13,13 +13,17 @@ struct DocumentOptions: ParsableArguments {
     var corpus: [String]
     @Option(help: "JSONL column with the text.")
     var textKey = "text"
-    @Option(help: ArgumentHelp("JSONL column with labels; may be repeated, each is a label set.", valueName: "key"))
+    @Option(
+        help: ArgumentHelp(
+            "JSONL column with labels; may be repeated, each is a label set.", valueName: "key"))
     var labelKey: [String] = ["label"]
     @Option(
         help: ArgumentHelp(
             "Only these labels of a corpus folder, separated by commas.", valueName: "list"))
     var labels: String?
-    @Option(help: "Read about this many tokens: documents are chosen evenly.")
+    @Option(
+        help: "Read this many tokens at most, as many of every label, from documents in a fixed random order."
+    )
     var limit: Int?
 
     func validate() throws {
@@ -31,15 +35,20 @@ struct DocumentOptions: ParsableArguments {
     /// - Parameters:
     ///   - split: of a corpus folder.
     ///   - numberKey: a JSONL column with numbers.
+    ///   - ownLimit: tokens at most, instead of `--limit`.
     func documents(
-        tokenizer: Tokenizer?, modelFolder: String, split: CorpusSplit, numberKey: String? = nil
+        tokenizer: Tokenizer?, modelFolder: String, split: CorpusSplit, numberKey: String? = nil,
+        limit ownLimit: Int? = nil
     ) throws -> LabelledDocuments {
-        let isFolder = corpus.count == 1
+        let limit = ownLimit ?? limit
+        let isFolder =
+            corpus.count == 1
             && FileManager.default.fileExists(atPath: corpus[0] + "/corpus.json")
         if isFolder {
             if let numberKey {
                 throw CommandError.malformedInput(
-                    source: corpus[0], reason: "a corpus folder holds no numbers; give JSONL with \"\(numberKey)\"")
+                    source: corpus[0],
+                    reason: "a corpus folder holds no numbers; give JSONL with \"\(numberKey)\"")
             }
             let names = labels?.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }
             return try LabelledDocuments(
@@ -49,14 +58,16 @@ struct DocumentOptions: ParsableArguments {
             throw CommandError.missingTokenizer(folder: modelFolder, purpose: "text")
         }
         guard labels == nil else {
-            throw ValidationError("--labels chooses from a corpus folder; \(corpus.joined(separator: ", ")) is text")
+            throw ValidationError(
+                "--labels chooses from a corpus folder; \(corpus.joined(separator: ", ")) is text")
         }
-        var source = SourceOptions()
-        source.textKey = textKey
-        source.labelKey = labelKey.first ?? "label"
+        let sources = corpus.map { argument in
+            let (label, path) = SourceOptions.split(argument)
+            return CorpusSource(
+                path: path, label: label, textKey: textKey, labelKey: labelKey.first ?? "label")
+        }
         return try LabelledDocuments(
-            sources: source.sources(corpus), tokenizer: tokenizer, labelKeys: labelKey, numberKey: numberKey,
-            limit: limit)
+            sources: sources, tokenizer: tokenizer, labelKeys: labelKey, numberKey: numberKey, limit: limit)
     }
 }
 

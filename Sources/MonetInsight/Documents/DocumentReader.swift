@@ -1,45 +1,69 @@
 import MonetCompute
 import MonetModel
 
-/// Runs documents through a model in batches and hands over the routing of every token.
+/// Runs documents through a model in batches and hands over what came of every token.
 ///
 /// A document is read by itself, in windows of `window` tokens if it is longer; windows of several
 /// documents run together until a batch holds `batchTokens`.
-struct RoutingReader {
+package struct DocumentReader {
     let model: MonetLanguageModel
     let backend: any Backend
     let window: Int
     let batchTokens: Int
-    var mask: ExpertMask?
+    /// Prepares each run, for masks and observers.
+    private let prepare: (ForwardContext) -> Void
+
+    /// - Parameter window: nil takes the model's context, 512 at most.
+    package init(
+        model: MonetLanguageModel, backend: any Backend, window: Int? = nil, batchTokens: Int = 512,
+        prepare: @escaping (ForwardContext) -> Void = { _ in }
+    ) {
+        self.model = model
+        self.backend = backend
+        self.window = window ?? min(model.configuration.contextLength, 512)
+        self.batchTokens = batchTokens
+        self.prepare = prepare
+    }
 
     /// Part of a document.
-    struct Piece {
-        let document: Int
+    package struct Piece {
+        package let document: Int
         /// Position of the first token in the document.
-        let start: Int
-        let tokens: [Int32]
+        package let start: Int
+        package let tokens: [Int32]
     }
 
     /// A place in the documents.
-    struct Position: Equatable {
-        var document = 0
-        var token = 0
+    package struct Position: Equatable {
+        package var document = 0
+        package var token = 0
+
+        /// The first token, or a place.
+        package init(document: Int = 0, token: Int = 0) {
+            self.document = document
+            self.token = token
+        }
     }
 
-    /// Pieces that ran together, with both sides' probabilities `[tokens, heads, experts]` of each group.
-    struct Batch {
-        let pieces: [Piece]
-        let sides: [(left: Tensor, right: Tensor)]
+    /// Pieces that ran together, and what the model gave, a row for every token.
+    package struct Batch {
+        package let pieces: [Piece]
+        package let output: MonetLanguageModel.ForwardOutput
         /// The first token that has not run.
-        let end: Position
+        package let end: Position
 
-        var tokenCount: Int { pieces.reduce(0) { $0 + $1.tokens.count } }
+        /// Both sides' probabilities of each group, `[tokens, heads, experts]`.
+        package var sides: [(left: Tensor, right: Tensor)] {
+            output.routings.map { ($0.routing.left.value, $0.routing.right.value) }
+        }
+
+        package var tokenCount: Int { pieces.reduce(0) { $0 + $1.tokens.count } }
     }
 
     /// Reads documents from `first` on, a batch's end; `body` returns false to stop.
     ///
     /// - Throws: `InsightError.foreignTokens`, `ModelError`, or what `body` throws.
-    func forEachBatch(
+    package func forEachBatch(
         of documents: LabelledDocuments, from first: Position = Position(), _ body: (Batch) throws -> Bool
     ) throws {
         var pieces: [Piece] = []
@@ -47,11 +71,9 @@ struct RoutingReader {
         func flush(_ end: Position) throws -> Bool {
             guard !pieces.isEmpty else { return true }
             let context = ForwardContext(inferenceOn: backend)
-            context.mask = mask
+            prepare(context)
             let output = try model.forward(pieces.map(\.tokens), context)
-            let batch = Batch(
-                pieces: pieces,
-                sides: output.routings.map { ($0.routing.left.value, $0.routing.right.value) }, end: end)
+            let batch = Batch(pieces: pieces, output: output, end: end)
             pieces.removeAll(keepingCapacity: true)
             count = 0
             return try body(batch)

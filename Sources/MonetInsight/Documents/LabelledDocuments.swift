@@ -27,12 +27,24 @@ public struct LabelledDocuments: Sendable {
         var labels: [Int]
         var number: Double?
         var tokenNumbers: [Double]?
+
+        var count: Int { tokens.isEmpty ? range.count : tokens.count }
+
+        func cut(to count: Int) -> Entry {
+            var result = self
+            if tokens.isEmpty {
+                result.range = range.prefix(count)
+            } else {
+                result.tokens = Array(tokens.prefix(count))
+            }
+            return result
+        }
     }
 
     /// The documents of a corpus folder, under the label set `label`.
     ///
     /// - Parameters:
-    ///   - limit: tokens at most, about: documents are then chosen evenly, by a hash of their place.
+    ///   - limit: tokens at most, as many of every label, from documents in a fixed random order.
     ///   - labels: only documents of these labels; nil takes all.
     /// - Throws: `TextError`, `InsightError.unknownLabel`.
     public init(corpus: Corpus, split: CorpusSplit, limit: Int? = nil, labels: [String]? = nil) throws {
@@ -46,7 +58,7 @@ public struct LabelledDocuments: Sendable {
         labelSets = [LabelSet(name: "label", labels: names)]
         origin = corpus.folder
         self.corpus = (corpus, split)
-        self.entries = Self.sampled(entries, limit: limit) { $0.range.count }
+        self.entries = Self.sampled(entries, limit: limit, labels: names.count)
     }
 
     /// Documents of text files, JSONL files and folders.
@@ -69,7 +81,9 @@ public struct LabelledDocuments: Sendable {
                     let own = document.columns?[key].flatMap {
                         $0.stringValue ?? ($0.isNull ? nil : $0.serialized())
                     }
-                    guard let label = own ?? (key == source.labelKey ? document.label : nil) else { return -1 }
+                    guard let label = own ?? (key == source.labelKey ? document.label : nil) else {
+                        return -1
+                    }
                     if let known = places[set][label] { return known }
                     places[set][label] = names[set].count
                     names[set].append(label)
@@ -98,7 +112,7 @@ public struct LabelledDocuments: Sendable {
         labelSets = zip(labelKeys, names).map { LabelSet(name: $0, labels: $1) }
         origin = sources.map(\.path).joined(separator: ", ")
         corpus = nil
-        self.entries = Self.sampled(entries, limit: limit) { $0.tokens.count }
+        self.entries = Self.sampled(entries, limit: limit, labels: names.first?.count ?? 0)
     }
 
     /// Texts without labels.
@@ -147,7 +161,8 @@ public struct LabelledDocuments: Sendable {
 
     /// Tells sets of documents apart.
     public var fingerprint: String {
-        var hash: UInt64 = StableHash.of(labelSets.map { $0.name + $0.labels.joined(separator: "\u{1}") }.joined())
+        var hash: UInt64 = StableHash.of(
+            labelSets.map { $0.name + $0.labels.joined(separator: "\u{1}") }.joined())
         for document in 0..<count {
             let tokens = tokens(document)
             for token in tokens { hash = (hash ^ UInt64(UInt32(bitPattern: token))) &* 0x100_0000_01b3 }
@@ -166,14 +181,33 @@ public struct LabelledDocuments: Sendable {
         }
     }
 
-    private static func sampled(_ entries: [Entry], limit: Int?, count: (Entry) -> Int) -> [Entry] {
-        guard let limit else { return entries }
-        let total = entries.reduce(0) { $0 + count($1) }
-        if total <= limit { return entries }
-        let share = Double(limit) / Double(total)
-        return entries.enumerated().filter { index, _ in
-            var generator = SplitMix64(seed: UInt64(index))
-            return generator.nextUnit() < share
-        }.map(\.element)
+    /// As many tokens of every label of the first set, from documents in a fixed random order; the last
+    /// document of a label is cut.
+    private static func sampled(_ entries: [Entry], limit: Int?, labels: Int) -> [Entry] {
+        guard let limit, entries.reduce(0, { $0 + $1.count }) > limit else { return entries }
+        var shares = Array(repeating: 0, count: labels + 1)
+        for entry in entries { shares[(entry.labels.first ?? -1) + 1] += entry.count }
+        // What a small label leaves over goes to the others.
+        var left = Array(repeating: 0, count: shares.count)
+        var (room, waiting) = (
+            limit, shares.indices.filter { shares[$0] > 0 }.sorted { shares[$0] < shares[$1] }
+        )
+        while let smallest = waiting.first {
+            left[smallest] = min(shares[smallest], room / waiting.count)
+            room -= left[smallest]
+            waiting.removeFirst()
+        }
+        let order = entries.indices.sorted { a, b in
+            var (first, second) = (SplitMix64(seed: UInt64(a)), SplitMix64(seed: UInt64(b)))
+            return (first.next(), a) < (second.next(), b)
+        }
+        var kept: [Int: Int] = [:]
+        for index in order {
+            let label = (entries[index].labels.first ?? -1) + 1
+            let count = min(left[label], entries[index].count)
+            if count > 0 { kept[index] = count }
+            left[label] -= count
+        }
+        return kept.sorted { $0.key < $1.key }.map { entries[$0.key].cut(to: $0.value) }
     }
 }

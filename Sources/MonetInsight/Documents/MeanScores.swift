@@ -15,8 +15,7 @@ public struct MeanScores: Sendable {
         guard !ids.isEmpty else {
             throw InsightError.invalidSetting(name: "the text", found: "empty", expected: "one token or more")
         }
-        let reader = RoutingReader(
-            model: model, backend: backend, window: min(c.contextLength, 512), batchTokens: 512)
+        let reader = DocumentReader(model: model, backend: backend)
         var scores = PairScores(heads: c.routingHeads, experts: c.expertsPerSide)
         var sums: [ExpertID: Double] = [:]
         try reader.forEachBatch(of: LabelledDocuments(tokens: [ids], origin: "the text")) { batch in

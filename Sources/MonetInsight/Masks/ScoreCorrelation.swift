@@ -1,0 +1,147 @@
+import MonetCompute
+import MonetModel
+
+/// Pearson's correlation of every expert's routing score with a number in the data, such as toxicity.
+public struct ScoreCorrelation: Sendable {
+    /// What one observation is.
+    public enum Level: String, Sendable, CaseIterable {
+        /// A token's score and its number, or its document's.
+        case token
+        /// The mean score over a document and the document's number, or the mean of its tokens'.
+        case document
+    }
+
+    /// By group and expert index; 0 where either does not vary.
+    public let values: [[Double]]
+    /// Observations.
+    public let count: Int
+
+    /// Reads documents that carry numbers.
+    ///
+    /// - Parameter progress: called with the tokens so far; false stops.
+    /// - Throws: `InsightError.noExperts`, `ModelError`.
+    public init(
+        of documents: LabelledDocuments, level: Level, model: MonetLanguageModel, backend: any Backend,
+        progress: (Int) -> Bool = { _ in true }
+    ) throws {
+        let c = model.configuration
+        guard c.feedForward != .dense else { throw InsightError.noExperts }
+        var moments = c.routerLayers.map { _ in
+            CorrelationMoments(experts: c.expertsPerSide * c.expertsPerSide)
+        }
+        var numbers = NumberMoments()
+        var scores = PairScores(heads: c.routingHeads, experts: c.expertsPerSide)
+        var pending = DocumentMeans(groups: moments.count)
+        let reader = DocumentReader(model: model, backend: backend)
+        var tokens = 0
+        func close() {
+            guard let number = pending.number else { return }
+            numbers.add(number)
+            for (group, means) in pending.means.enumerated() {
+                for (index, mean) in means { moments[group].add(mean, index: index, number: number) }
+            }
+        }
+        try reader.forEachBatch(of: documents) { batch in
+            var row = 0
+            for piece in batch.pieces {
+                if level == .document, pending.document != piece.document {
+                    close()
+                    pending = DocumentMeans(groups: moments.count, document: piece.document)
+                }
+                for offset in piece.tokens.indices {
+                    let number = documents.number(piece.document, token: piece.start + offset) ?? 0
+                    if level == .token { numbers.add(number) }
+                    pending.add(number)
+                    for (group, side) in batch.sides.enumerated() {
+                        scores.read(row, left: side.left.pointer, right: side.right.pointer)
+                        for index in scores.indices {
+                            let score = Double(scores[index])
+                            switch level {
+                            case .token: moments[group].add(score, index: index, number: number)
+                            case .document: pending.sums[group][index, default: 0] += score
+                            }
+                        }
+                    }
+                    row += 1
+                }
+                tokens += piece.tokens.count
+            }
+            return progress(tokens)
+        }
+        if level == .document { close() }
+        count = numbers.count
+        values = moments.map { $0.correlations(with: numbers) }
+    }
+
+    /// Experts whose correlation is above a threshold.
+    public func experts(above threshold: Double) -> [ExpertID] {
+        values.enumerated().flatMap { group, values in
+            values.indices.filter { values[$0] > threshold }.map { ExpertID(group: group, index: $0) }
+        }
+    }
+}
+
+/// Sums of the numbers over all observations.
+private struct NumberMoments {
+    var count = 0
+    var sum = 0.0
+    var squares = 0.0
+
+    mutating func add(_ number: Double) {
+        count += 1
+        sum += number
+        squares += number * number
+    }
+}
+
+/// Sums over the observations where an expert fires; elsewhere its score is 0 and adds nothing.
+private struct CorrelationMoments {
+    private var sums: [Double]
+    private var squares: [Double]
+    private var products: [Double]
+
+    init(experts: Int) {
+        sums = Array(repeating: 0, count: experts)
+        squares = sums
+        products = sums
+    }
+
+    mutating func add(_ score: Double, index: Int, number: Double) {
+        sums[index] += score
+        squares[index] += score * score
+        products[index] += score * number
+    }
+
+    func correlations(with numbers: NumberMoments) -> [Double] {
+        let n = Double(numbers.count)
+        let spread = n * numbers.squares - numbers.sum * numbers.sum
+        return sums.indices.map { index in
+            let own = n * squares[index] - sums[index] * sums[index]
+            // Differences of large sums: below rounding there is no variation.
+            guard spread > 1e-12 * n * numbers.squares, own > 1e-12 * n * squares[index] else { return 0 }
+            return (n * products[index] - sums[index] * numbers.sum) / (own * spread).squareRoot()
+        }
+    }
+}
+
+/// One document's scores and numbers while it is read.
+private struct DocumentMeans {
+    var document: Int?
+    var sums: [[Int: Double]]
+    private var tokens = 0
+    private var numberSum = 0.0
+
+    init(groups: Int, document: Int? = nil) {
+        self.document = document
+        sums = Array(repeating: [:], count: groups)
+    }
+
+    mutating func add(_ number: Double) {
+        tokens += 1
+        numberSum += number
+    }
+
+    var number: Double? { document == nil || tokens == 0 ? nil : numberSum / Double(tokens) }
+
+    var means: [[Int: Double]] { sums.map { $0.mapValues { $0 / Double(tokens) } } }
+}
