@@ -64,6 +64,8 @@ let package = Package(
         .testTarget(name: "MonetTextTests", dependencies: ["MonetText", "TestSupport"]),
         .testTarget(name: "MonetTrainingTests", dependencies: ["MonetTraining", "TestSupport"]),
         .testTarget(name: "MonetGenerationTests", dependencies: ["MonetInsight", "TestSupport"]),
+        .testTarget(name: "MonetInsightTests", dependencies: ["MonetInsight", "TestSupport"]),
+        .testTarget(name: "MonetEvaluationTests", dependencies: ["MonetEvaluation", "TestSupport"]),
         .testTarget(name: "MonetCommandTests", dependencies: ["monet", "MonetModel", "TestSupport"]),
     ],
     swiftLanguageModes: [.v6],

@@ -25,7 +25,8 @@ public struct ReferenceModel {
         ReferenceMath.linear(x, tensor(name + ".weight"), tensors[name + ".bias"])
     }
 
-    public func callAsFunction(_ sequences: [[Int32]]) -> Output {
+    /// - Parameter strengths: of single experts, by router group and index i · E + j.
+    public func callAsFunction(_ sequences: [[Int32]], strengths: [Int: [Int: Double]] = [:]) -> Output {
         let (c, length) = (configuration, sequences[0].count)
         let table = tensor("model.embed_tokens.weight")
         let ids = sequences.flatMap { $0 }
@@ -62,7 +63,8 @@ public struct ReferenceModel {
                 routings[layer] = routing
             }
             guard let (left, right) = routing else { continue }
-            x = sum(x, experts(h, left, right, prefix + "moe."))
+            x = sum(
+                x, experts(h, left, right, prefix + "moe.", strengths[layer / c.layersPerRouter] ?? [:]))
         }
         let hidden = ReferenceMath.rmsNorm(x, tensor("model.norm.weight"), epsilon: c.rmsNormEpsilon)
         let head = c.tieWordEmbeddings ? table : tensor("lm_head.weight")
@@ -84,12 +86,13 @@ public struct ReferenceModel {
         return ReferenceMath.route(logits, selection: selection)
     }
 
-    private func experts(_ h: Reference, _ left: Reference, _ right: Reference, _ prefix: String) -> Reference
-    {
+    private func experts(
+        _ h: Reference, _ left: Reference, _ right: Reference, _ prefix: String, _ strengths: [Int: Double]
+    ) -> Reference {
         if configuration.feedForward == .horizontal {
             return ReferenceMath.horizontalExperts(
                 h, left: left, right: right, u: tensor(prefix + "u.weight"), uBias: tensor(prefix + "u.bias"),
-                v: tensor(prefix + "v.weight"), b: tensor(prefix + "b"))
+                v: tensor(prefix + "v.weight"), b: tensor(prefix + "b"), strengths: strengths)
         }
         let names = [
             "u1.weight", "u1.bias", "u2.weight", "u2.bias", "v11.weight", "v12.weight", "v21.weight",
@@ -97,7 +100,7 @@ public struct ReferenceModel {
             "b1", "b2",
         ]
         return ReferenceMath.verticalExperts(
-            h, left: left, right: right, weights: names.map { tensor(prefix + $0) })
+            h, left: left, right: right, weights: names.map { tensor(prefix + $0) }, strengths: strengths)
     }
 
     /// The standard normal quantile, by bisection of erfc.

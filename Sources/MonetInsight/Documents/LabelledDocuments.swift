@@ -144,7 +144,7 @@ public struct LabelledDocuments: Sendable {
     public func labels(_ document: Int) -> [Int] { entries[document].labels }
 
     /// A document's labels, counted through all sets; those it has none of are left out.
-    func labelNumbers(_ document: Int) -> [Int] {
+    package func labelNumbers(_ document: Int) -> [Int] {
         var first = 0
         var result: [Int] = []
         for (set, label) in entries[document].labels.enumerated() {

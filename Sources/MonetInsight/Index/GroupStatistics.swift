@@ -4,7 +4,7 @@ import MonetFoundation
 /// What is counted of the experts of one router group while documents are read.
 ///
 /// Memory: 20 + 4 · bins + 8 · top + 12 · labels bytes for every expert.
-final class GroupStatistics {
+package final class GroupStatistics {
     /// Bins of the histogram of scores above zero: bin b holds scores in (2^((b−19)/2), 2^((b−18)/2)],
     /// the first everything below, the last everything above.
     static let bins = 20
@@ -17,7 +17,7 @@ final class GroupStatistics {
     private(set) var counts: [UInt32]
     private(set) var histogram: [UInt32]
     /// The `top` largest scores, largest first, with the running numbers of their tokens; equal scores
-    /// in the order of tokens.
+    /// in a fixed random order, so that they come from all over the corpus.
     private(set) var topScores: [Float]
     private(set) var topTokens: [UInt32]
     /// The same as sums and counts, by expert and label.
@@ -52,14 +52,26 @@ final class GroupStatistics {
         guard top > 0 else { return }
         let start = expert * top
         var place = start + top - 1
-        guard score > topScores[place] else { return }
-        while place > start, score > topScores[place - 1] {
+        guard precedes(score, token, place) else { return }
+        while place > start, precedes(score, token, place - 1) {
             topScores[place] = topScores[place - 1]
             topTokens[place] = topTokens[place - 1]
             place -= 1
         }
         topScores[place] = score
         topTokens[place] = token
+    }
+
+    /// Whether a score stands before the one at a place.
+    private func precedes(_ score: Float, _ token: UInt32, _ place: Int) -> Bool {
+        let other = topScores[place]
+        return score > other || (score == other && Self.order(token) < Self.order(topTokens[place]))
+    }
+
+    /// Orders tokens with equal scores: spread over the corpus, the same in every build.
+    package static func order(_ token: UInt32) -> UInt32 {
+        let mixed = (token ^ (token >> 16)) &* 0x7feb_352d
+        return (mixed ^ (mixed >> 15)) &* 0x846c_a68b
     }
 
     static func bin(of score: Float) -> Int {

@@ -1,9 +1,9 @@
 import GRDB
 
 /// The tables of an expert index, an SQLite file. `Docs/Monet.docc/ExpertIndex.md` describes them.
-enum IndexSchema {
+package enum IndexSchema {
     /// `PRAGMA user_version`; an index of another version is refused.
-    static let version = 1
+    package static let version = 1
     /// `PRAGMA application_id`: "MnEx".
     static let application: Int32 = 0x4d6e_4578
 
