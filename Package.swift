@@ -36,7 +36,9 @@ let package = Package(
         .target(name: "MonetFoundation"),
         .target(name: "MonetCompute", dependencies: ["CMonetKernels", "COneDNN", "MonetFoundation"]),
         .target(name: "MonetText", dependencies: ["CSentencePiece", "MonetFoundation"]),
-        .target(name: "MonetModel", dependencies: ["MonetCompute", "MonetFoundation"]),
+        .target(
+            name: "MonetModel", dependencies: ["MonetCompute", "MonetFoundation"],
+            resources: [.embedInCode("Resources/modeling_masked_monet.py")]),
         .target(name: "MonetGeneration", dependencies: ["MonetModel", "MonetText"]),
         .target(name: "MonetTraining", dependencies: ["MonetModel", "MonetText"]),
         .target(

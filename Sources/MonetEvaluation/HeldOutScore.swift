@@ -63,7 +63,7 @@ public struct HeldOutScorer {
         let reader = DocumentReader(model: model, backend: backend) { context in
             switch edit {
             case .none: break
-            case .experts(let mask): context.mask = mask
+            case .experts(let mask): context.mask = model.withOwnMask(mask)
             case .neurons(let removed): context.removedNeurons = removed
             }
         }

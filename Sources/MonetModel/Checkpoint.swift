@@ -5,6 +5,7 @@ import MonetFoundation
 /// Checkpoint folders in the Hugging Face layout.
 public enum Checkpoint {
     static let singleFile = "model.safetensors"
+    static let maskFile = "expert_mask.safetensors"
     static let indexFile = "model.safetensors.index.json"
 
     /// Reads the configuration of a checkpoint folder.
@@ -98,6 +99,15 @@ public enum Checkpoint {
         var configuration = model.configuration
         configuration.dtype = dtype
         configuration.quantization = quantization
+        if let mask = model.ownMask {
+            let name = configuration.expertMaskFile ?? maskFile
+            configuration.expertMaskFile = name
+            try MaskFile(mask: mask, model: model.fingerprint, recipe: ["kind": "edit"])
+                .write(to: folder + "/" + name)
+            try AtomicFile.write(to: folder + "/modeling_masked_monet.py") {
+                try $0.write(PackageResources.modeling_masked_monet_py)
+            }
+        }
         try AtomicFile.write(
             configuration.json().serialized(pretty: true) + "\n", to: folder + "/config.json")
         let generation: JSONValue = .object(
@@ -302,6 +312,12 @@ extension MonetLanguageModel {
         var parameters = try Checkpoint.tensors(folder).parameters(
             for: configuration, trainable: purpose == .training)
         if purpose == .inference { parameters = try parameters.packed(configuration) }
-        return try MonetLanguageModel(configuration: configuration, parameters: parameters)
+        let mask = try configuration.expertMaskFile.map {
+            guard FileManager.default.fileExists(atPath: folder + "/" + $0) else {
+                throw ModelError.missingFile(folder: folder, name: $0)
+            }
+            return try MaskFile(contentsOfFile: folder + "/" + $0, configuration: configuration).mask
+        }
+        return try MonetLanguageModel(configuration: configuration, parameters: parameters, ownMask: mask)
     }
 }

@@ -32,7 +32,7 @@ public final class ForwardContext {
     public var keepsHiddenStates = false
     /// Whether to measure routing (objective and usage) without training.
     public var measuresRouting = false
-    /// Experts to remove, weaken or amplify.
+    /// Experts to remove, weaken or amplify, instead of the model's own mask if it has one.
     public var mask: ExpertMask?
     /// Sees what flows back through the output of every layer of experts.
     public var observesExperts: ((ExpertFlow) throws -> Void)?

@@ -63,6 +63,8 @@ public struct MonetConfiguration: Sendable, Equatable {
     public var layersPerRouter = 4
     /// Hidden units of the dense feed-forward.
     public var intermediateSize = 5632
+    /// The file of strengths in an edited checkpoint's folder.
+    public var expertMaskFile: String?
 
     /// The 1.4B vertical model, to change from.
     public init() {}
@@ -96,7 +98,7 @@ public struct MonetConfiguration: Sendable, Equatable {
         guard json.members != nil else { throw keys.invalid("", "\(json.kind)", "an object") }
         let modelType = try keys.string("model_type")
         switch modelType {
-        case "monet":
+        case "monet", "monet_masked":
             let decomposition = try keys.string("moe_decompose")
             guard let kind = FeedForward(rawValue: decomposition), kind != .dense else {
                 throw keys.invalid("moe_decompose", "\"\(decomposition)\"", "\"vertical\" or \"horizontal\"")
@@ -108,11 +110,18 @@ public struct MonetConfiguration: Sendable, Equatable {
             expertsPerSide = try keys.size("moe_experts")
             topK = try keys.size("moe_topk")
             layersPerRouter = try keys.size("moe_groups")
+            if modelType == "monet_masked" {
+                let name = try keys.string("expert_mask")
+                guard !name.isEmpty, !name.contains("/") else {
+                    throw keys.invalid("expert_mask", "\"\(name)\"", "the name of a file in the folder")
+                }
+                expertMaskFile = name
+            }
         case "llama":
             feedForward = .dense
             try keys.requireActivation("silu")
             intermediateSize = try keys.size("intermediate_size")
-        default: throw keys.invalid("model_type", "\"\(modelType)\"", "\"monet\" or \"llama\"")
+        default: throw keys.invalid("model_type", "\"\(modelType)\"", "\"monet\", \"monet_masked\" or \"llama\"")
         }
         vocabularySize = try keys.size("vocab_size")
         hiddenSize = try keys.size("hidden_size")
@@ -187,8 +196,16 @@ public struct MonetConfiguration: Sendable, Equatable {
             case .dynamic(let factor): ["type": "dynamic", "factor": .number(factor)]
             }
         let isMonet = feedForward != .dense
+        let isMasked = expertMaskFile != nil
+        let code = isMasked ? "modeling_masked_monet.Masked" : "modeling_monet."
         var members: [(String, JSONValue)] = [
-            ("architectures", [isMonet ? "MonetForCausalLM" : "LlamaForCausalLM"]),
+            (
+                "architectures",
+                [
+                    isMasked
+                        ? "MaskedMonetForCausalLM" : isMonet ? "MonetForCausalLM" : "LlamaForCausalLM"
+                ]
+            ),
             ("attention_bias", .bool(attentionBias)),
             ("attention_dropout", 0.0),
         ]
@@ -197,8 +214,8 @@ public struct MonetConfiguration: Sendable, Equatable {
                 (
                     "auto_map",
                     [
-                        "AutoConfig": "modeling_monet.MonetConfig",
-                        "AutoModelForCausalLM": "modeling_monet.MonetForCausalLM",
+                        "AutoConfig": .string(code + "MonetConfig"),
+                        "AutoModelForCausalLM": .string(code + "MonetForCausalLM"),
                     ]
                 ))
         }
@@ -220,8 +237,9 @@ public struct MonetConfiguration: Sendable, Equatable {
             ("intermediate_size", isMonet ? .null : .integer(intermediateSize)),
             ("max_position_embeddings", .integer(maxPositionEmbeddings)),
             ("mlp_bias", isMonet ? .null : false),
-            ("model_type", isMonet ? "monet" : "llama"),
+            ("model_type", isMasked ? "monet_masked" : isMonet ? "monet" : "llama"),
         ]
+        if let expertMaskFile { members.append(("expert_mask", .string(expertMaskFile))) }
         if isMonet {
             members += [
                 ("moe_decompose", .string(feedForward.rawValue)),
@@ -252,7 +270,7 @@ public struct MonetConfiguration: Sendable, Equatable {
             ("tie_word_embeddings", .bool(tieWordEmbeddings)),
             ("torch_dtype", .string(dtype.torchName)),
             ("transformers_version", "4.44.2"),
-            ("use_cache", true),
+            ("use_cache", .bool(!isMasked)),
             ("vocab_size", .integer(vocabularySize)),
         ]
         return .object(members.map { .init($0.0, $0.1) })

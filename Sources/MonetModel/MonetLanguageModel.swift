@@ -12,6 +12,8 @@ public final class MonetLanguageModel: Sendable {
     public let configuration: MonetConfiguration
     /// All tensors, by their names in the checkpoint.
     public let parameters: ParameterSet
+    /// Strengths that belong to the model, of an edited checkpoint: forward runs without a mask use it.
+    public let ownMask: ExpertMask?
     private let embedding: Parameter
     private let layers: [DecoderLayer]
     private let finalNorm: RMSNorm
@@ -20,8 +22,9 @@ public final class MonetLanguageModel: Sendable {
     private let rotaryTable = Mutex<RotaryTable?>(nil)
 
     /// Builds the layers from a complete set of tensors.
-    public init(configuration: MonetConfiguration, parameters: ParameterSet) throws {
+    public init(configuration: MonetConfiguration, parameters: ParameterSet, ownMask: ExpertMask? = nil) throws {
         self.configuration = configuration
+        self.ownMask = ownMask
         self.parameters = parameters
         embedding = try parameters("model.embed_tokens.weight")
         layers = try (0..<configuration.layerCount).map { try DecoderLayer($0, configuration, parameters) }
@@ -72,6 +75,7 @@ public final class MonetLanguageModel: Sendable {
         guard let length = sequences.first?.count, !sequences.contains(where: \.isEmpty) else {
             throw ModelError.invalidInput(reason: "a batch needs one or more sequences, not empty")
         }
+        if context.mask == nil { context.mask = ownMask }
         let starts = caches?.map(\.count) ?? Array(repeating: 0, count: sequences.count)
         let reach = zip(starts, sequences).reduce(0) { max($0, $1.0 + $1.1.count) }
         if caches == nil, isStretched(length: reach), !sequences.allSatisfy({ $0.count == length }) {
@@ -112,6 +116,9 @@ public final class MonetLanguageModel: Sendable {
         if context.keepsHiddenStates { hiddenStates.append(hidden.value) }
         return ForwardOutput(hidden: hidden, hiddenStates: hiddenStates, routings: routings)
     }
+
+    /// A mask on top of the model's own.
+    public func withOwnMask(_ mask: ExpertMask) -> ExpertMask { ownMask?.union(mask) ?? mask }
 
     /// Whether the rotations of all positions change with the length, as with dynamic scaling.
     public var rotationsDependOnLength: Bool { rotary.changesWithLength }

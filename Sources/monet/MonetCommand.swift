@@ -30,7 +30,7 @@ struct MonetCommand: ParsableCommand {
         subcommands: [
             TrainCommand.self, TokenizerCommand.self, CorpusCommand.self, GenerateCommand.self,
             ChatCommand.self,
-            TraceCommand.self, IndexCommand.self, ExpertsCommand.self, MaskCommand.self,
+            TraceCommand.self, IndexCommand.self, ExpertsCommand.self, MaskCommand.self, EditCommand.self,
             UnlearnMatrixCommand.self,
             InfoCommand.self, ForwardCommand.self, PerplexityCommand.self,
             ConvertCommand.self,

@@ -103,9 +103,21 @@ import Testing
         }
     }
 
-    @Test func emptyAndRaggedBatchesAreErrors() throws {
+    /// Sequences of different lengths run together as each by itself; sums differ in their order only.
+    @Test func raggedBatchesAreTheirSequences() throws {
         let model = try scrambledModel(Self.cases[0].configuration, seed: 7)
-        for bad: [[Int32]] in [[], [[]], [[1, 2], [3]]] {
+        let batch: [[Int32]] = [[1, 2, 9, 4, 5], [3], [7, 7, 8]]
+        func hidden(_ sequences: [[Int32]]) throws -> [Float] {
+            try model.forward(sequences, ForwardContext(inferenceOn: CPUBackend())).hidden.value.floats()
+        }
+        let together = try hidden(batch).map(Double.init)
+        let apart = try batch.flatMap { try hidden([$0]).map(Double.init) }
+        #expect(relativeError(together, apart) < 1e-5)
+    }
+
+    @Test func emptyBatchesAreErrors() throws {
+        let model = try scrambledModel(Self.cases[0].configuration, seed: 7)
+        for bad: [[Int32]] in [[], [[]], [[1], []]] {
             #expect(throws: ModelError.self) {
                 try model.forward(bad, ForwardContext(inferenceOn: CPUBackend()))
             }

@@ -15,7 +15,7 @@ struct MaskOptions: ParsableArguments {
         for argument in mask { _ = try Self.parse(argument) }
     }
 
-    /// All masks together, checked against the model; nil if there is none.
+    /// All masks together, on top of the model's own, checked against the model; nil if none is given.
     func load(for model: MonetLanguageModel, _ logger: Logger) throws -> ExpertMask? {
         var result: ExpertMask?
         for argument in mask {
@@ -23,7 +23,7 @@ struct MaskOptions: ParsableArguments {
             let mask = try Self.read(path, for: model, logger).mask.applied(strength: strength)
             result = result?.union(mask) ?? mask
         }
-        return result
+        return result.map { model.withOwnMask($0) }
     }
 
     /// Reads a mask file; one of another model is refused.

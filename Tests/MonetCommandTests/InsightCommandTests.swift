@@ -1,0 +1,186 @@
+import Foundation
+import MonetFoundation
+import MonetModel
+import TestSupport
+import Testing
+
+/// From a corpus to an index, a dossier, masks, an edited model and a matrix, as a user types it.
+@Suite struct InsightCommandTests {
+    /// A model in `model`, a corpus with three labels in `corpus`, an index in `i.sqlite`.
+    private func prepare(_ folder: String) throws {
+        try run(
+            [
+                "init", "--preset", "nano-vd", "--tokenizer", Fixture.path("text/trained.model"), "--out",
+                "model", "--seed", "3", "--calibrate",
+            ], folder)
+        for (label, words) in [("sea", "sea ship sail"), ("law", "law judge right"), ("food", "bread salt oil")] {
+            let lines = (0..<40).map { number in
+                let text = (0..<6).map { words.split(separator: " ")[($0 * number) % 3] }.joined(separator: " ")
+                return #"{"text": "The \#(text) \#(number)", "mood": \#(number % 5)}"#
+            }
+            try AtomicFile.write(lines.joined(separator: "\n") + "\n", to: folder + "/\(label).jsonl")
+        }
+        try run(
+            [
+                "corpus", "build", "--tokenizer", Fixture.path("text/trained.model"), "--out", "corpus",
+                "sea.jsonl", "law.jsonl", "food.jsonl", "--validation-share", "0.3",
+            ], folder)
+        try run(["index", "build", "--model", "model", "--corpus", "corpus", "--out", "i.sqlite"], folder)
+    }
+
+    @discardableResult
+    private func run(_ arguments: [String], _ folder: String, status: Int32 = 0) throws -> Command.Result {
+        let result = try Command.run(arguments, in: folder)
+        #expect(result.status == status, "\(arguments.joined(separator: " ")): \(result.errors)")
+        return result
+    }
+
+    private func json(_ arguments: [String], _ folder: String) throws -> JSONValue {
+        try JSONValue(parsing: run(arguments + ["--json"], folder).output, source: "output")
+    }
+
+    @Test func everyStepFromCorpusToMatrix() throws {
+        try withTemporaryFolder { folder in
+            try prepare(folder)
+            let info = try json(["index", "info", "i.sqlite", "--ratio", "1.2"], folder)
+            let labels = try #require(info["label_sets"]?["label"]?.arrayValue)
+            #expect(labels.compactMap { $0["label"]?.stringValue } == ["sea", "law", "food"])
+            #expect(labels.contains { ($0["specialists"]?.intValue ?? 0) > 0 })
+
+            let found = try #require(
+                json(["experts", "find", "--index", "i.sqlite", "--label", "law"], folder).arrayValue)
+            let name = try #require(found.first?["expert"]?.stringValue)
+            #expect(try run(["experts", "find", "--index", "i.sqlite", "--sort", "mean"], folder).output
+                .contains("top tokens"))
+            #expect(
+                try json(["experts", "find", "--index", "i.sqlite", "--text", "The law"], folder).arrayValue?
+                    .isEmpty == false)
+            let dossier = try json(
+                ["experts", "show", name, "--index", "i.sqlite", "--html", "e.html"], folder)
+            #expect(dossier["expert"]?.stringValue == name)
+            #expect(dossier["activations"]?.arrayValue?.isEmpty == false)
+            let page = try String(contentsOfFile: folder + "/e.html", encoding: .utf8)
+            #expect(page.contains("<mark") && page.contains("<svg") && !page.contains("http"))
+            #expect(try run(["experts", "show", name, "--index", "i.sqlite"], folder).output.contains(name))
+
+            try run(
+                ["mask", "label", "--index", "i.sqlite", "--label", "law", "--ratio", "1.2", "-o", "law.mask"],
+                folder)
+            try run(["mask", "list", name, "0/5", "--model", "model", "-o", "two.mask"], folder)
+            try run(
+                [
+                    "mask", "correlation", "--model", "model", "--corpus", "sea.jsonl", "--number", "mood",
+                    "--threshold", "0.2", "-o", "mood.mask",
+                ], folder)
+            try run(
+                [
+                    "mask", "effect", "--model", "model", "--corpus", "corpus", "--labels", "law", "--limit",
+                    "300", "--count", "20", "-o", "effect.mask",
+                ], folder)
+            try run(
+                ["mask", "combine", "law.mask", "two.mask", "--model", "model", "-o", "both.mask"], folder)
+            try run(
+                ["mask", "random", "--like", "two.mask", "--model", "model", "-o", "random.mask"], folder)
+            let origin = try json(["mask", "info", "effect.mask", "--model", "model"], folder)
+            #expect(origin["experts"]?.intValue == 20 && origin["fits_this_model"]?.boolValue == true)
+            #expect(origin["recipe"]?["kind"]?.stringValue == "effect")
+
+            // Strengths: 1 changes nothing, another strength does, and the edited folder is the mask.
+            func generated(_ arguments: [String]) throws -> String {
+                try run(
+                    ["perplexity", "The law of the sea is the right of the ship", "--json"] + arguments, folder
+                ).output
+            }
+            let plain = try generated(["--model", "model"])
+            let masked = try generated(["--model", "model", "--mask", "both.mask"])
+            #expect(try generated(["--model", "model", "--mask", "both.mask:1"]) == plain)
+            #expect(masked != plain)
+            #expect(try generated(["--model", "model", "--mask", "both.mask:3"]) != masked)
+            #expect(
+                try generated(["--model", "model", "--mask", "law.mask", "--mask", "two.mask"]) == masked)
+            try run(["edit", "--model", "model", "--mask", "both.mask", "--out", "edited"], folder)
+            #expect(try generated(["--model", "edited"]) == masked)
+            let trace = try run(["trace", "--model", "model", "the law", "--mask", "both.mask"], folder)
+            #expect(!trace.output.contains(name + " "))
+
+            let matrix = try json(
+                [
+                    "unlearn-matrix", "--model", "model", "--index", "i.sqlite", "--corpus", "corpus",
+                    "--ratio", "1.2", "--html", "m.html", "--svg", "m.svg", "--sweep", "1.5",
+                ], folder)
+            #expect(matrix["experts"]?["labels"]?.arrayValue?.count == 3)
+            #expect(matrix["sweep"]?.arrayValue?.count == 1)
+            #expect(try String(contentsOfFile: folder + "/m.html", encoding: .utf8).contains("</svg>"))
+        }
+    }
+
+    @Test func badInputIsNamed() throws {
+        try withTemporaryFolder { folder in
+            try prepare(folder)
+            try run(
+                [
+                    "init", "--preset", "nano-hd", "--tokenizer", Fixture.path("text/trained.model"), "--out",
+                    "other",
+                ], folder)
+            try run(["mask", "list", "0/5", "--model", "model", "-o", "m.mask"], folder)
+            func fails(_ arguments: [String], _ words: String, status: Int32 = 1) throws {
+                let result = try run(arguments, folder, status: status)
+                #expect(result.errors.contains(words), "\(result.errors)")
+            }
+            try fails(["generate", "--model", "other", "--mask", "m.mask", "-p", "a"], "another model")
+            try fails(["generate", "--model", "model", "--mask", "none.mask", "-p", "a"], "none.mask")
+            try fails(
+                ["generate", "--model", "model", "--mask", "m.mask:-2", "-p", "a"], "strength", status: 64)
+            try fails(["mask", "list", "7/5", "--model", "model", "-o", "x.mask"], "7/5")
+            try fails(["mask", "list", "0/4096", "--model", "model", "-o", "x.mask"], "1/4095")
+            try fails(["experts", "show", "0/x", "--index", "i.sqlite"], "0/x")
+            try fails(["experts", "find", "--index", "i.sqlite", "--label", "sky"], "sea, law, food")
+            try fails(["experts", "find", "--index", "model/config.json"], "not a usable expert index")
+            try fails(["index", "build", "--model", "model", "--corpus", "corpus", "--out", "i.sqlite"], "--overwrite")
+            try fails(
+                ["index", "build", "--model", "model", "--corpus", "corpus", "--out", "none/i.sqlite"],
+                "none/i.sqlite")
+            try fails(
+                [
+                    "unlearn-matrix", "--model", "other", "--index", "i.sqlite", "--corpus", "corpus",
+                ], "another model")
+            try fails(
+                [
+                    "mask", "correlation", "--model", "model", "--corpus", "sea.jsonl", "--number", "none", "-o",
+                    "x.mask",
+                ], "no number")
+            #expect(!FileManager.default.fileExists(atPath: folder + "/x.mask"))
+            try run(["edit", "--model", "model", "--mask", "m.mask", "--out", "edited"], folder)
+            try fails(["edit", "--model", "model", "--mask", "m.mask", "--out", "edited"], "exists")
+            // A disk that is full: nothing half-written, the old index stays.
+            let before = try Data(contentsOf: URL(fileURLWithPath: folder + "/i.sqlite"))
+            let full = try Command.run(
+                ["index", "build", "--model", "model", "--corpus", "corpus", "--out", "i.sqlite", "--overwrite"],
+                in: folder, shellPrefix: "ulimit -f 64")
+            #expect(full.status == 1 && full.errors.contains("cannot be written"), "\(full.errors)")
+            #expect(try Data(contentsOf: URL(fileURLWithPath: folder + "/i.sqlite")) == before)
+        }
+    }
+
+    @Test func anInterruptedIndexGoesOn() throws {
+        try withTemporaryFolder { folder in
+            try prepare(folder)
+            let arguments = [
+                "index", "build", "--model", "model", "--corpus", "corpus", "--out", "j.sqlite", "--batch-tokens",
+                "16",
+            ]
+            let running = try Command.start(arguments, in: folder)
+            running.waitUntil("tokens/s")
+            kill(running.process.processIdentifier, SIGINT)
+            let stopped = running.wait()
+            if stopped.status == 1 {
+                #expect(stopped.errors.contains("goes on from j.sqlite.partial"))
+                #expect(!FileManager.default.fileExists(atPath: folder + "/j.sqlite"))
+                try run(arguments, folder)
+            }
+            #expect(FileManager.default.fileExists(atPath: folder + "/j.sqlite"))
+            #expect(!FileManager.default.fileExists(atPath: folder + "/j.sqlite.partial"))
+            #expect(try json(["index", "info", "j.sqlite"], folder)["documents"]?.intValue ?? 0 > 50)
+        }
+    }
+}
