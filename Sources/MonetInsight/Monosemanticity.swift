@@ -1,0 +1,232 @@
+import Foundation
+import MonetCompute
+import MonetFoundation
+import MonetModel
+
+/// How few concepts the units of a model stand for: experts of a Monet or neurons of a dense Llama.
+///
+/// A unit's score is its routing score, or the absolute activation. `Docs/Monet.docc/Monosemanticity.md`
+/// defines every measure; each stands beside the same with labels dealt out at random.
+public struct Monosemanticity: Sendable, Equatable {
+    /// What the units are.
+    public enum Unit: String, Sendable { case experts, neurons }
+
+    /// The measures that depend on labels.
+    public struct LabelMeasures: Sendable, Equatable {
+        /// Mean entropy of a unit's mean scores over labels, bits; log2(labels) if it ignores them.
+        public let entropy: Double
+        /// Share of units whose mean score on one label is at least twice that on any other.
+        public let specialists: Double
+        /// The same by router group or layer.
+        public let specialistsByGroup: [Double]
+        /// Mean Jaccard overlap, over pairs of labels, of the units that score at least twice their
+        /// overall mean on each; 0 if labels exclude each other.
+        public let overlap: Double
+    }
+
+    public let unit: Unit
+    /// All units, and those that scored on `minimumCount` tokens or more, over which means are taken.
+    public let units: Int
+    public let activeUnits: Int
+    /// Labels.
+    public let labels: Int
+    /// Mean share of the commonest token type in the summed scores of a unit's top tokens.
+    public let tokenConcentration: Double
+    /// With the documents' labels.
+    public let measured: LabelMeasures
+    /// With labels dealt out at random to blocks of 64 tokens.
+    public let shuffled: LabelMeasures
+
+    /// Reads labelled documents with a Monet or a dense Llama.
+    ///
+    /// - Parameters:
+    ///   - minimumCount: tokens on which a unit must score to count.
+    ///   - progress: called with the tokens so far; false stops.
+    /// - Throws: `InsightError.noLabels`, `ModelError`.
+    public init(
+        of documents: LabelledDocuments, model: MonetLanguageModel, backend: any Backend,
+        minimumCount: Int = 50, seed: UInt64 = 0, progress: (Int) -> Bool = { _ in true }
+    ) throws {
+        guard let set = documents.labelSets.first, set.labels.count > 1 else {
+            throw InsightError.noLabels(origin: documents.origin)
+        }
+        let reading = try UnitReading(documents, labels: set.labels.count, model, backend, seed, progress)
+        self.init(reading, unit: model.configuration.feedForward == .dense ? .neurons : .experts, minimumCount)
+    }
+
+    private init(_ reading: UnitReading, unit: Unit, _ minimumCount: Int) {
+        let labels = reading.labels
+        var concentration = 0.0
+        var active = 0
+        for statistic in reading.groups {
+            for unit in 0..<statistic.experts where Int(statistic.counts[unit]) >= minimumCount {
+                active += 1
+                concentration += reading.tokenConcentration(statistic, unit)
+            }
+        }
+        self.unit = unit
+        self.labels = labels
+        units = reading.groups.reduce(0) { $0 + $1.experts }
+        activeUnits = active
+        tokenConcentration = concentration / Double(max(1, active))
+        measured = reading.measures(0..<labels, minimumCount)
+        shuffled = reading.measures(labels..<(2 * labels), minimumCount)
+    }
+}
+
+/// Statistics of all units, with the documents' labels and as many shuffled ones behind them.
+private struct UnitReading {
+    let labels: Int
+    let groups: [GroupStatistics]
+    private let labelTokens: [Double]
+    private let tokenIDs: [Int32]
+    private static let top = 20
+
+    init(
+        _ documents: LabelledDocuments, labels: Int, _ model: MonetLanguageModel, _ backend: any Backend,
+        _ seed: UInt64, _ progress: (Int) -> Bool
+    ) throws {
+        let c = model.configuration
+        let isDense = c.feedForward == .dense
+        self.labels = labels
+        let experts = isDense ? c.intermediateSize : c.expertsPerSide * c.expertsPerSide
+        let groups = (0..<(isDense ? c.layerCount : c.routerLayers.count)).map { _ in
+            GroupStatistics(experts: experts, labels: 2 * labels, top: Self.top)
+        }
+        let deal = LabelDeal(documents, labels: labels, seed: seed)
+        var labelTokens = Array(repeating: 0.0, count: 2 * labels)
+        var tokenIDs: [Int32] = []
+        var hidden: [Tensor] = []
+        var scratch = isDense ? nil : PairScores(heads: c.routingHeads, experts: c.expertsPerSide)
+        let reader = DocumentReader(model: model, backend: backend) { context in
+            hidden.removeAll(keepingCapacity: true)
+            if isDense { context.observesNeurons = { _, values in hidden.append(values) } }
+        }
+        try reader.forEachBatch(of: documents) { batch in
+            let sides = batch.sides
+            var row = 0
+            for piece in batch.pieces {
+                let label = documents.labels(piece.document)[0]
+                for (place, token) in piece.tokens.enumerated() {
+                    let numbers =
+                        label < 0
+                        ? [] : [label, labels + deal(piece.document, token: piece.start + place)]
+                    for number in numbers { labelTokens[number] += 1 }
+                    let number = UInt32(tokenIDs.count)
+                    tokenIDs.append(token)
+                    for (group, statistic) in groups.enumerated() {
+                        if isDense {
+                            let line = hidden[group].pointer + row * experts
+                            for unit in 0..<experts where line[unit] != 0 {
+                                statistic.add(abs(line[unit]), expert: unit, token: number, labels: numbers)
+                            }
+                        } else {
+                            scratch?.read(
+                                row, left: sides[group].left.pointer, right: sides[group].right.pointer)
+                            for index in scratch?.indices ?? [] {
+                                statistic.add(
+                                    scratch?[index] ?? 0, expert: index, token: number, labels: numbers)
+                            }
+                        }
+                    }
+                    row += 1
+                }
+            }
+            return progress(tokenIDs.count)
+        }
+        self.groups = groups
+        self.labelTokens = labelTokens
+        self.tokenIDs = tokenIDs
+    }
+
+    func tokenConcentration(_ statistic: GroupStatistics, _ unit: Int) -> Double {
+        var scores: [Int32: Double] = [:]
+        for place in (unit * Self.top)..<((unit + 1) * Self.top) where statistic.topScores[place] > 0 {
+            scores[tokenIDs[Int(statistic.topTokens[place])], default: 0] += Double(statistic.topScores[place])
+        }
+        let sum = scores.values.reduce(0, +)
+        return sum > 0 ? (scores.values.max() ?? 0) / sum : 0
+    }
+
+    func measures(_ range: Range<Int>, _ minimumCount: Int) -> Monosemanticity.LabelMeasures {
+        var entropy = 0.0
+        var active = 0
+        var specialists: [Double] = []
+        var preferring: [Set<Int>] = range.map { _ in [] }
+        for (group, statistic) in groups.enumerated() {
+            var (own, ownActive) = (0, 0)
+            for unit in 0..<statistic.experts where Int(statistic.counts[unit]) >= minimumCount {
+                ownActive += 1
+                let means = Array(statistic.labelMeans(unit, labelTokens)[range])
+                guard let specialty = LabelSpecialty(means: means) else { continue }
+                entropy += specialty.entropy
+                if specialty.ratio >= 2 { own += 1 }
+                let mean = means.reduce(0, +) / Double(means.count)
+                for (label, value) in means.enumerated() where value >= 2 * mean {
+                    preferring[label].insert(group * statistic.experts + unit)
+                }
+            }
+            active += ownActive
+            specialists.append(Double(own) / Double(max(1, ownActive)))
+        }
+        let pairs = preferring.indices.flatMap { a in ((a + 1)..<preferring.count).map { (a, $0) } }
+        let overlaps = pairs.map { a, b in
+            Double(preferring[a].intersection(preferring[b]).count)
+                / Double(max(1, preferring[a].union(preferring[b]).count))
+        }
+        let counts = groups.map { statistic in
+            (0..<statistic.experts).count { Int(statistic.counts[$0]) >= minimumCount }
+        }
+        let all = zip(specialists, counts).reduce(0) { $0 + $1.0 * Double($1.1) }
+        return Monosemanticity.LabelMeasures(
+            entropy: entropy / Double(max(1, active)), specialists: all / Double(max(1, active)),
+            specialistsByGroup: specialists,
+            overlap: overlaps.reduce(0, +) / Double(max(1, overlaps.count)))
+    }
+}
+
+/// Labels dealt out at random to blocks of neighbouring tokens, in the proportions of the true ones.
+///
+/// Blocks, not documents: a label that had a few long documents would keep their character.
+private struct LabelDeal {
+    private static let block = 64
+    private let seed: UInt64
+    /// Tokens of the labels up to each.
+    private var sums: [Int] = []
+
+    init(_ documents: LabelledDocuments, labels: Int, seed: UInt64) {
+        self.seed = seed
+        var tokens = Array(repeating: 0, count: labels)
+        for document in 0..<documents.count {
+            let label = documents.labels(document)[0]
+            if label >= 0 { tokens[label] += documents.tokenCount(document) }
+        }
+        for count in tokens { sums.append((sums.last ?? 0) + count) }
+    }
+
+    /// The label of a token's block.
+    func callAsFunction(_ document: Int, token: Int) -> Int {
+        var generator = SplitMix64(
+            seed: seed &+ UInt64(document) &* 0x9e37_79b9 &+ UInt64(token / Self.block) << 40)
+        let place = Int(generator.next() % UInt64(max(1, sums.last ?? 1)))
+        return sums.firstIndex { place < $0 } ?? 0
+    }
+}
+
+extension Monosemanticity {
+    /// The measures as JSON.
+    public func json() -> JSONValue {
+        func measures(_ measures: LabelMeasures) -> JSONValue {
+            [
+                "label_entropy": .number(measures.entropy), "specialists": .number(measures.specialists),
+                "specialists_by_group": .array(measures.specialistsByGroup.map { .number($0) }),
+                "overlap": .number(measures.overlap),
+            ]
+        }
+        return [
+            "unit": .string(unit.rawValue), "units": .integer(units), "active_units": .integer(activeUnits),
+            "labels": .integer(labels), "token_concentration": .number(tokenConcentration),
+            "measured": measures(measured), "shuffled": measures(shuffled),
+        ]
+    }
+}
