@@ -84,6 +84,8 @@ public struct TextGenerator {
     private let backend: any Backend
     /// Experts to remove, weaken or amplify.
     public var mask: ExpertMask?
+    /// Embeddings to use instead of the tokens' own, by position in the text, `[d]`.
+    public var replacedEmbeddings: [Int: [Float]] = [:]
     /// Prompt tokens that run at a time, which bounds the memory for activations.
     private static let promptBlock = 512
 
@@ -139,6 +141,7 @@ public struct TextGenerator {
     private func lastLogits(of ids: some RandomAccessCollection<Int32>, _ cache: KVCache) throws -> [Float] {
         let context = ForwardContext(inferenceOn: backend)
         context.mask = mask
+        context.replacedEmbeddings = replacedEmbeddings
         // Dynamic rotary scaling depends on the whole length: the prompt runs in one piece.
         let block = model.rotationsDependOnLength ? ids.count : Self.promptBlock
         var hidden: Tensor?

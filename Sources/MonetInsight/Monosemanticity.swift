@@ -59,7 +59,7 @@ public struct Monosemanticity: Sendable, Equatable {
         var concentration = 0.0
         var active = 0
         for statistic in reading.groups {
-            for unit in 0..<statistic.experts where Int(statistic.counts[unit]) >= minimumCount {
+            for unit in 0..<statistic.experts where statistic.count(unit) >= minimumCount {
                 active += 1
                 concentration += reading.tokenConcentration(statistic, unit)
             }
@@ -141,8 +141,8 @@ private struct UnitReading {
 
     func tokenConcentration(_ statistic: GroupStatistics, _ unit: Int) -> Double {
         var scores: [Int32: Double] = [:]
-        for place in (unit * Self.top)..<((unit + 1) * Self.top) where statistic.topScores[place] > 0 {
-            scores[tokenIDs[Int(statistic.topTokens[place])], default: 0] += Double(statistic.topScores[place])
+        for (score, token) in statistic.topTokens(unit) {
+            scores[tokenIDs[Int(token)], default: 0] += Double(score)
         }
         let sum = scores.values.reduce(0, +)
         return sum > 0 ? (scores.values.max() ?? 0) / sum : 0
@@ -155,7 +155,7 @@ private struct UnitReading {
         var preferring: [Set<Int>] = range.map { _ in [] }
         for (group, statistic) in groups.enumerated() {
             var (own, ownActive) = (0, 0)
-            for unit in 0..<statistic.experts where Int(statistic.counts[unit]) >= minimumCount {
+            for unit in 0..<statistic.experts where statistic.count(unit) >= minimumCount {
                 ownActive += 1
                 let means = Array(statistic.labelMeans(unit, labelTokens)[range])
                 guard let specialty = LabelSpecialty(means: means) else { continue }
@@ -175,7 +175,7 @@ private struct UnitReading {
                 / Double(max(1, preferring[a].union(preferring[b]).count))
         }
         let counts = groups.map { statistic in
-            (0..<statistic.experts).count { Int(statistic.counts[$0]) >= minimumCount }
+            (0..<statistic.experts).count { statistic.count($0) >= minimumCount }
         }
         let all = zip(specialists, counts).reduce(0) { $0 + $1.0 * Double($1.1) }
         return Monosemanticity.LabelMeasures(

@@ -34,6 +34,8 @@ public final class ForwardContext {
     public var measuresRouting = false
     /// Experts to remove, weaken or amplify, instead of the model's own mask if it has one.
     public var mask: ExpertMask?
+    /// Embeddings to use instead of the tokens' own, by position in the text, `[d]`.
+    public var replacedEmbeddings: [Int: [Float]] = [:]
     /// Sees what flows back through the output of every layer of experts.
     public var observesExperts: ((ExpertFlow) throws -> Void)?
     /// Sees the hidden units of every dense feed-forward, `[tokens, units]`, by layer.

@@ -101,6 +101,7 @@ public final class MonetLanguageModel: Sendable {
         let positions = SequencePositions(
             counts: sequences.map(\.count), starts: starts, caches: caches, rotary: rotations(length: reach))
         var x = try context.tape.embed(sequences.flatMap { $0 }, table: context(embedding))
+        if !context.replacedEmbeddings.isEmpty { x = try replaced(x, positions, context) }
         var hiddenStates: [Tensor] = []
         var routing: Routing?
         var routings: [(Int, Routing)] = []
@@ -115,6 +116,27 @@ public final class MonetLanguageModel: Sendable {
         let hidden = try finalNorm(x, context)
         if context.keepsHiddenStates { hiddenStates.append(hidden.value) }
         return ForwardOutput(hidden: hidden, hiddenStates: hiddenStates, routings: routings)
+    }
+
+    /// Embeddings with those rows replaced that the context gives for their positions.
+    private func replaced(_ x: Variable, _ positions: SequencePositions, _ context: ForwardContext) throws
+        -> Variable
+    {
+        let values = x.value.copy()
+        let width = configuration.hiddenSize
+        var row = 0
+        for (count, start) in zip(positions.counts, positions.starts) {
+            for (position, embedding) in context.replacedEmbeddings
+            where (start..<(start + count)).contains(position) {
+                guard embedding.count == width else {
+                    throw ModelError.invalidInput(
+                        reason: "an embedding of \(embedding.count) values, expected \(width)")
+                }
+                values.slice((row + position - start)..<(row + position - start + 1)).overwrite(embedding)
+            }
+            row += count
+        }
+        return Variable(values)
     }
 
     /// A mask on top of the model's own.

@@ -20,9 +20,14 @@ struct PairScores {
     /// An expert's score.
     subscript(index: Int) -> Float { sums[index] }
 
+    /// Hands over every expert with a score above zero.
+    func forEach(_ body: (_ index: Int, _ score: Float) -> Void) {
+        sums.withUnsafeBufferPointer { sums in for index in indices { body(index, sums[index]) } }
+    }
+
     /// Replaces the scores by those of a row of both sides' probabilities `[tokens, heads, experts]`.
     mutating func read(_ row: Int, left: UnsafePointer<Float>, right: UnsafePointer<Float>) {
-        for index in indices { sums[index] = 0 }
+        sums.withUnsafeMutableBufferPointer { sums in for index in indices { sums[index] = 0 } }
         indices.removeAll(keepingCapacity: true)
         let width = heads * experts
         for head in 0..<heads {

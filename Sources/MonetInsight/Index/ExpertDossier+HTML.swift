@@ -25,7 +25,7 @@ extension ExpertDossier {
         <header>
         <h1>Expert \(expert)</h1>
         <p>\(model.htmlEscaped), layers \(layers.lowerBound)–\(layers.upperBound); left half \(left), right half \(right). Read on \(corpus.htmlEscaped).</p>
-        \(explanations.map { "<blockquote>\($0.text.htmlEscaped)</blockquote>" }.joined(separator: "\n"))
+        \(explanations.filter(\.isCredible).map { "<blockquote>\($0.text.htmlEscaped)</blockquote>" }.joined(separator: "\n"))
         <dl>
         \(figure("fires on", Self.percent(frequency), "of tokens"))
         \(figure("mean score", Self.percent(mean), "over all tokens"))

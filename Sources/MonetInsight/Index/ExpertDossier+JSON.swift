@@ -15,7 +15,12 @@ extension ExpertDossier {
             "labels": .object(labels.map { .init($0.set, $0.json()) }),
             "activations": .array(activations.map { $0.json() }),
             "explanations": .array(
-                explanations.map { ["text": .string($0.text), "prompt": .string($0.prompt)] }),
+                explanations.map {
+                    [
+                        "text": .string($0.text), "prompt": .string($0.prompt),
+                        "credible": .bool($0.isCredible),
+                    ]
+                }),
             "neighbours": .array(
                 neighbours.map {
                     [

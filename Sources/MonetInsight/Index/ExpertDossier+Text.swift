@@ -14,8 +14,10 @@ extension ExpertDossier {
             "fires on \(Self.percent(frequency)) of tokens (\(count)), mean score \(Self.percent(mean)), "
                 + "largest \(Self.percent(max)); commonest top token \(Self.percent(tokenConcentration))")
         for (number, explanation) in explanations.enumerated() {
+            let doubt = explanation.isCredible ? "" : "  (noise: the model cannot predict the question)"
             lines.append(
-                (number == 0 ? "says of itself  " : "                ") + explanation.text.quotedForTable)
+                (number == 0 ? "says of itself  " : "                ") + explanation.text.quotedForTable
+                    + doubt)
         }
         for set in labels {
             lines.append("")

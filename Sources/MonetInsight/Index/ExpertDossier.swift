@@ -60,6 +60,15 @@ public struct ExpertDossier: Sendable, Equatable {
     public struct Explanation: Sendable, Equatable {
         public let text: String
         public let prompt: String
+        /// Whether the model predicts the question well enough for its answer to mean something.
+        public let isCredible: Bool
+
+        /// Collects the parts.
+        public init(text: String, prompt: String, isCredible: Bool) {
+            self.text = text
+            self.prompt = prompt
+            self.isCredible = isCredible
+        }
     }
 
     /// An expert that shares a half.
@@ -95,10 +104,14 @@ extension ExpertIndex {
             let (left, right) = (expert.index / expertsPerSide, expert.index % expertsPerSide)
             let explanations = try Row.fetchAll(
                 database,
-                sql:
-                    "SELECT text, prompt FROM explanation WHERE router_group = ? AND expert = ? ORDER BY sample",
-                arguments: key
-            ).map { ExpertDossier.Explanation(text: $0["text"], prompt: $0["prompt"]) }
+                sql: """
+                    SELECT text, prompt, is_credible FROM explanation
+                    WHERE router_group = ? AND expert = ? ORDER BY sample
+                    """, arguments: key
+            ).map {
+                ExpertDossier.Explanation(
+                    text: $0["text"], prompt: $0["prompt"], isCredible: $0["is_credible"])
+            }
             return ExpertDossier(
                 expert: expert, left: left, right: right, layers: layersOfGroup[expert.group],
                 mean: row?["mean"] ?? 0, frequency: row?["frequency"] ?? 0, count: row?["count"] ?? 0,

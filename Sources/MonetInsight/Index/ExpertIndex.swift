@@ -177,4 +177,43 @@ public final class ExpertIndex: Sendable {
         }
         return mask
     }
+
+    /// The ids of an expert's top tokens, largest score first.
+    public func topTokenIDs(of expert: ExpertID) throws -> [Int32] {
+        try read { database in
+            let words = try Data.fetchOne(
+                database, sql: "SELECT activations FROM detail WHERE router_group = ? AND expert = ?",
+                arguments: [expert.group, expert.index]
+            )?.littleEndianWords ?? []
+            return try (0..<(words.count / 3)).compactMap { place in
+                try Data.fetchOne(
+                    database, sql: "SELECT substr(tokens, ?, 4) FROM document WHERE id = ?",
+                    arguments: [4 * Int(words[3 * place + 2]) + 1, Int(words[3 * place + 1])]
+                )?.littleEndianWords.first.map { Int32(bitPattern: $0) }
+            }
+        }
+    }
+
+    /// Keeps descriptions of an expert, instead of earlier ones. The index must be open for writing.
+    ///
+    /// - Throws: `InsightError.unwritableIndex`.
+    public func replaceExplanations(of expert: ExpertID, by explanations: [ExpertDossier.Explanation]) throws {
+        do {
+            try queue.write { database in
+                try database.execute(
+                    sql: "DELETE FROM explanation WHERE router_group = ? AND expert = ?",
+                    arguments: [expert.group, expert.index])
+                for (sample, explanation) in explanations.enumerated() {
+                    try database.execute(
+                        sql: "INSERT INTO explanation VALUES (?, ?, ?, ?, ?, ?)",
+                        arguments: [
+                            expert.group, expert.index, sample, explanation.text, explanation.prompt,
+                            explanation.isCredible,
+                        ])
+                }
+            }
+        } catch let error as DatabaseError {
+            throw InsightError.unwritableIndex(path: path, reason: error.message ?? "\(error)")
+        }
+    }
 }

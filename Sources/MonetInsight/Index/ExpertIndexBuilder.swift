@@ -203,9 +203,8 @@ public struct ExpertIndexBuilder {
             let start = starts[piece.document] + piece.start
             for offset in piece.tokens.indices {
                 scores.read(row, left: left.pointer, right: right.pointer)
-                for index in scores.indices {
-                    statistics.add(
-                        scores[index], expert: index, token: UInt32(start + offset), labels: labels)
+                scores.forEach { index, score in
+                    statistics.add(score, expert: index, token: UInt32(start + offset), labels: labels)
                 }
                 row += 1
             }

@@ -109,19 +109,19 @@ struct ExpertIndexWriter {
         // Top tokens are looked up in the order of documents, each of which is read once.
         for (group, statistic) in statistics.enumerated() {
             let tokens = tokenIDs(statistic, &shown, &tokensOfDocument)
-            for expert in 0..<statistic.experts where statistic.counts[expert] > 0 {
-                let frequency = Double(statistic.counts[expert]) / total
+            for expert in 0..<statistic.experts where statistic.count(expert) > 0 {
+                let frequency = Double(statistic.count(expert)) / total
                 let top = topTypes(statistic, expert, tokens)
                 try expertRow.execute(arguments: [
-                    group, expert, statistic.sums[expert] / total, frequency,
-                    Int(statistic.counts[expert]), statistic.topScores[expert * statistic.top],
+                    group, expert, statistic.sum(expert) / total, frequency,
+                    statistic.count(expert), statistic.topTokens(expert).first?.score ?? 0,
                     top.first?.share ?? 0,
                 ])
                 let means = statistic.labelMeans(expert, labelTokens)
                 try detailRow.execute(arguments: [
-                    group, expert, Data(littleEndian: statistic.histogramOf(expert)),
+                    group, expert, Data(littleEndian: statistic.histogram(expert)),
                     activations(statistic, expert), Data(littleEndian: means.map { Float($0).bitPattern }),
-                    Data(littleEndian: statistic.labelCountsOf(expert)),
+                    Data(littleEndian: statistic.labelCounts(expert)),
                 ])
                 var first = 0
                 for (set, labels) in documents.labelSets.enumerated() {
@@ -178,8 +178,8 @@ struct ExpertIndexWriter {
         _ current: inout (document: Int, tokens: [Int32])
     ) -> [UInt32: Int32] {
         var result: [UInt32: Int32] = [:]
-        for place in statistic.topScores.indices where statistic.topScores[place] > 0 {
-            result[statistic.topTokens[place]] = 0
+        for expert in 0..<statistic.experts {
+            for (_, token) in statistic.topTokens(expert) { result[token] = 0 }
         }
         for token in result.keys.sorted() {
             let document = document(of: Int(token))
@@ -198,9 +198,8 @@ struct ExpertIndexWriter {
         token: Int32, share: Double, score: Double
     )] {
         var scores: [Int32: Double] = [:]
-        for place in (expert * statistic.top)..<((expert + 1) * statistic.top)
-        where statistic.topScores[place] > 0 {
-            scores[tokens[statistic.topTokens[place]] ?? -1, default: 0] += Double(statistic.topScores[place])
+        for (score, token) in statistic.topTokens(expert) {
+            scores[tokens[token] ?? -1, default: 0] += Double(score)
         }
         let sum = scores.values.reduce(0, +)
         return scores.map { (token: $0.key, share: $0.value / sum, score: $0.value) }
@@ -210,32 +209,11 @@ struct ExpertIndexWriter {
     /// Records of score (float32), document and position (uint32 each).
     private func activations(_ statistic: GroupStatistics, _ expert: Int) -> Data {
         var words: [UInt32] = []
-        for place in (expert * statistic.top)..<((expert + 1) * statistic.top)
-        where statistic.topScores[place] > 0 {
-            let token = Int(statistic.topTokens[place])
-            let document = document(of: token)
-            words += [
-                statistic.topScores[place].bitPattern, UInt32(document), UInt32(token - starts[document]),
-            ]
+        for (score, token) in statistic.topTokens(expert) {
+            let document = document(of: Int(token))
+            words += [score.bitPattern, UInt32(document), UInt32(Int(token) - starts[document])]
         }
         return Data(littleEndian: words)
-    }
-}
-
-extension GroupStatistics {
-    /// Mean score over each label's tokens.
-    func labelMeans(_ expert: Int, _ labelTokens: [Double]) -> [Double] {
-        (0..<labels).map {
-            labelTokens[$0] > 0 ? labelSums[expert * labels + $0] / labelTokens[$0] : 0
-        }
-    }
-
-    func labelCountsOf(_ expert: Int) -> [UInt32] {
-        Array(labelCounts[(expert * labels)..<((expert + 1) * labels)])
-    }
-
-    func histogramOf(_ expert: Int) -> [UInt32] {
-        Array(histogram[(expert * Self.bins)..<((expert + 1) * Self.bins)])
     }
 }
 

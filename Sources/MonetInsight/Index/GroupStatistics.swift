@@ -3,7 +3,8 @@ import MonetFoundation
 
 /// What is counted of the experts of one router group while documents are read.
 ///
-/// Memory: 20 + 4 · bins + 8 · top + 12 · labels bytes for every expert.
+/// Everything of one expert lies together in a record of `bytesPerExpert`: a token fires some 500 experts
+/// of 262,144, each of which then costs one place in memory and not seven.
 package final class GroupStatistics {
     /// Bins of the histogram of scores above zero: bin b holds scores in (2^((b−19)/2), 2^((b−18)/2)],
     /// the first everything below, the last everything above.
@@ -12,60 +13,110 @@ package final class GroupStatistics {
     let experts: Int
     let labels: Int
     let top: Int
-    /// Sum of scores, tokens with a score above zero and the largest score, by expert.
-    private(set) var sums: [Double]
-    private(set) var counts: [UInt32]
-    private(set) var histogram: [UInt32]
-    /// The `top` largest scores, largest first, with the running numbers of their tokens; equal scores
-    /// in a fixed random order, so that they come from all over the corpus.
-    private(set) var topScores: [Float]
-    private(set) var topTokens: [UInt32]
-    /// The same as sums and counts, by expert and label.
-    private(set) var labelSums: [Double]
-    private(set) var labelCounts: [UInt32]
+    private let memory: UnsafeMutableRawBufferPointer
+    private let stride: Int
+    // Places in a record: sum (Double), count (UInt32), histogram (UInt32 each), label sums (Double each),
+    // label counts (UInt32 each), top scores (Float each), top tokens (UInt32 each).
+    private static let countPlace = 8
+    private static let histogramPlace = 16
+    private let labelSumPlace: Int
+    private let labelCountPlace: Int
+    private let topScorePlace: Int
+    private let topTokenPlace: Int
 
     init(experts: Int, labels: Int, top: Int) {
         self.experts = experts
         self.labels = labels
         self.top = top
-        sums = Array(repeating: 0, count: experts)
-        counts = Array(repeating: 0, count: experts)
-        histogram = Array(repeating: 0, count: experts * Self.bins)
-        topScores = Array(repeating: 0, count: experts * top)
-        topTokens = Array(repeating: 0, count: experts * top)
-        labelSums = Array(repeating: 0, count: experts * labels)
-        labelCounts = Array(repeating: 0, count: experts * labels)
+        stride = Self.bytesPerExpert(labels: labels, top: top)
+        labelSumPlace = Self.histogramPlace + 4 * Self.bins
+        labelCountPlace = labelSumPlace + 8 * labels
+        topScorePlace = labelCountPlace + 4 * labels
+        topTokenPlace = topScorePlace + 4 * top
+        memory = .allocate(byteCount: max(1, experts * stride), alignment: 64)
+        memory.initializeMemory(as: UInt8.self, repeating: 0)
     }
 
+    deinit { memory.deallocate() }
+
     /// Bytes for every expert.
-    static func bytesPerExpert(labels: Int, top: Int) -> Int { 12 + 4 * bins + 8 * top + 12 * labels }
+    static func bytesPerExpert(labels: Int, top: Int) -> Int {
+        let used = histogramPlace + 4 * bins + 12 * labels + 8 * top
+        return (used + 63) / 64 * 64
+    }
+
+    /// Bytes that `write` writes.
+    var byteCount: Int { experts * stride }
+
+    /// The values of one kind in an expert's record.
+    private func values<Value>(_ expert: Int, _ place: Int, _ type: Value.Type) -> UnsafeMutablePointer<Value> {
+        precondition(expert >= 0 && expert < experts, "expert \(expert) of \(experts)")
+        return (memory.baseAddress.unsafelyUnwrapped + expert * stride + place)
+            .assumingMemoryBound(to: Value.self)
+    }
+
+    /// Sum of scores.
+    func sum(_ expert: Int) -> Double { values(expert, 0, Double.self)[0] }
+
+    /// Tokens with a score above zero.
+    func count(_ expert: Int) -> Int { Int(values(expert, Self.countPlace, UInt32.self)[0]) }
+
+    /// Tokens by bins of scores.
+    func histogram(_ expert: Int) -> [UInt32] {
+        let values = values(expert, Self.histogramPlace, UInt32.self)
+        return (0..<Self.bins).map { values[$0] }
+    }
+
+    /// The largest scores, largest first, with the running numbers of their tokens; equal scores in a
+    /// fixed random order, so that they come from all over the corpus.
+    func topTokens(_ expert: Int) -> [(score: Float, token: UInt32)] {
+        let scores = values(expert, topScorePlace, Float.self)
+        let tokens = values(expert, topTokenPlace, UInt32.self)
+        return (0..<top).prefix { scores[$0] > 0 }.map { (scores[$0], tokens[$0]) }
+    }
+
+    /// Mean score over each label's tokens.
+    func labelMeans(_ expert: Int, _ labelTokens: [Double]) -> [Double] {
+        let sums = values(expert, labelSumPlace, Double.self)
+        return (0..<labels).map { labelTokens[$0] > 0 ? sums[$0] / labelTokens[$0] : 0 }
+    }
+
+    /// Tokens of each label with a score above zero.
+    func labelCounts(_ expert: Int) -> [UInt32] {
+        let counts = values(expert, labelCountPlace, UInt32.self)
+        return (0..<labels).map { counts[$0] }
+    }
 
     /// Counts one token's score of an expert.
     func add(_ score: Float, expert: Int, token: UInt32, labels tokenLabels: [Int]) {
-        sums[expert] += Double(score)
-        counts[expert] += 1
-        histogram[expert * Self.bins + Self.bin(of: score)] += 1
+        values(expert, 0, Double.self)[0] += Double(score)
+        values(expert, Self.countPlace, UInt32.self)[0] &+= 1
+        values(expert, Self.histogramPlace, UInt32.self)[Self.bin(of: score)] &+= 1
+        let labelSums = values(expert, labelSumPlace, Double.self)
+        let labelCounts = values(expert, labelCountPlace, UInt32.self)
         for label in tokenLabels {
-            labelSums[expert * labels + label] += Double(score)
-            labelCounts[expert * labels + label] += 1
+            labelSums[label] += Double(score)
+            labelCounts[label] &+= 1
         }
-        guard top > 0 else { return }
-        let start = expert * top
-        var place = start + top - 1
-        guard precedes(score, token, place) else { return }
-        while place > start, precedes(score, token, place - 1) {
-            topScores[place] = topScores[place - 1]
-            topTokens[place] = topTokens[place - 1]
-            place -= 1
-        }
-        topScores[place] = score
-        topTokens[place] = token
+        if top > 0 { insert(score, expert: expert, token: token) }
     }
 
-    /// Whether a score stands before the one at a place.
-    private func precedes(_ score: Float, _ token: UInt32, _ place: Int) -> Bool {
-        let other = topScores[place]
-        return score > other || (score == other && Self.order(token) < Self.order(topTokens[place]))
+    private func insert(_ score: Float, expert: Int, token: UInt32) {
+        let scores = values(expert, topScorePlace, Float.self)
+        let tokens = values(expert, topTokenPlace, UInt32.self)
+        func precedes(_ place: Int) -> Bool {
+            score > scores[place]
+                || (score == scores[place] && Self.order(token) < Self.order(tokens[place]))
+        }
+        var place = top - 1
+        guard precedes(place) else { return }
+        while place > 0, precedes(place - 1) {
+            scores[place] = scores[place - 1]
+            tokens[place] = tokens[place - 1]
+            place -= 1
+        }
+        scores[place] = score
+        tokens[place] = token
     }
 
     /// Orders tokens with equal scores: spread over the corpus, the same in every build.
@@ -75,8 +126,11 @@ package final class GroupStatistics {
     }
 
     static func bin(of score: Float) -> Int {
-        let place = (2 * log2(Double(score))).rounded(.up) + Double(bins - 2)
-        return Int(min(Double(bins - 1), max(0, place)))
+        // Up to 2^(n/2): twice the logarithm, from the exponent and one comparison.
+        let exponent = Int(score.exponent)
+        let significand = score.significand
+        let halves = 2 * exponent + (significand > 1.414_213_5 ? 2 : significand > 1 ? 1 : 0)
+        return min(bins - 1, max(0, halves + bins - 2))
     }
 
     /// The upper end of a bin.
@@ -84,34 +138,11 @@ package final class GroupStatistics {
 
     /// Writes all numbers as they are in memory.
     func write(to writer: FileWriter) throws {
-        try sums.withUnsafeBytes { try writer.write($0) }
-        try counts.withUnsafeBytes { try writer.write($0) }
-        try histogram.withUnsafeBytes { try writer.write($0) }
-        try topScores.withUnsafeBytes { try writer.write($0) }
-        try topTokens.withUnsafeBytes { try writer.write($0) }
-        try labelSums.withUnsafeBytes { try writer.write($0) }
-        try labelCounts.withUnsafeBytes { try writer.write($0) }
+        try writer.write(UnsafeRawBufferPointer(rebasing: memory[..<byteCount]))
     }
-
-    /// Bytes that `write` writes.
-    var byteCount: Int { experts * Self.bytesPerExpert(labels: labels, top: top) }
 
     /// Reads what `write` wrote, from `offset` on.
     func read(_ bytes: UnsafeRawBufferPointer, from offset: Int) {
-        var offset = offset
-        func take<Element>(_ array: inout [Element]) {
-            array.withUnsafeMutableBytes { target in
-                target.copyMemory(
-                    from: UnsafeRawBufferPointer(rebasing: bytes[offset..<(offset + target.count)]))
-                offset += target.count
-            }
-        }
-        take(&sums)
-        take(&counts)
-        take(&histogram)
-        take(&topScores)
-        take(&topTokens)
-        take(&labelSums)
-        take(&labelCounts)
+        memory.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[offset..<(offset + byteCount)]))
     }
 }

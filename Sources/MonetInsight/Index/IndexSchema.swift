@@ -36,7 +36,7 @@ package enum IndexSchema {
             PRIMARY KEY (token, share DESC, router_group, expert)) WITHOUT ROWID;
         CREATE TABLE explanation (
             router_group INTEGER NOT NULL, expert INTEGER NOT NULL, sample INTEGER NOT NULL,
-            text TEXT NOT NULL, prompt TEXT NOT NULL, settings TEXT NOT NULL,
+            text TEXT NOT NULL, prompt TEXT NOT NULL, is_credible INTEGER NOT NULL,
             PRIMARY KEY (router_group, expert, sample)) WITHOUT ROWID;
         """
 

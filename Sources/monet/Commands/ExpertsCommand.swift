@@ -10,7 +10,7 @@ struct ExpertsCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "experts",
         abstract: "Look experts up in an index.",
-        subcommands: [ExpertsShowCommand.self, ExpertsFindCommand.self])
+        subcommands: [ExpertsShowCommand.self, ExpertsFindCommand.self, ExpertsExplainCommand.self])
 }
 
 /// The index that a command reads.
