@@ -51,7 +51,8 @@ public struct Monosemanticity: Sendable, Equatable {
             throw InsightError.noLabels(origin: documents.origin)
         }
         let reading = try UnitReading(documents, labels: set.labels.count, model, backend, seed, progress)
-        self.init(reading, unit: model.configuration.feedForward == .dense ? .neurons : .experts, minimumCount)
+        self.init(
+            reading, unit: model.configuration.feedForward == .dense ? .neurons : .experts, minimumCount)
     }
 
     private init(_ reading: UnitReading, unit: Unit, _ minimumCount: Int) {

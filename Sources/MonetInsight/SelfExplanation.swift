@@ -34,7 +34,8 @@ public struct SelfExplanation {
         model: MonetLanguageModel, tokenizer: Tokenizer, backend: any Backend, prompt: String = defaultPrompt
     ) throws {
         guard prompt.contains("{expert}") else {
-            throw InsightError.invalidSetting(name: "the prompt", found: prompt, expected: "a text with {expert}")
+            throw InsightError.invalidSetting(
+                name: "the prompt", found: prompt, expected: "a text with {expert}")
         }
         guard let holder = tokenizer.unknownID else {
             throw InsightError.invalidSetting(

@@ -133,7 +133,8 @@ extension MonetLanguageModel {
     /// The same model with its expert weights in the order that inference reads them. It cannot be
     /// trained, and is written in the packed layout only.
     public func packedForInference() throws -> MonetLanguageModel {
-        try MonetLanguageModel(configuration: configuration, parameters: parameters.packed(configuration),
+        try MonetLanguageModel(
+            configuration: configuration, parameters: parameters.packed(configuration),
             ownMask: ownMask)
     }
 }

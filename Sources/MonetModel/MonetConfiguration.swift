@@ -121,7 +121,8 @@ public struct MonetConfiguration: Sendable, Equatable {
             feedForward = .dense
             try keys.requireActivation("silu")
             intermediateSize = try keys.size("intermediate_size")
-        default: throw keys.invalid("model_type", "\"\(modelType)\"", "\"monet\", \"monet_masked\" or \"llama\"")
+        default:
+            throw keys.invalid("model_type", "\"\(modelType)\"", "\"monet\", \"monet_masked\" or \"llama\"")
         }
         vocabularySize = try keys.size("vocab_size")
         hiddenSize = try keys.size("hidden_size")

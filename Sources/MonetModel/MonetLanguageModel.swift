@@ -22,7 +22,9 @@ public final class MonetLanguageModel: Sendable {
     private let rotaryTable = Mutex<RotaryTable?>(nil)
 
     /// Builds the layers from a complete set of tensors.
-    public init(configuration: MonetConfiguration, parameters: ParameterSet, ownMask: ExpertMask? = nil) throws {
+    public init(configuration: MonetConfiguration, parameters: ParameterSet, ownMask: ExpertMask? = nil)
+        throws
+    {
         self.configuration = configuration
         self.ownMask = ownMask
         self.parameters = parameters

@@ -13,9 +13,12 @@ import Testing
                 "init", "--preset", "nano-vd", "--tokenizer", Fixture.path("text/trained.model"), "--out",
                 "model", "--seed", "3", "--calibrate",
             ], folder)
-        for (label, words) in [("sea", "sea ship sail"), ("law", "law judge right"), ("food", "bread salt oil")] {
+        for (label, words) in [
+            ("sea", "sea ship sail"), ("law", "law judge right"), ("food", "bread salt oil"),
+        ] {
             let lines = (0..<40).map { number in
-                let text = (0..<6).map { words.split(separator: " ")[($0 * number) % 3] }.joined(separator: " ")
+                let text = (0..<6).map { words.split(separator: " ")[($0 * number) % 3] }.joined(
+                    separator: " ")
                 return #"{"text": "The \#(text) \#(number)", "mood": \#(number % 5)}"#
             }
             try AtomicFile.write(lines.joined(separator: "\n") + "\n", to: folder + "/\(label).jsonl")
@@ -50,8 +53,9 @@ import Testing
             let found = try #require(
                 json(["experts", "find", "--index", "i.sqlite", "--label", "law"], folder).arrayValue)
             let name = try #require(found.first?["expert"]?.stringValue)
-            #expect(try run(["experts", "find", "--index", "i.sqlite", "--sort", "mean"], folder).output
-                .contains("top tokens"))
+            #expect(
+                try run(["experts", "find", "--index", "i.sqlite", "--sort", "mean"], folder).output
+                    .contains("top tokens"))
             #expect(
                 try json(["experts", "find", "--index", "i.sqlite", "--text", "The law"], folder).arrayValue?
                     .isEmpty == false)
@@ -64,7 +68,10 @@ import Testing
             #expect(try run(["experts", "show", name, "--index", "i.sqlite"], folder).output.contains(name))
 
             try run(
-                ["mask", "label", "--index", "i.sqlite", "--label", "law", "--ratio", "1.2", "-o", "law.mask"],
+                [
+                    "mask", "label", "--index", "i.sqlite", "--label", "law", "--ratio", "1.2", "-o",
+                    "law.mask",
+                ],
                 folder)
             try run(["mask", "list", name, "0/5", "--model", "model", "-o", "two.mask"], folder)
             try run(
@@ -88,7 +95,8 @@ import Testing
             // Strengths: 1 changes nothing, another strength does, and the edited folder is the mask.
             func generated(_ arguments: [String]) throws -> String {
                 try run(
-                    ["perplexity", "The law of the sea is the right of the ship", "--json"] + arguments, folder
+                    ["perplexity", "The law of the sea is the right of the ship", "--json"] + arguments,
+                    folder
                 ).output
             }
             let plain = try generated(["--model", "model"])
@@ -136,7 +144,9 @@ import Testing
             try fails(["experts", "show", "0/x", "--index", "i.sqlite"], "0/x")
             try fails(["experts", "find", "--index", "i.sqlite", "--label", "sky"], "sea, law, food")
             try fails(["experts", "find", "--index", "model/config.json"], "not a usable expert index")
-            try fails(["index", "build", "--model", "model", "--corpus", "corpus", "--out", "i.sqlite"], "--overwrite")
+            try fails(
+                ["index", "build", "--model", "model", "--corpus", "corpus", "--out", "i.sqlite"],
+                "--overwrite")
             try fails(
                 ["index", "build", "--model", "model", "--corpus", "corpus", "--out", "none/i.sqlite"],
                 "none/i.sqlite")
@@ -146,7 +156,8 @@ import Testing
                 ], "another model")
             try fails(
                 [
-                    "mask", "correlation", "--model", "model", "--corpus", "sea.jsonl", "--number", "none", "-o",
+                    "mask", "correlation", "--model", "model", "--corpus", "sea.jsonl", "--number", "none",
+                    "-o",
                     "x.mask",
                 ], "no number")
             #expect(!FileManager.default.fileExists(atPath: folder + "/x.mask"))
@@ -155,7 +166,10 @@ import Testing
             // A disk that is full: nothing half-written, the old index stays.
             let before = try Data(contentsOf: URL(fileURLWithPath: folder + "/i.sqlite"))
             let full = try Command.run(
-                ["index", "build", "--model", "model", "--corpus", "corpus", "--out", "i.sqlite", "--overwrite"],
+                [
+                    "index", "build", "--model", "model", "--corpus", "corpus", "--out", "i.sqlite",
+                    "--overwrite",
+                ],
                 in: folder, shellPrefix: "ulimit -f 64")
             #expect(full.status == 1 && full.errors.contains("cannot be written"), "\(full.errors)")
             #expect(try Data(contentsOf: URL(fileURLWithPath: folder + "/i.sqlite")) == before)
@@ -166,7 +180,8 @@ import Testing
         try withTemporaryFolder { folder in
             try prepare(folder)
             let arguments = [
-                "index", "build", "--model", "model", "--corpus", "corpus", "--out", "j.sqlite", "--batch-tokens",
+                "index", "build", "--model", "model", "--corpus", "corpus", "--out", "j.sqlite",
+                "--batch-tokens",
                 "16",
             ]
             let running = try Command.start(arguments, in: folder)

@@ -1,13 +1,12 @@
 import Foundation
 import MonetCompute
+import MonetEvaluation
 import MonetFoundation
 import MonetInsight
 import MonetModel
 import MonetText
 import TestSupport
 import Testing
-
-import MonetEvaluation
 
 @Suite struct UnlearningMatrixTests {
     private func documents(_ folder: String) throws -> LabelledDocuments {

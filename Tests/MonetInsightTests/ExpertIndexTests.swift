@@ -1,12 +1,11 @@
 import Foundation
 import MonetCompute
 import MonetFoundation
+import MonetInsight
 import MonetModel
 import MonetText
 import TestSupport
 import Testing
-
-import MonetInsight
 
 /// The index against a recount of every expert from probabilities in double precision.
 @Suite struct ExpertIndexTests {
@@ -301,7 +300,9 @@ import MonetInsight
         try withTemporaryFolder { folder in
             var lines = ""
             for number in 0..<60 {
-                lines += #"{"text": "the sea and the ship \#(number)", "label": "\#(number < 50 ? "a" : "b")"}"# + "\n"
+                lines +=
+                    #"{"text": "the sea and the ship \#(number)", "label": "\#(number < 50 ? "a" : "b")"}"#
+                    + "\n"
             }
             try AtomicFile.write(lines, to: folder + "/l.jsonl")
             let tokenizer = try Tokenizer(path: Fixture.path("text/trained.model"))

@@ -1,11 +1,10 @@
 import Foundation
 import MonetCompute
 import MonetFoundation
+import MonetInsight
 import MonetModel
 import TestSupport
 import Testing
-
-import MonetInsight
 
 /// Masks as files and sets, and what chooses them.
 @Suite struct MaskTests {
@@ -84,7 +83,9 @@ import MonetInsight
         let model = try ExpertIndexTests.model(kind)
         let c = model.configuration
         var mask = ExpertMask.random(share: share, configuration: c, seed: 5)
-        if share > 0, share < 1 { mask.set([(index: 17, strength: 0.3), (index: 18, strength: 2.5)], group: 0) }
+        if share > 0, share < 1 {
+            mask.set([(index: 17, strength: 0.3), (index: 18, strength: 2.5)], group: 0)
+        }
         var strengths: [Int: [Int: Double]] = [:]
         for group in mask.groups {
             for entry in mask.entries(group: group) {

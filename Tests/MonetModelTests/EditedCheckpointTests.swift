@@ -44,7 +44,8 @@ import Testing
             let (before, after) = (
                 try Checkpoint.tensors(folder + "/edited"), model.parameters
             )
-            for parameter in after.all where !parameter.name.contains(".moe.v") && !parameter.name.hasSuffix(".moe.b") {
+            for parameter in after.all
+            where !parameter.name.contains(".moe.v") && !parameter.name.hasSuffix(".moe.b") {
                 #expect(try before.tensor(parameter.name).floats() == parameter.tensor.floats())
             }
         }

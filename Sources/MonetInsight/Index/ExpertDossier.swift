@@ -188,14 +188,14 @@ extension ExpertIndex {
                 SELECT expert, mean, frequency FROM expert
                 WHERE router_group = ? AND expert BETWEEN ? AND ? AND expert <> ? ORDER BY mean DESC LIMIT ?
                 """, arguments: [expert.group, first, first + side - 1, expert.index, limit])
-        let column = (0..<side).map { "(\($0 * side + expert.index % side))" }.joined(separator: ",")
+        let column = (0..<side).map { $0 * side + expert.index % side }.filter { $0 != expert.index }
+            .map(String.init).joined(separator: ",")
         let sameRight = try Row.fetchAll(
             database,
             sql: """
-                WITH candidate(expert) AS (VALUES \(column))
-                SELECT e.expert, mean, frequency FROM candidate c CROSS JOIN expert e
-                ON e.router_group = ? AND e.expert = c.expert WHERE e.expert <> ? ORDER BY mean DESC LIMIT ?
-                """, arguments: [expert.group, expert.index, limit])
+                SELECT expert, mean, frequency FROM expert
+                WHERE router_group = ? AND expert IN (\(column)) ORDER BY mean DESC LIMIT ?
+                """, arguments: [expert.group, limit])
         func neighbour(_ row: Row, _ sharesLeft: Bool) -> ExpertDossier.Neighbour {
             ExpertDossier.Neighbour(
                 expert: ExpertID(group: expert.group, index: row["expert"]), sharesLeft: sharesLeft,

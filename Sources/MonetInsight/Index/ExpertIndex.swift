@@ -181,10 +181,11 @@ public final class ExpertIndex: Sendable {
     /// The ids of an expert's top tokens, largest score first.
     public func topTokenIDs(of expert: ExpertID) throws -> [Int32] {
         try read { database in
-            let words = try Data.fetchOne(
-                database, sql: "SELECT activations FROM detail WHERE router_group = ? AND expert = ?",
-                arguments: [expert.group, expert.index]
-            )?.littleEndianWords ?? []
+            let words =
+                try Data.fetchOne(
+                    database, sql: "SELECT activations FROM detail WHERE router_group = ? AND expert = ?",
+                    arguments: [expert.group, expert.index]
+                )?.littleEndianWords ?? []
             return try (0..<(words.count / 3)).compactMap { place in
                 try Data.fetchOne(
                     database, sql: "SELECT substr(tokens, ?, 4) FROM document WHERE id = ?",
@@ -197,7 +198,8 @@ public final class ExpertIndex: Sendable {
     /// Keeps descriptions of an expert, instead of earlier ones. The index must be open for writing.
     ///
     /// - Throws: `InsightError.unwritableIndex`.
-    public func replaceExplanations(of expert: ExpertID, by explanations: [ExpertDossier.Explanation]) throws {
+    public func replaceExplanations(of expert: ExpertID, by explanations: [ExpertDossier.Explanation]) throws
+    {
         do {
             try queue.write { database in
                 try database.execute(

@@ -49,7 +49,8 @@ package final class GroupStatistics {
     var byteCount: Int { experts * stride }
 
     /// The values of one kind in an expert's record.
-    private func values<Value>(_ expert: Int, _ place: Int, _ type: Value.Type) -> UnsafeMutablePointer<Value> {
+    private func values<Value>(_ expert: Int, _ place: Int, _ type: Value.Type) -> UnsafeMutablePointer<Value>
+    {
         precondition(expert >= 0 && expert < experts, "expert \(expert) of \(experts)")
         return (memory.baseAddress.unsafelyUnwrapped + expert * stride + place)
             .assumingMemoryBound(to: Value.self)

@@ -40,7 +40,9 @@ struct ExpertsExplainCommand: ParsableCommand {
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
-        if !(1...100).contains(samples) { throw ValidationError("--samples is \(samples), expected 1 to 100") }
+        if !(1...100).contains(samples) {
+            throw ValidationError("--samples is \(samples), expected 1 to 100")
+        }
         if !(1...1000).contains(maxNewTokens) {
             throw ValidationError("--max-new-tokens is \(maxNewTokens), expected 1 to 1000")
         }
@@ -58,7 +60,8 @@ struct ExpertsExplainCommand: ParsableCommand {
                 path: index.path, expected: model.fingerprint, found: index.modelFingerprint)
         }
         let explanation = try SelfExplanation(
-            model: model, tokenizer: Tokenizer(folder: folder), backend: try compute.backend(), prompt: prompt)
+            model: model, tokenizer: Tokenizer(folder: folder), backend: try compute.backend(), prompt: prompt
+        )
         if !explanation.isCredible {
             StandardError.write(
                 "warning: the model loses \(explanation.promptLoss.text(2)) nats per token on the question itself "
@@ -73,7 +76,8 @@ struct ExpertsExplainCommand: ParsableCommand {
                 by: answers.map { .init(text: $0, prompt: prompt, isCredible: explanation.isCredible) })
             results.append([
                 "expert": .string(id.description), "credible": .bool(explanation.isCredible),
-                "prompt_loss": .number(explanation.promptLoss), "answers": .array(answers.map { .string($0) }),
+                "prompt_loss": .number(explanation.promptLoss),
+                "answers": .array(answers.map { .string($0) }),
             ])
             if json { continue }
             StandardOutput.write("\(id)\n")

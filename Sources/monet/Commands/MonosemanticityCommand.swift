@@ -56,7 +56,9 @@ struct MonosemanticityCommand: ParsableCommand {
         func add(_ name: String, _ value: (Monosemanticity.LabelMeasures) -> String) {
             rows.append([name] + results.flatMap { [value($0.measured), value($0.shuffled)] })
         }
-        rows.append(["units that score"] + results.flatMap { ["\($0.activeUnits.grouped) of \($0.units.grouped)", ""] })
+        rows.append(
+            ["units that score"]
+                + results.flatMap { ["\($0.activeUnits.grouped) of \($0.units.grouped)", ""] })
         add("label entropy, bits") { $0.entropy.text(3) }
         add("specialists") { (100 * $0.specialists).text(2) + "%" }
         add("specialists by group") {
