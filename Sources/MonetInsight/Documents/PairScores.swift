@@ -21,7 +21,7 @@ struct PairScores {
     subscript(index: Int) -> Float { sums[index] }
 
     /// Hands over every expert with a score above zero.
-    func forEach(_ body: (_ index: Int, _ score: Float) -> Void) {
+    func visit(_ body: (_ index: Int, _ score: Float) -> Void) {
         sums.withUnsafeBufferPointer { sums in for index in indices { body(index, sums[index]) } }
     }
 

@@ -203,7 +203,7 @@ public struct ExpertIndexBuilder {
             let start = starts[piece.document] + piece.start
             for offset in piece.tokens.indices {
                 scores.read(row, left: left.pointer, right: right.pointer)
-                scores.forEach { index, score in
+                scores.visit { index, score in
                     statistics.add(score, expert: index, token: UInt32(start + offset), labels: labels)
                 }
                 row += 1
