@@ -20,9 +20,11 @@ public struct HeatMap: Sendable {
     public func svg() -> String {
         let cell = Self.cell
         let longest = Double(labels.map(\.count).max() ?? 0)
-        let (left, top) = (longest * 7.2 + 34, longest * 5.4 + 64)
+        // The corner names what rows and columns are, however short the labels.
+        let (left, top) = (max(130, longest * 7.2 + 34), longest * 5.4 + 64)
         let columns = Double(labels.count + averages.count)
-        let (width, height) = (left + columns * cell + 40, top + Double(labels.count) * cell + 16)
+        let width = max(left + columns * cell + longest * 4 + 24, Double(title.count) * 8.6 + 24)
+        let height = top + Double(labels.count) * cell + 16
         let all = values.flatMap { $0 } + averages.flatMap(\.values)
         let largest = max(1e-12, all.map(abs).filter(\.isFinite).max() ?? 1)
         var body = text(title, x: 12, y: 24, anchor: "start", size: 15, weight: 600)
@@ -113,7 +115,7 @@ extension UnlearningMatrix {
             values: rows.indices.map { row in labels.indices.map { damage(row, $0, metric) } },
             averages: [("target", pairs.map(\.target)), ("others", pairs.map(\.others))],
             format: { value in
-                String(format: "%+.\(digits)f", metric == .loss ? value : 100 * value)
+                signed(metric == .loss ? value : 100 * value, digits: digits)
             })
     }
 }

@@ -21,8 +21,7 @@ extension UnlearningMatrix {
 
     /// A value with its sign; accuracies in percentage points.
     func number(_ value: Double, _ metric: Metric, digits: Int) -> String {
-        let shown = metric == .loss ? value : 100 * value
-        return String(format: "%+.\(digits)f", shown)
+        signed(metric == .loss ? value : 100 * value, digits: digits)
     }
 
     private static func aligned(_ rows: [[String]]) -> String {
@@ -74,4 +73,10 @@ extension UnlearningMatrix.Summary {
             "random": random.map { .number($0) } ?? .null, "removed": .number(removed),
         ]
     }
+}
+
+/// A number with its sign, which a zero does not have.
+func signed(_ value: Double, digits: Int) -> String {
+    let text = String(format: "%+.\(digits)f", value)
+    return text.contains { "123456789na".contains($0) } ? text : String(text.dropFirst())
 }
