@@ -130,6 +130,7 @@ struct ExpertsFindCommand: ParsableCommand {
     func run() throws {
         let index = try ExpertIndex(path: indexOptions.index)
         let found = try text.map { try find($0, in: index) } ?? index.find(query(index))
+        if found.isEmpty, !common.quiet { StandardError.write("no expert fits\n") }
         let tokens = try index.topTokens(of: found.map(\.expert), count: 5)
         if json {
             StandardOutput.write(
