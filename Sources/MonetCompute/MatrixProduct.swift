@@ -10,7 +10,8 @@ import Foundation
 public enum ComputePrecision: String, Sendable, Codable, CaseIterable {
     /// Products of float32 values; narrower weights are widened.
     case float32
-    /// Both operands rounded to bfloat16, sums in float32, natively where the processor can.
+    /// Both operands rounded to bfloat16, sums in float32, natively where the processor can; where it
+    /// cannot, rounded more exactly to integers with a scale for every 64 where those are faster.
     case bfloat16
 }
 
@@ -73,7 +74,9 @@ struct MatrixProduct: Sendable {
             if !accumulate { for row in 0..<m { memset(c + row * cStride, 0, n * 4) } }
             return
         }
-        if precision == .bfloat16 {
+        if precision == .bfloat16, prefersIntegers(m: m, n: n) {
+            multiplyIntegers(m: m, n: n, k: k, a, b, into: c, cStride: cStride, accumulate: accumulate)
+        } else if precision == .bfloat16 {
             let left = roundedToBFloat16(a, rows: m, columns: k)
             let right = roundedToBFloat16(b, rows: k, columns: n)
             withExtendedLifetime((left.tensor, right.tensor)) {

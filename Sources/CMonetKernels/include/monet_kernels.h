@@ -167,6 +167,23 @@ typedef struct monet_kernels {
     /// Asks memory for bytes that will be read soon.
     void (*_Nonnull prefetch)(const void *p, size_t bytes);
 
+    // Dense products on integers; integers.inc says how operands are rounded and packed.
+    /// Whether they are faster than float32 products.
+    int integers_pay;
+    /// Elements of a block, lines of a panel of the left and of the right operand.
+    size_t integer_block, integer_rows, integer_columns;
+    /// Rounds and packs `lines` lines of n elements; either stride is 1. Whole panels and blocks are written:
+    /// integers first, scales apart.
+    void (*_Nonnull pack_left)(int16_t *out, float *scales, const float *x, size_t line_stride, size_t element_stride,
+                      size_t lines, size_t n);
+    void (*_Nonnull pack_right)(int16_t *out, float *scales, const float *x, size_t line_stride, size_t element_stride,
+                       size_t lines, size_t n);
+    /// c[rows, columns] (+)= the product of panels of the left operand, which have `a_blocks` blocks each, and one
+    /// panel of the right operand, over `blocks` blocks.
+    void (*_Nonnull integer_product)(float *c, size_t c_stride, size_t rows, size_t columns, const int16_t *a,
+                            const float *a_scales, size_t a_blocks, const int16_t *b, const float *b_scales,
+                            size_t blocks, int accumulate);
+
     /// By enum monet_row_format.
     monet_row_kernels rows[MONET_ROW_FORMATS];
 } monet_kernels;
