@@ -109,9 +109,12 @@ extension CPUBackend {
         let queries = work.query.pointer + row * layout.queryStride + first * width
         let out = work.output.pointer + row * layout.queryStride + first * width
         let scores = Tensor(uninitialized: [heads, count])
-        work.keys.kernels(instructionSet)?.dot(
-            scores.pointer, count, queries, width, nil, heads, work.keys.address, work.keys.rowBytes, count,
-            width)
+        guard let keyFormat = work.keys.kernels(instructionSet) else { return }
+        let activations = RowActivations(
+            queries, rows: heads, columns: width, stride: width, for: keyFormat, pool: pool)
+        keyFormat.dot(
+            scores.pointer, count, activations.address, activations.stride, nil, heads, work.keys.address,
+            work.keys.rowBytes, count, width)
         for head in 0..<heads {
             work.logSumExp.pointer[row * layout.heads + first + head] = kernels.softmax(
                 scores.pointer + head * count, layout.scale, count)

@@ -90,7 +90,11 @@ extension CPUBackend {
         let tasks = sides.indices.flatMap { side in
             sides[side].selection.occupied.map { (side: side, expert: Int($0)) }
         }
-        let formats = sides.map { instructionSet.rows($0.up.weight.dtype) }
+        let formats = sides.map { side in
+            instructionSet.rows(side.up.weight.dtype).map {
+                (format: $0, activations: RowActivations(rows, columns: columns, for: $0, pool: pool))
+            }
+        }
         let squaredReLU = kernels.squared_relu
         let chunkTasks = max(1, (1 << 15) / max(1, views[0].units * columns))
         pool.forEachRange(of: tasks.count, minimum: chunkTasks, perThread: 8) { range, _ in
@@ -103,15 +107,15 @@ extension CPUBackend {
                 let count = view.offsets[expert + 1] - first
                 let out = view.hidden + first * units
                 let weights = view.weights + expert * units * view.rowBytes
-                if count <= Self.fewRows, let format = formats[side] {
+                if count <= Self.fewRows, let (format, activations) = formats[side] {
                     if isSmall, task + 1 < range.upperBound {
                         let next = views[tasks[task + 1].side]
                         prefetch(
                             next.weights, tasks[task + 1].expert * units * next.rowBytes, of: next.byteCount)
                     }
                     format.dot(
-                        out, units, rows.pointer, rows.columnCount, view.tokens + first, count, weights,
-                        view.rowBytes, units, columns)
+                        out, units, activations.address, activations.stride, view.tokens + first, count,
+                        weights, view.rowBytes, units, columns)
                 } else {
                     let wide = widenedRows(sides[side].up.weight, (expert * units)..<((expert + 1) * units))
                     kernels.gathered_dot(

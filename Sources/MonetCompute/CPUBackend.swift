@@ -124,22 +124,22 @@ public struct CPUBackend: Backend {
             return
         }
         let rowBytes = weight.rowByteCount
+        let activations = RowActivations(x, columns: inputs, for: format, pool: pool)
         pool.forEachRange(of: outputs, minimum: Self.rowsPerChunk(inputs), perThread: 8) { range, _ in
             let start = weight.address + range.lowerBound * rowBytes
             if accumulate {
                 let sums = Tensor(uninitialized: [rows, range.count])
                 format.dot(
-                    sums.pointer, range.count, x.pointer, inputs, nil, rows, start, rowBytes, range.count,
-                    inputs)
+                    sums.pointer, range.count, activations.address, activations.stride, nil, rows, start,
+                    rowBytes, range.count, inputs)
                 for row in 0..<rows {
                     let target = output + row * stride + range.lowerBound
                     kernels.add(target, target, sums.pointer + row * range.count, range.count)
                 }
             } else {
                 format.dot(
-                    output + range.lowerBound, stride, x.pointer, inputs, nil, rows, start, rowBytes,
-                    range.count,
-                    inputs)
+                    output + range.lowerBound, stride, activations.address, activations.stride, nil, rows,
+                    start, rowBytes, range.count, inputs)
             }
         }
     }
@@ -149,12 +149,18 @@ public struct CPUBackend: Backend {
 
     public func projections(_ x: Tensor, weights: [Tensor]) throws -> [Tensor] {
         let (rows, inputs) = (x.rowCount, x.columnCount)
-        let formats = weights.map { instructionSet.rows($0.dtype) }
-        guard rows <= Self.fewRows, formats.allSatisfy({ $0 != nil }),
-            weights.allSatisfy(readsInRegisters),
+        let formats = weights.compactMap { instructionSet.rows($0.dtype) }
+        guard rows <= Self.fewRows, formats.count == weights.count, weights.allSatisfy(readsInRegisters),
             weights.allSatisfy({ $0.shape.count == 2 && $0.shape[1] == inputs }), x.dtype == .float32
         else { return try weights.map { try linear(x, weight: $0, bias: nil) } }
         let outputs = weights.map { Tensor(uninitialized: [rows, $0.shape[0]]) }
+        var activations: [RowActivations] = []
+        for index in weights.indices {
+            let sameType = weights[..<index].firstIndex { $0.dtype == weights[index].dtype }
+            activations.append(
+                sameType.map { activations[$0] }
+                    ?? RowActivations(x, columns: inputs, for: formats[index], pool: pool))
+        }
         // One loop over the rows of all matrices: one start and one finish for the threads.
         let total = outputs.reduce(0) { $0 + $1.columnCount }
         let chunk = max(Self.rowsPerChunk(inputs), total / (16 * pool.threadCount))
@@ -165,9 +171,10 @@ public struct CPUBackend: Backend {
             let (index, start) = chunks[place]
             let (weight, output) = (weights[index], outputs[index])
             let rowBytes = weight.rowByteCount
-            formats[index]?.dot(
-                output.pointer + start, output.columnCount, x.pointer, inputs, nil, rows,
-                weight.address + start * rowBytes, rowBytes, min(chunk, weight.shape[0] - start), inputs)
+            formats[index].dot(
+                output.pointer + start, output.columnCount, activations[index].address,
+                activations[index].stride, nil, rows, weight.address + start * rowBytes, rowBytes,
+                min(chunk, weight.shape[0] - start), inputs)
         }
         return outputs
     }

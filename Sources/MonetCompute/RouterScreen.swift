@@ -85,13 +85,18 @@ extension CPUBackend {
         let norms = (0..<tokens).map {
             Float(kernels.sum_of_squares(x.pointer + $0 * width, width).squareRoot() * (1 + 1e-6))
         }
+        let exact = sides.map { side in
+            instructionSet.rows(side.weight.dtype).map {
+                (format: $0, activations: RowActivations(x, columns: width, for: $0, pool: pool))
+            }
+        }
         let tasks = sides.indices.flatMap { side in
             (0..<sides[side].rule.statistics.mean.count).map { (side: side, head: $0) }
         }
         pool.parallel(chunks: tasks.count) { index in
             let (side, head) = tasks[index]
             let (weight, rule) = (sides[side].weight, sides[side].rule)
-            guard let format = instructionSet.rows(weight.dtype) else { return }
+            guard let (format, activations) = exact[side] else { return }
             let experts = weight.rowCount / rule.statistics.mean.count
             let mean = rule.statistics.mean[head]
             let distance = rule.threshold * (rule.statistics.variance[head] + rule.epsilon).squareRoot()
@@ -110,7 +115,8 @@ extension CPUBackend {
                 for expert in 0..<experts {
                     if estimate[expert] + norms[token] * bounds[expert] >= cut {
                         format.dot(
-                            out + expert, 1, x.pointer + token * width, width, nil, 1,
+                            out + expert, 1, activations.address + token * activations.stride,
+                            activations.stride, nil, 1,
                             weight.address + (head * experts + expert) * weight.rowByteCount,
                             weight.rowByteCount, 1, width)
                     } else {

@@ -50,9 +50,18 @@ int main(void) {
                 float scales[2] = {0.01f, 0.02f};
                 if (format >= MONET_INT8) memcpy(row, scales, format == MONET_INT4 ? 8 : 4);
             }
+            static unsigned char ours[12 * 4 * 700], theirs[12 * 4 * 700];
+            const void *left = x, *right = x;
+            size_t row_bytes = 4 * n;
+            if (a->rows[format].prepare != NULL) {
+                row_bytes = (a->rows[format].activation_bytes(n) + 63) / 64 * 64;
+                for (size_t r = 0; r < 12; r++) a->rows[format].prepare(ours + r * row_bytes, x + r * n, n);
+                for (size_t r = 0; r < 12; r++) b->rows[format].prepare(theirs + r * row_bytes, x + r * n, n);
+                left = ours, right = theirs;
+            }
             for (size_t count = 1; count <= 9; count += 2) {
-                a->rows[format].dot(u, 9, x, n, rows, count, bytes, stride, 9, n);
-                b->rows[format].dot(v, 9, x, n, rows, count, bytes, stride, 9, n);
+                a->rows[format].dot(u, 9, left, row_bytes, rows, count, bytes, stride, 9, n);
+                b->rows[format].dot(v, 9, right, row_bytes, rows, count, bytes, stride, 9, n);
                 compare("dot", n, u, v, 9 * count, 2e-5);
                 memset(u, 0, sizeof u), memset(v, 0, sizeof v);
                 a->rows[format].accumulate(u, n, rows, count, x, 9, bytes, stride, 9, 0, n, n);
@@ -63,6 +72,19 @@ int main(void) {
             b->rows[format].widen(v, bytes, 0, n, n);
             compare("widen", n, u, v, n, 1e-6);
         }
+        // The left operand's lines in memory one after another, the right one's element by element.
+        size_t blocks = (n + a->integer_block - 1) / a->integer_block;
+        static int16_t packed[2][2][16 * 704];
+        static float scales[2][2][16 * 11];
+        const monet_kernels *tables[2] = {a, b};
+        float *results[2] = {u, v};
+        for (int t = 0; t < 2; t++) {
+            tables[t]->pack_left(packed[t][0], scales[t][0], x, n, 1, 9, n);
+            tables[t]->pack_right(packed[t][1], scales[t][1], w, 1, 9, 7, n);
+            tables[t]->integer_product(results[t], 7, 9, 7, packed[t][0], scales[t][0], blocks, packed[t][1],
+                                       scales[t][1], blocks, 0);
+        }
+        compare("integer_product", n, u, v, 63, 1e-6);
         a->gathered_dot(u, 9, x, n, rows, 11, w, n, 9, n), b->gathered_dot(v, 9, x, n, rows, 11, w, n, 9, n);
         compare("gathered_dot", n, u, v, 99, 2e-5);
         memset(u, 0, sizeof u), memset(v, 0, sizeof v);

@@ -50,8 +50,13 @@ enum monet_row_format { MONET_F32, MONET_BF16, MONET_F16, MONET_INT8, MONET_INT4
 
 /// Products with rows of weights in one format. `w_stride` is in bytes.
 typedef struct monet_row_kernels {
-    /// y[r * y_stride + u] = sum over c < n of x[rows[r] * x_stride + c] * w[u, c]; rows may be NULL for 0..<count.
-    void (*_Nonnull dot)(float *y, size_t y_stride, const float *x, size_t x_stride, const int32_t *_Nullable rows,
+    /// Bytes of a row of n activations as `dot` reads it, and what makes one of float32 values; both NULL where
+    /// `dot` reads float32.
+    size_t (*_Nullable activation_bytes)(size_t n);
+    void (*_Nullable prepare)(void *out, const float *x, size_t n);
+    /// y[r * y_stride + u] = sum over c < n of x[r, c] * w[u, c], where row r of the activations lies at
+    /// x + rows[r] * x_stride bytes; rows may be NULL for 0..<count.
+    void (*_Nonnull dot)(float *y, size_t y_stride, const void *x, size_t x_stride, const int32_t *_Nullable rows,
                          size_t count, const void *w, size_t w_stride, size_t units, size_t n);
     /// out[rows[r] * out_stride + c] += sum over u of coefficients[r * coefficient_stride + u] * w[u, c] for c in
     /// first..<first + n of rows of `columns`; first is a multiple of 64, rows may be NULL for 0..<count.

@@ -1,0 +1,39 @@
+import CMonetKernels
+
+/// Rows of activations as the products with one storage format of weights read them: float32 itself,
+/// or integers made once for all rows of weights.
+struct RowActivations {
+    let address: UnsafeMutableRawPointer
+    /// Bytes from one row to the next.
+    let stride: Int
+    private let owner: Tensor?
+
+    /// Prepares the first `columns` values of every row; the rows stay where they are if nothing is to do.
+    init(_ x: Tensor, columns: Int, for format: monet_row_kernels, pool: WorkerPool) {
+        self.init(
+            x.pointer, rows: x.rowCount, columns: columns, stride: x.columnCount, for: format, pool: pool,
+            owner: x)
+    }
+
+    /// The same of rows at `x`, `stride` values apart, which must outlive this.
+    init(
+        _ x: UnsafeMutablePointer<Float>, rows: Int, columns: Int, stride: Int, for format: monet_row_kernels,
+        pool: WorkerPool, owner: Tensor? = nil
+    ) {
+        guard let byteCount = format.activation_bytes, let prepare = format.prepare else {
+            address = UnsafeMutableRawPointer(x)
+            self.stride = stride * 4
+            self.owner = owner
+            return
+        }
+        // Rows begin on cache lines.
+        let rowBytes = (byteCount(columns) + 63) / 64 * 64
+        let prepared = Tensor(uninitialized: [rows, rowBytes / 4])
+        pool.forEachRange(of: rows, minimum: 8) { range, _ in
+            for row in range { prepare(prepared.address + row * rowBytes, x + row * stride, columns) }
+        }
+        self.stride = rowBytes
+        address = prepared.address
+        self.owner = prepared
+    }
+}
