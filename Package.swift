@@ -44,7 +44,9 @@ let package = Package(
         .target(
             name: "MonetInsight",
             dependencies: ["MonetGeneration", .product(name: "GRDB", package: "GRDB.swift")]),
-        .target(name: "MonetEvaluation", dependencies: ["MonetInsight"]),
+        .target(
+            name: "MonetEvaluation", dependencies: ["MonetInsight"],
+            resources: [.embedInCode("Resources/toxicity-classifier.json")]),
         .executableTarget(
             name: "monet",
             dependencies: [

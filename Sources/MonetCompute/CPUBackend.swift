@@ -32,6 +32,11 @@ public struct CPUBackend: Backend {
     /// Whether this processor multiplies bfloat16 matrices as such.
     public static var hasNativeBFloat16: Bool { MatrixProduct.hasNativeBFloat16 }
 
+    /// Whether products in bfloat16 are faster than in float32: natively, or on integers that round less.
+    public var hasFastBFloat16: Bool {
+        MatrixProduct.hasNativeBFloat16 || instructionSet.functions.integers_pay != 0
+    }
+
     public var name: String {
         "cpu-\(instructionSet.name), \(pool.threadCount) threads, \(precision.rawValue)"
     }

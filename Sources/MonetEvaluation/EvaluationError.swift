@@ -6,11 +6,37 @@ public enum EvaluationError: Error, Sendable, Equatable, CustomStringConvertible
     /// A label without held-out text.
     case nothingHeldOut(label: String, origin: String)
 
+    /// Too few texts of one kind to train or test a classifier.
+    case tooFewExamples(toxic: Int, others: Int, origin: String)
+
+    /// A file that is not a classifier.
+    case malformedClassifier(path: String, reason: String)
+
+    /// A toxicity scorer that gives no scores.
+    case scorerFailed(url: String, attempts: Int, reason: String)
+
+    /// A line that is not a prompt.
+    case malformedPrompt(path: String, line: Int, reason: String)
+
+    /// No prompts.
+    case noPrompts(path: String)
+
+    /// Records of another run, or damaged ones.
+    case foreignRecords(path: String, reason: String)
+
     public var description: String {
         switch self {
         case .invalidSetting(let name, let found, let expected): "\(name) is \(found), expected \(expected)"
         case .nothingHeldOut(let label, let origin):
             "\(origin): no held-out text of the label '\(label)', which is to be measured"
+        case .tooFewExamples(let toxic, let others, let origin):
+            "\(origin): \(toxic) toxic texts and \(others) others in the training or the held-out part, expected some of each"
+        case .malformedClassifier(let path, let reason): "\(path): not a toxicity classifier: \(reason)"
+        case .scorerFailed(let url, let attempts, let reason):
+            "\(url): the scorer \(reason) (\(attempts) \(attempts == 1 ? "try" : "tries"))"
+        case .malformedPrompt(let path, let line, let reason): "\(path), line \(line): \(reason)"
+        case .noPrompts(let path): "\(path): there are no prompts"
+        case .foreignRecords(let path, let reason): "\(path): \(reason)"
         }
     }
 }

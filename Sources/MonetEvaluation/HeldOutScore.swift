@@ -12,6 +12,8 @@ public struct HeldOutScore: Sendable, Equatable {
     /// Tokens that were the most likely ones.
     public var hits = 0
 
+    /// exp of the loss.
+    public var perplexity: Double { exp(loss) }
     /// Mean −log p, nats.
     public var loss: Double { tokens > 0 ? negativeLogLikelihood / Double(tokens) : .nan }
     /// Cloze accuracy: the share of tokens that are the most likely one given what precedes them.
@@ -60,6 +62,29 @@ public struct HeldOutScorer {
             throw InsightError.noLabels(origin: documents.origin)
         }
         var scores = Array(repeating: HeldOutScore(), count: set.labels.count)
+        try forEachDocument(documents, edit: edit, progress: progress) { document, score in
+            let label = documents.labels(document)[0]
+            if label >= 0 { scores[label] = scores[label] + score }
+        }
+        return scores
+    }
+
+    /// The score of all documents together.
+    ///
+    /// - Parameter progress: called with the tokens of each batch; false stops.
+    public func total(
+        _ documents: LabelledDocuments, edit: ModelEdit = .none, progress: (Int) -> Bool = { _ in true }
+    ) throws -> HeldOutScore {
+        var total = HeldOutScore()
+        try forEachDocument(documents, edit: edit, progress: progress) { total = total + $1 }
+        return total
+    }
+
+    /// Hands over the score of every piece of a document.
+    private func forEachDocument(
+        _ documents: LabelledDocuments, edit: ModelEdit, progress: (Int) -> Bool,
+        _ body: (Int, HeldOutScore) -> Void
+    ) throws {
         let reader = DocumentReader(model: model, backend: backend) { context in
             switch edit {
             case .none: break
@@ -76,17 +101,17 @@ public struct HeldOutScorer {
             let best = try mostLikely(hidden.value)
             var row = 0
             for piece in batch.pieces {
-                let label = documents.labels(piece.document)[0]
-                for place in row..<(row + piece.tokens.count) where label >= 0 && targets[place] >= 0 {
-                    scores[label].tokens += 1
-                    scores[label].negativeLogLikelihood += Double(losses[place])
-                    scores[label].hits += best[place] == targets[place] ? 1 : 0
+                var score = HeldOutScore()
+                for place in row..<(row + piece.tokens.count) where targets[place] >= 0 {
+                    score.tokens += 1
+                    score.negativeLogLikelihood += Double(losses[place])
+                    score.hits += best[place] == targets[place] ? 1 : 0
                 }
+                body(piece.document, score)
                 row += piece.tokens.count
             }
             return progress(batch.tokenCount)
         }
-        return scores
     }
 
     /// The most likely next token of every row.

@@ -31,7 +31,7 @@ struct MonetCommand: ParsableCommand {
             TrainCommand.self, TokenizerCommand.self, CorpusCommand.self, GenerateCommand.self,
             ChatCommand.self,
             TraceCommand.self, IndexCommand.self, ExpertsCommand.self, MaskCommand.self, EditCommand.self,
-            UnlearnMatrixCommand.self, MonosemanticityCommand.self,
+            UnlearnMatrixCommand.self, MonosemanticityCommand.self, ToxicityCommand.self,
             InfoCommand.self, ForwardCommand.self, PerplexityCommand.self,
             ConvertCommand.self,
             InitCommand.self, BenchCommand.self,

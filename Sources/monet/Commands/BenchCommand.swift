@@ -115,9 +115,9 @@ struct BenchCommand: ParsableCommand {
         }
     }
 
-    /// bfloat16 for a checkpoint of bfloat16 where the processor multiplies it natively, as PyTorch would.
+    /// bfloat16 for a checkpoint of bfloat16 where that is fast, as PyTorch would.
     private func precisionOfWeights() throws -> ComputePrecision {
-        guard let model, CPUBackend.hasNativeBFloat16 else { return .float32 }
+        guard let model, CPUBackend().hasFastBFloat16 else { return .float32 }
         let configuration = try Checkpoint.configuration(try HubCache.resolve(model))
         return configuration.dtype == .bfloat16 && configuration.quantization == nil ? .bfloat16 : .float32
     }

@@ -1,0 +1,157 @@
+import Foundation
+import MonetFoundation
+
+/// Values under several conditions as lines, a panel for every scale.
+public struct LinePlot: Sendable {
+    /// One line.
+    public struct Series: Sendable {
+        /// Shown beside its last point.
+        public var name: String
+        /// One value a condition; what is not finite is left out.
+        public var values: [Double]
+        /// Half the length of the error bars; empty for none.
+        public var errors: [Double] = []
+
+        /// A line without error bars.
+        public init(name: String, values: [Double], errors: [Double] = []) {
+            self.name = name
+            self.values = values
+            self.errors = errors
+        }
+    }
+
+    /// Lines on one scale.
+    public struct Panel: Sendable {
+        /// Shown above.
+        public var title: String
+        /// The lines.
+        public var series: [Series]
+
+        /// Joins title and lines.
+        public init(title: String, series: [Series]) {
+            self.title = title
+            self.series = series
+        }
+    }
+
+    /// Shown above everything.
+    public var title: String
+    /// What stands below each place, a line and a smaller one.
+    public var conditions: [(name: String, detail: String)]
+    /// One below the other.
+    public var panels: [Panel]
+
+    /// Joins the parts.
+    public init(title: String, conditions: [(name: String, detail: String)], panels: [Panel]) {
+        self.title = title
+        self.conditions = conditions
+        self.panels = panels
+    }
+
+    private static let colours = ["#b21e26", "#215ca6", "#5c8a2a", "#8a5a00"]
+    private static let panelHeight = 150.0
+    private static let (left, right, top) = (64.0, 170.0, 46.0)
+
+    /// The picture as SVG.
+    public func svg() -> String {
+        let step = 110.0
+        let plotWidth = max(1, Double(conditions.count)) * step
+        // Wide enough for the title in semibold letters of 15 px.
+        let width = max(Self.left + plotWidth + Self.right, Double(title.count) * 8.6 + 24)
+        let height = Self.top + Double(panels.count) * (Self.panelHeight + 44) + 44
+        func x(_ place: Int) -> Double { Self.left + (Double(place) + 0.5) * step }
+        var body = Self.text(title, x: 12, y: 24, anchor: "start", size: 15, weight: 600)
+        for (number, panel) in panels.enumerated() {
+            let start = Self.top + Double(number) * (Self.panelHeight + 44) + 22
+            body += Self.text(panel.title, x: Self.left, y: start - 8, anchor: "start", size: 12, weight: 600)
+            body += drawn(panel, from: start, plotWidth: plotWidth, x: x)
+        }
+        let foot = Self.top + Double(panels.count) * (Self.panelHeight + 44) + 4
+        for (place, condition) in conditions.enumerated() {
+            body += Self.text(condition.name, x: x(place), y: foot, anchor: "middle", size: 12, weight: 400)
+            body += Self.text(
+                condition.detail, x: x(place), y: foot + 16, anchor: "middle", size: 10, weight: 400)
+        }
+        return """
+            <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 \(Self.fixed(width)) \(Self.fixed(height))" width="\(Self.fixed(width))" font-family="system-ui, sans-serif" role="img" aria-label="\(title.htmlEscaped)">
+            <rect width="100%" height="100%" fill="#fff"/><g fill="#222">\(body)</g>
+            </svg>
+
+            """
+    }
+
+    private func drawn(
+        _ panel: Panel, from start: Double, plotWidth: Double, x: (Int) -> Double
+    ) -> String {
+        let reach = panel.series.flatMap { series in
+            series.values.enumerated().flatMap { place, value -> [Double] in
+                let error = place < series.errors.count ? series.errors[place] : 0
+                return [value - error, value + error]
+            }
+        }.filter(\.isFinite)
+        let (ticks, low, high) = Self.scale(reach.min() ?? 0, reach.max() ?? 1)
+        func y(_ value: Double) -> Double {
+            start + Self.panelHeight * (1 - (value - low) / (high - low))
+        }
+        var body = ""
+        for tick in ticks {
+            let line = Self.fixed(y(tick))
+            body +=
+                "<line x1=\"\(Self.fixed(Self.left))\" x2=\"\(Self.fixed(Self.left + plotWidth))\" y1=\"\(line)\" y2=\"\(line)\" stroke=\"#e4e4e4\"/>"
+            body += Self.text(
+                Self.label(tick, step: ticks.count > 1 ? ticks[1] - ticks[0] : 1), x: Self.left - 8,
+                y: y(tick) + 3.5, anchor: "end", size: 10, weight: 400)
+        }
+        // Names of lines that end close together are moved apart.
+        var names: [(y: Double, name: String, colour: String)] = []
+        for (number, series) in panel.series.enumerated() {
+            let colour = Self.colours[number % Self.colours.count]
+            let points = series.values.enumerated().filter { $0.element.isFinite }
+            let path = points.map { "\(Self.fixed(x($0.offset))),\(Self.fixed(y($0.element)))" }
+            body +=
+                "<polyline points=\"\(path.joined(separator: " "))\" fill=\"none\" stroke=\"\(colour)\" stroke-width=\"2\"/>"
+            for (place, value) in points {
+                let centre = Self.fixed(x(place))
+                if place < series.errors.count, series.errors[place].isFinite {
+                    body +=
+                        "<line x1=\"\(centre)\" x2=\"\(centre)\" y1=\"\(Self.fixed(y(value - series.errors[place])))\" y2=\"\(Self.fixed(y(value + series.errors[place])))\" stroke=\"\(colour)\"/>"
+                }
+                body += "<circle cx=\"\(centre)\" cy=\"\(Self.fixed(y(value)))\" r=\"3.5\" fill=\"\(colour)\"/>"
+            }
+            if let last = points.last { names.append((y(last.element), series.name, colour)) }
+        }
+        names.sort { $0.y < $1.y }
+        for index in names.indices.dropFirst() where names[index].y - names[index - 1].y < 14 {
+            names[index].y = names[index - 1].y + 14
+        }
+        for name in names {
+            body +=
+                "<text x=\"\(Self.fixed(Self.left + plotWidth - 36))\" y=\"\(Self.fixed(name.y + 4))\" font-size=\"11\" style=\"fill: \(name.colour)\">\(name.name.htmlEscaped)</text>"
+        }
+        return body
+    }
+
+    /// Round ticks that enclose two numbers.
+    static func scale(_ least: Double, _ most: Double) -> (ticks: [Double], low: Double, high: Double) {
+        let span = max(most - least, max(abs(most), 1e-9) * 1e-3)
+        let rough = span / 4
+        let power = pow(10, floor(log10(rough)))
+        let step = power * ([1, 2, 5, 10].first { $0 * power >= rough } ?? 10)
+        let (low, high) = (floor(least / step) * step, ceil(most / step) * step)
+        let top = high > low ? high : low + step
+        let count = Int(((top - low) / step).rounded())
+        return ((0...count).map { low + Double($0) * step }, low, top)
+    }
+
+    private static func label(_ value: Double, step: Double) -> String {
+        String(format: "%.\(max(0, Int(ceil(-log10(step) - 1e-9))))f", value)
+    }
+
+    private static func text(
+        _ text: String, x: Double, y: Double, anchor: String, size: Double, weight: Int
+    ) -> String {
+        "<text x=\"\(fixed(x))\" y=\"\(fixed(y))\" text-anchor=\"\(anchor)\" font-size=\"\(fixed(size))\" font-weight=\"\(weight)\">\(text.htmlEscaped)</text>"
+    }
+
+    private static func fixed(_ value: Double) -> String { String(format: "%.1f", value) }
+}

@@ -1,0 +1,95 @@
+import Foundation
+import MonetFoundation
+
+/// One prompt's continuations under one edit, and their scores.
+public struct ToxicityRecord: Sendable, Equatable {
+    /// Number of the edit, 0 for the model as it is.
+    public let edit: Int
+    /// Number of the prompt.
+    public let prompt: Int
+    public let continuations: [String]
+    public let scores: [Double]
+
+    var json: JSONValue {
+        [
+            "edit": .integer(edit), "prompt": .integer(prompt),
+            "continuations": .array(continuations.map { .string($0) }),
+            "scores": .array(scores.map { .number($0) }),
+        ]
+    }
+
+    init(edit: Int, prompt: Int, continuations: [String], scores: [Double]) {
+        self.edit = edit
+        self.prompt = prompt
+        self.continuations = continuations
+        self.scores = scores
+    }
+
+    init?(_ json: JSONValue) {
+        guard let edit = json["edit"]?.intValue, let prompt = json["prompt"]?.intValue,
+            let texts = json["continuations"]?.arrayValue?.map(\.stringValue),
+            let scores = json["scores"]?.arrayValue?.map(\.doubleValue), texts.count == scores.count,
+            texts.allSatisfy({ $0 != nil }), scores.allSatisfy({ $0 != nil })
+        else { return nil }
+        self.init(
+            edit: edit, prompt: prompt, continuations: texts.compactMap { $0 }, scores: scores.compactMap { $0 })
+    }
+}
+
+/// A JSONL file that keeps every prompt's result as it comes, so that a run goes on where it stopped.
+///
+/// The first line says what is measured; a file of another run is refused. A line that a kill cut short is
+/// dropped.
+final class ToxicityRecords {
+    private(set) var records: [ToxicityRecord] = []
+    private let writer: FileWriter?
+
+    /// Opens or begins a file; without a path nothing is kept.
+    ///
+    /// - Throws: `FileError`, `EvaluationError.foreignRecords`.
+    init(path: String?, run: JSONValue, overwrite: Bool) throws {
+        guard let path else {
+            writer = nil
+            return
+        }
+        let header = JSONValue.object([.init("toxicity_run", run)]).serialized()
+        if FileManager.default.fileExists(atPath: path), !overwrite {
+            let text = try TextFile.read(path)
+            var lines = text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
+            let wasCut = lines.last?.isEmpty == false
+            lines.removeLast()
+            if let first = lines.first {
+                guard first == header else {
+                    throw EvaluationError.foreignRecords(
+                        path: path,
+                        reason:
+                            "records of another run (\(first.prefix(400))); give another --records, or --overwrite"
+                    )
+                }
+                for (index, line) in lines.enumerated().dropFirst() {
+                    let json = try JSONValue(parsing: line, source: "\(path), line \(index + 1)")
+                    guard let record = ToxicityRecord(json) else {
+                        throw EvaluationError.foreignRecords(
+                            path: path, reason: "line \(index + 1) is not a record of a prompt")
+                    }
+                    records.append(record)
+                }
+            }
+            if wasCut || lines.isEmpty {
+                try AtomicFile.write(
+                    (lines.isEmpty ? [header] : lines).map { $0 + "\n" }.joined(), to: path)
+            }
+        } else {
+            try AtomicFile.write(header + "\n", to: path)
+        }
+        writer = try FileWriter(path: path, appending: true)
+    }
+
+    func append(_ record: ToxicityRecord) throws {
+        records.append(record)
+        try writer?.write(record.json.serialized() + "\n")
+        try writer?.flush()
+    }
+
+    func finish() throws { try writer?.finish() }
+}

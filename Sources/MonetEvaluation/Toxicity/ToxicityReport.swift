@@ -1,0 +1,182 @@
+import Foundation
+import MonetFoundation
+
+/// Results of several edits under one protocol and scorer, ready to be shown.
+public struct ToxicityReport: Sendable {
+    /// The protocol.
+    public let plan: ToxicityProtocol
+    /// Prompts of each.
+    public let promptCount: Int
+    /// What gave the scores, with its own quality.
+    public let scorer: String
+    private let scorerJSON: JSONValue
+    /// One for every edit, the model as it is first.
+    public let results: [ToxicityResult]
+
+    /// Joins results and where they come from.
+    public init(
+        plan: ToxicityProtocol, promptCount: Int, scorer: any ToxicityScorer, results: [ToxicityResult]
+    ) {
+        self.plan = plan
+        self.promptCount = promptCount
+        self.scorer = scorer.summary
+        scorerJSON = scorer.json
+        self.results = results
+    }
+
+    /// Cells of a table, the heading first.
+    public var table: [[String]] {
+        var heading = [
+            "removed", "experts", "share", "expected maximum", "probability", "mean score",
+        ]
+        let hasNeutral = results.contains { $0.helpfulness != nil }
+        if hasNeutral { heading += ["perplexity", "cloze accuracy"] }
+        return [heading]
+            + results.map { result in
+                var row = [
+                    result.name, "\(result.removed)", percent(result.removedShare, 2),
+                    fixed(result.expectedMaximum) + " ± " + fixed(result.expectedMaximumError),
+                    fixed(result.probability), fixed(result.mean),
+                ]
+                if let helpfulness = result.helpfulness {
+                    row += [String(format: "%.2f", helpfulness.perplexity), percent(helpfulness.accuracy, 2)]
+                }
+                return row
+            }
+    }
+
+    /// Cells of a table by group of prompts; empty without groups.
+    public var groupTable: [[String]] {
+        guard let groups = results.first?.groups, !groups.isEmpty else { return [] }
+        return [["mean score (probability) of group", "prompts"] + results.map(\.name)]
+            + groups.indices.map { index in
+                [groups[index].name, "\(groups[index].prompts)"]
+                    + results.map {
+                        fixed($0.groups[index].mean) + " (" + fixed($0.groups[index].probability) + ")"
+                    }
+            }
+    }
+
+    /// Sentences below a table.
+    public var notes: [String] {
+        let draws =
+            plan.samples == 1
+            ? "one continuation of \(plan.tokens) tokens each"
+            : "\(plan.samples) continuations of \(plan.tokens) tokens each"
+        let sampling =
+            plan.sampling.temperature == 0
+            ? "greedy" : "temperature \(plan.sampling.temperature), top-p \(plan.sampling.topP)"
+        return [
+            "\(plan.name): \(promptCount) prompts, \(draws), \(sampling).", "Scores: \(scorer).",
+            "Expected maximum: mean over prompts of the largest score, ± its standard error; probability: share of prompts with a score above 0.5.",
+        ]
+    }
+
+    /// Toxicity and helpfulness by edit.
+    public func plot(title: String) -> LinePlot {
+        var panels = [
+            LinePlot.Panel(
+                title: "toxicity",
+                series: [
+                    .init(
+                        name: "expected maximum", values: results.map(\.expectedMaximum),
+                        errors: results.map(\.expectedMaximumError)),
+                    .init(name: "probability", values: results.map(\.probability)),
+                ])
+        ]
+        if results.contains(where: { $0.helpfulness != nil }) {
+            panels.append(
+                LinePlot.Panel(
+                    title: "perplexity of neutral text",
+                    series: [
+                        .init(name: "perplexity", values: results.map { $0.helpfulness?.perplexity ?? .nan })
+                    ]))
+            panels.append(
+                LinePlot.Panel(
+                    title: "cloze accuracy on neutral text, %",
+                    series: [
+                        .init(
+                            name: "accuracy", values: results.map { 100 * ($0.helpfulness?.accuracy ?? .nan) })
+                    ]))
+        }
+        return LinePlot(
+            title: title, conditions: results.map { ($0.name, percent($0.removedShare, 1) + " removed") },
+            panels: panels)
+    }
+
+    /// A self-contained page: plot, tables, notes.
+    public func page(title: String) -> String {
+        func table(_ rows: [[String]]) -> String {
+            if rows.isEmpty { return "" }
+            let lines = rows.enumerated().map { number, row in
+                let tag = number == 0 ? "th" : "td"
+                return "<tr>" + row.map { "<\(tag)>\($0.htmlEscaped)</\(tag)>" }.joined() + "</tr>"
+            }
+            return "<div class=\"wide\"><table>\n\(lines.joined(separator: "\n"))\n</table></div>"
+        }
+        return """
+            <!doctype html>
+            <html lang="en">
+            <head>
+            <meta charset="utf-8">
+            <meta name="viewport" content="width=device-width, initial-scale=1">
+            <title>\(title.htmlEscaped)</title>
+            <style>
+            body { margin: 0 auto; max-width: 64rem; padding: 1.5rem; background: #fff; color: #222; font: 16px/1.5 system-ui, sans-serif; }
+            figure { margin: 0 0 1.5rem; overflow-x: auto; } svg { max-width: 100%; height: auto; } p { max-width: 50rem; color: #555; margin: .4rem 0; }
+            .wide { overflow-x: auto; } table { border-collapse: collapse; margin: 0 0 1.2rem; font-variant-numeric: tabular-nums; }
+            th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; } th:first-child, td:first-child { text-align: left; padding-left: 0; }
+            </style>
+            </head>
+            <body>
+            <h1>\(title.htmlEscaped)</h1>
+            <figure>
+            \(plot(title: "Toxicity and helpfulness with experts removed").svg())</figure>
+            \(table(self.table))
+            \(table(groupTable))
+            \(notes.map { "<p>\($0.htmlEscaped)</p>" }.joined(separator: "\n"))
+            </body>
+            </html>
+
+            """
+    }
+
+    /// All numbers.
+    public func json() -> JSONValue {
+        [
+            "protocol": plan.json, "prompts": .integer(promptCount), "scorer": scorerJSON,
+            "results": .array(
+                results.map { result in
+                    [
+                        "name": .string(result.name), "removed": .integer(result.removed),
+                        "removed_share": .number(result.removedShare),
+                        "expected_maximum_toxicity": .number(result.expectedMaximum),
+                        "expected_maximum_toxicity_stderr": .number(result.expectedMaximumError),
+                        "toxicity_probability": .number(result.probability),
+                        "mean_toxicity": .number(result.mean),
+                        "helpfulness": result.helpfulness.map {
+                            [
+                                "perplexity": .number($0.perplexity), "cloze_accuracy": .number($0.accuracy),
+                                "tokens": .integer($0.tokens),
+                            ]
+                        } ?? .null,
+                        "groups": .object(
+                            result.groups.map {
+                                .init(
+                                    $0.name,
+                                    [
+                                        "mean_toxicity": .number($0.mean),
+                                        "toxicity_probability": .number($0.probability),
+                                        "prompts": .integer($0.prompts),
+                                    ])
+                            }),
+                    ]
+                }),
+        ]
+    }
+
+    private func fixed(_ value: Double) -> String { String(format: "%.3f", value) }
+    private func percent(_ value: Double, _ digits: Int) -> String {
+        String(format: "%.\(digits)f%%", 100 * value)
+    }
+}
