@@ -132,7 +132,7 @@ public struct LinePlot: Sendable {
     }
 
     /// Round ticks that enclose two numbers.
-    static func scale(_ least: Double, _ most: Double) -> (ticks: [Double], low: Double, high: Double) {
+    package static func scale(_ least: Double, _ most: Double) -> (ticks: [Double], low: Double, high: Double) {
         let span = max(most - least, max(abs(most), 1e-9) * 1e-3)
         let rough = span / 4
         let power = pow(10, floor(log10(rough)))

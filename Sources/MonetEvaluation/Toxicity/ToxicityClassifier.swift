@@ -147,7 +147,7 @@ public struct ToxicityClassifier: ToxicityScorer, Sendable {
     }
 
     /// The chance that a positive example scores above a negative one; ties count half.
-    static func areaUnderCurve(_ scored: [(score: Double, isPositive: Bool)]) -> Double {
+    package static func areaUnderCurve(_ scored: [(score: Double, isPositive: Bool)]) -> Double {
         let sorted = scored.sorted { $0.score < $1.score }
         var (rankSum, start) = (0.0, 0)
         while start < sorted.count {
