@@ -39,6 +39,7 @@ extension ExpertDossier {
         <aside>
         <section><h2>Scores above zero</h2>\(histogramChart)</section>
         \(labels.map { "<section><h2>\($0.set.htmlEscaped)</h2>\($0.chart)</section>" }.joined(separator: "\n"))
+        \(effectLists)
         \(neighbourList)
         </aside>
         </main>
@@ -88,6 +89,21 @@ extension ExpertDossier {
             <svg viewBox="0 0 \(width) \(height + 20)" role="img" aria-label="histogram of scores">\
             <g class="bars">\(bars.joined())</g>\(labels.joined())</svg>
             """
+    }
+
+    private var effectLists: String {
+        guard let logitEffects else { return "" }
+        func list(_ title: String, _ tokens: [LogitEffects.Token]) -> String {
+            let largest = tokens.first.map { abs($0.change) } ?? 0
+            let bars = tokens.map { token in
+                let width = largest > 0 ? 100 * abs(token.change) / largest : 0
+                return
+                    "<div class=\"bar\"><span><code>\(token.text.onOneLine.htmlEscaped)</code></span><i style=\"width: \(String(format: "%.1f", width))%\"></i><span>\(String(format: "%+.2f", token.change))</span></div>"
+            }
+            return "<section><h2>\(title)</h2>\(bars.isEmpty ? "<p>nothing</p>" : bars.joined(separator: "\n"))</section>"
+        }
+        return list("Promotes", logitEffects.promoted) + list("Suppresses", logitEffects.suppressed)
+            + "<p class=\"unit\">change of the next token’s log-probability through the expert, mean over its \(logitEffects.places) strongest tokens, nats</p>"
     }
 
     private var neighbourList: String {

@@ -29,6 +29,18 @@ extension ExpertDossier {
                         "frequency": .number($0.frequency),
                     ]
                 }),
+            "logit_effects": logitEffects.map { $0.json() } ?? .null,
+        ]
+    }
+}
+
+extension LogitEffects {
+    func json() -> JSONValue {
+        func list(_ tokens: [Token]) -> JSONValue {
+            .array(tokens.map { ["token": .string($0.text), "change": .number($0.change)] })
+        }
+        return [
+            "places": .integer(places), "promoted": list(promoted), "suppressed": list(suppressed),
         ]
     }
 }

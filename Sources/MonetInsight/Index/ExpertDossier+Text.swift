@@ -45,6 +45,17 @@ extension ExpertDossier {
                 "\(Self.percent(activation.score))  (\(token))\(gap)  …\(activation.before.onOneLine)"
                     + "\(marked)\(activation.after.onOneLine)…")
         }
+        if let logitEffects {
+            lines.append("")
+            for (title, tokens) in [
+                ("promotes  ", logitEffects.promoted), ("suppresses", logitEffects.suppressed),
+            ] {
+                let words = tokens.map {
+                    "\($0.text.quotedForTable) \(String(format: "%+.2f", $0.change))"
+                }
+                lines.append("\(title)  " + (words.isEmpty ? "nothing" : words.joined(separator: "   ")))
+            }
+        }
         if !neighbours.isEmpty {
             lines.append("")
             for (title, sharesLeft) in [("same left half ", true), ("same right half", false)] {

@@ -27,6 +27,8 @@ public struct ExpertDossier: Sendable, Equatable {
     public let explanations: [Explanation]
     /// The most frequent experts that share a half.
     public let neighbours: [Neighbour]
+    /// The tokens that it promotes and suppresses; nil unless measured.
+    public var logitEffects: LogitEffects?
 
     /// An expert's numbers over the labels of one set.
     public struct LabelStatistics: Sendable, Equatable {

@@ -27,8 +27,10 @@ struct ExpertsShowCommand: ParsableCommand {
             EXAMPLES
               monet experts show 0/1777 --index demo.sqlite
               monet experts show 0/1777 --index demo.sqlite --html expert.html
+              monet experts show 0/1777 --index demo.sqlite --effects
 
-            Experts are written group/index. A score is the sum over routing heads of the product of both \
+            With --effects the model runs with and without the expert at its top tokens, and the tokens that \
+            it makes more and less likely to come next are shown. Experts are written group/index. A score is the sum over routing heads of the product of both \
             halves' probabilities, shown in percent; it exceeds 100% where several heads agree.
             """)
 
@@ -39,10 +41,18 @@ struct ExpertsShowCommand: ParsableCommand {
     var top = 20
     @Option(help: "Tokens of context on each side.")
     var context = 12
+    @Flag(help: "Measure which tokens the expert promotes and suppresses; reads the model.")
+    var effects = false
+    @Option(
+        name: [.customShort("m"), .long],
+        help: ArgumentHelp(
+            "The model for --effects; by default the folder that the index names.", valueName: "dir"))
+    var model: String?
     @Flag(help: "JSON instead of text.")
     var json = false
     @Option(help: ArgumentHelp("Write a page with contexts, histogram and labels.", valueName: "path"))
     var html: String?
+    @OptionGroup var compute: ComputeOptions
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
@@ -56,7 +66,11 @@ struct ExpertsShowCommand: ParsableCommand {
         let index = try ExpertIndex(path: indexOptions.index)
         let id = try ExpertID(
             parsing: expert, groups: index.groups, expertsPerSide: index.expertsPerSide)
-        let dossier = try index.dossier(of: id, context: context, activations: top)
+        var dossier = try index.dossier(of: id, context: context, activations: top)
+        if effects {
+            let model = try MonetLanguageModel.load(HubCache.resolve(model ?? index.modelPath))
+            dossier.logitEffects = try index.logitEffects(of: id, model: model, backend: compute.backend())
+        }
         if let html {
             let name = (index.modelPath as NSString).lastPathComponent
             try AtomicFile.write(dossier.html(model: name, corpus: index.corpus), to: html)

@@ -1,0 +1,112 @@
+import Foundation
+import GRDB
+import MonetCompute
+import MonetModel
+
+/// The tokens that an expert makes more and less likely to come next, where it fires most.
+///
+/// Measured, not projected: the next token's log-probabilities after each of the expert's top tokens, minus
+/// those with the expert removed, averaged. All layers of its group and everything after them take part.
+public struct LogitEffects: Sendable, Equatable {
+    /// One token of the vocabulary.
+    public struct Token: Sendable, Equatable {
+        /// Its text.
+        public let text: String
+        /// Mean difference of log p, nats.
+        public let change: Double
+    }
+
+    /// Raised most, largest first.
+    public let promoted: [Token]
+    /// Lowered most, largest first.
+    public let suppressed: [Token]
+    /// Top tokens averaged over.
+    public let places: Int
+}
+
+extension ExpertIndex {
+    /// What removing the expert changes at its top tokens.
+    ///
+    /// - Parameters:
+    ///   - count: tokens promoted and suppressed, each.
+    ///   - places: top tokens averaged over, at most.
+    ///   - before: tokens read before each.
+    /// - Returns: nil for an expert that never fired.
+    /// - Throws: `InsightError.foreignIndex` for another model than the index was built from.
+    public func logitEffects(
+        of expert: ExpertID, model: MonetLanguageModel, backend: any Backend, count: Int = 8,
+        places: Int = 10, before: Int = 64
+    ) throws -> LogitEffects? {
+        guard model.fingerprint == modelFingerprint else {
+            throw InsightError.foreignIndex(
+                path: path, expected: model.fingerprint, found: modelFingerprint)
+        }
+        let contexts = try topContexts(
+            of: expert, limit: places, before: min(before, model.configuration.contextLength - 1))
+        if contexts.isEmpty { return nil }
+        var mask = ExpertMask(experts: expertsPerSide)
+        mask.remove([expert.index], group: expert.group)
+        let (own, without) = (
+            try logProbabilities(contexts, model, backend, model.ownMask),
+            try logProbabilities(contexts, model, backend, model.withOwnMask(mask))
+        )
+        let changes = own.indices.map { (own[$0] - without[$0]) / Double(contexts.count) }
+        let order = changes.indices.sorted { (changes[$1], $0) < (changes[$0], $1) }
+        return try read { database in
+            let texts = try database.cachedStatement(sql: "SELECT text FROM token WHERE id = ?")
+            func token(_ id: Int) throws -> LogitEffects.Token {
+                .init(
+                    text: TokenText.joined([try String.fetchOne(texts, arguments: [id]) ?? ""]),
+                    change: changes[id])
+            }
+            return LogitEffects(
+                promoted: try order.prefix(count).filter { changes[$0] > 0 }.map(token),
+                suppressed: try order.suffix(count).reversed().filter { changes[$0] < 0 }.map(token),
+                places: contexts.count)
+        }
+    }
+
+    /// Each top token with those before it, strongest first.
+    private func topContexts(of expert: ExpertID, limit: Int, before: Int) throws -> [[Int32]] {
+        try read { database in
+            let words =
+                try Data.fetchOne(
+                    database, sql: "SELECT activations FROM detail WHERE router_group = ? AND expert = ?",
+                    arguments: [expert.group, expert.index])?.littleEndianWords ?? []
+            let slice = try database.cachedStatement(
+                sql: "SELECT substr(tokens, ?, ?) FROM document WHERE id = ?")
+            return try (0..<Swift.min(limit, words.count / 3)).map { place in
+                let (document, position) = (Int(words[3 * place + 1]), Int(words[3 * place + 2]))
+                let first = Swift.max(0, position - before)
+                let ids =
+                    try Data.fetchOne(
+                        slice, arguments: [4 * first + 1, 4 * (position + 1 - first), document]
+                    )?.littleEndianWords ?? []
+                guard ids.count == position + 1 - first else {
+                    throw InsightError.malformedIndex(
+                        path: path, reason: "document \(document) has no token \(position)")
+                }
+                return ids.map { Int32(bitPattern: $0) }
+            }
+        }
+    }
+
+    /// log p of every token after each context, summed over the contexts, `[vocabulary]`.
+    private func logProbabilities(
+        _ contexts: [[Int32]], _ model: MonetLanguageModel, _ backend: any Backend, _ mask: ExpertMask?
+    ) throws -> [Double] {
+        let context = ForwardContext(inferenceOn: backend)
+        context.mask = mask
+        let hidden = try model.forward(contexts, context).hidden.value
+        var sums = [Double](repeating: 0, count: model.configuration.vocabularySize)
+        var row = 0
+        for tokens in contexts {
+            row += tokens.count
+            let logits = try model.logits(hidden.slice((row - 1)..<row), on: backend).floats().map(Double.init)
+            let largest = logits.max() ?? 0
+            let logSum = largest + log(logits.reduce(0) { $0 + exp($1 - largest) })
+            for id in sums.indices { sums[id] += logits[id] - logSum }
+        }
+        return sums
+    }
+}
