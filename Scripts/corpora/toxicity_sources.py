@@ -86,7 +86,8 @@ def write(out: str, cache: str) -> None:
     os.makedirs(os.path.join(out, "text"), exist_ok=True)
     names = ["comments.jsonl", "prompts.jsonl", "text/offensive.jsonl", "text/inoffensive.jsonl"]
     files = {name: open(os.path.join(out, name + ".partial"), "w", encoding="utf-8") for name in names}
-    counts = {"offensive": 0, "inoffensive": 0, "prompts": 0}
+    counts = {"offensive": 0, "inoffensive": 0}
+    prompts = []
     for text, category, is_offensive in documents(cache):
         label = "offensive" if is_offensive else "inoffensive"
         words = text.split()
@@ -94,14 +95,17 @@ def write(out: str, cache: str) -> None:
             # As RealToxicityPrompts does: the first half of a text asks for the second.
             if len(words) >= 8:
                 prompt = " ".join(words[:min(len(words) // 2, 24)])
-                files["prompts.jsonl"].write(json.dumps({"prompt": {"text": prompt}, "group": label},
-                                                        ensure_ascii=False) + "\n")
-                counts["prompts"] += 1
+                prompts.append({"prompt": {"text": prompt}, "group": label})
             continue
         counts[label] += 1
         row = {"text": text, "label": label, "category": category, "toxicity": float(is_offensive)}
         files["comments.jsonl"].write(json.dumps(row, ensure_ascii=False) + "\n")
         files[f"text/{label}.jsonl"].write(json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n")
+    # In an order that mixes the categories, so that the first ones stand for all.
+    prompts.sort(key=lambda prompt: hashlib.sha256(prompt["prompt"]["text"].encode()).digest())
+    for prompt in prompts:
+        files["prompts.jsonl"].write(json.dumps(prompt, ensure_ascii=False) + "\n")
+    counts["prompts"] = len(prompts)
     for name, file in files.items():
         file.close()
         os.replace(os.path.join(out, name + ".partial"), os.path.join(out, name))
