@@ -44,6 +44,8 @@ extension MatrixProduct {
     /// Blocks along the sum, and rows, of which the left operand's integers stay in the second-level cache.
     private static var blocksAtOnce: Int { 8 }
     private static var panelsAtOnce: Int { 20 }
+    /// Blocks of narrow lines that are widened at a time.
+    private static var blocksWidened: Int { 8 }
 
     /// `c[m,n] (+)= a[m,k] · b[k,n]` on integers.
     func multiplyIntegers(
@@ -109,43 +111,51 @@ extension MatrixProduct {
         if x.dtype != .float32, !linesAreStored {
             // Lines of a narrow operand run across its stored rows: widened as a whole.
             let wide = Tensor(uninitialized: [length, lines])
-            pool.forEachRange(of: length, minimum: 16) { range, _ in widen(x, range, lines, into: wide.pointer) }
+            pool.forEachRange(of: length, minimum: 16) { range, _ in
+                widen(x, range, 0..<lines, into: wide.pointer + range.lowerBound * lines)
+            }
             source = MatrixOperand(wide)
             copy = wide
         }
         defer { withExtendedLifetime(copy) {} }
         let panels = (lines + panel - 1) / panel
         pool.forEachRange(of: panels, minimum: max(1, (1 << 15) / (panel * length)), perThread: 8) { range, _ in
-            let scratch = source.dtype == .float32 ? nil : Tensor(uninitialized: [panel, length])
+            // Narrow lines are widened a few blocks at a time, which stay in the first-level cache.
+            let width = min(length, block * Self.blocksWidened)
+            let scratch = source.dtype == .float32 ? nil : Tensor(uninitialized: [panel, width])
             for index in range {
                 let line = index * panel
                 let count = min(panel, lines - line)
-                let (integers, scales) = (
-                    result.integers(line: line, block: 0, blockSize: block), result.scales(line: line, block: 0)
-                )
-                if let scratch {
-                    widen(source, line..<(line + count), length, into: scratch.pointer - line * length)
-                    pack(integers, scales, scratch.pointer, length, 1, count, length)
-                } else {
+                guard let scratch else {
                     let values = source.address.assumingMemoryBound(to: Float.self)
-                    if linesAreStored {
-                        pack(integers, scales, values + line * source.stride, source.stride, 1, count, length)
-                    } else {
-                        pack(integers, scales, values + line, 1, source.stride, count, length)
-                    }
+                    pack(
+                        result.integers(line: line, block: 0, blockSize: block),
+                        result.scales(line: line, block: 0),
+                        values + line * (linesAreStored ? source.stride : 1),
+                        linesAreStored ? source.stride : 1, linesAreStored ? 1 : source.stride, count, length)
+                    continue
+                }
+                for first in stride(from: 0, to: length, by: width) {
+                    let columns = first..<min(length, first + width)
+                    widen(source, line..<(line + count), columns, into: scratch.pointer)
+                    pack(
+                        result.integers(line: line, block: first / block, blockSize: block),
+                        result.scales(line: line, block: first / block), scratch.pointer, columns.count, 1,
+                        count, columns.count)
                 }
             }
         }
         return result
     }
 
-    /// Stored rows of a narrow operand in float32, row r at `out + r * columns`.
+    /// Some columns of stored rows of a narrow operand in float32, one row after the other.
     private func widen(
-        _ x: MatrixOperand, _ rows: Range<Int>, _ columns: Int, into out: UnsafeMutablePointer<Float>
+        _ x: MatrixOperand, _ rows: Range<Int>, _ columns: Range<Int>, into out: UnsafeMutablePointer<Float>
     ) {
-        for row in rows {
+        for (place, row) in rows.enumerated() {
             instructionSet.rows(x.dtype)?.widen(
-                out + row * columns, x.address + row * x.rowByteCount, 0, columns, x.stride)
+                out + place * columns.count, x.address + row * x.rowByteCount, columns.lowerBound,
+                columns.count, x.stride)
         }
     }
 }
