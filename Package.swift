@@ -24,7 +24,9 @@ let package = Package(
     targets: [
         .target(
             name: "CMonetKernels",
-            exclude: ["kernels.inc", "gathered.inc", "vectors.inc", "weights.inc", "int4.inc", "integers.inc"]),
+            exclude: [
+                "kernels.inc", "gathered.inc", "vectors.inc", "weights.inc", "int4.inc", "integers.inc",
+            ]),
         .target(
             name: "COneDNN",
             linkerSettings: [.linkedLibrary("dnnl", .when(platforms: [.linux]))]),

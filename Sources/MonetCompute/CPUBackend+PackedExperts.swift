@@ -97,27 +97,14 @@ extension CPUBackend {
         }
         let squaredReLU = kernels.squared_relu
         let chunkTasks = max(1, (1 << 15) / max(1, views[0].units * columns))
-        // Of many rows, a range of columns at a time: that of all rows stays in the second-level cache.
-        let panel = isSmall ? columns : max(64, (1 << 17) / max(1, rows.rowCount) / 64 * 64)
         pool.forEachRange(of: tasks.count, minimum: chunkTasks, perThread: 8) { range, _ in
-            if !isSmall {
-                for first in stride(from: 0, to: columns, by: panel) {
-                    let width = min(panel, columns - first)
-                    for task in range {
-                        let (side, expert) = tasks[task]
-                        if views[side].count(expert) <= Self.fewRows { continue }
-                        addHiddenUnits(
-                            views[side], sides[side].up.weight, expert: expert, rows,
-                            columns: first..<(first + width), isFirst: first == 0)
-                    }
-                }
-            }
             let bias = Tensor(uninitialized: [max(views[0].units, views[views.count - 1].units)])
             for task in range {
                 let (side, expert) = tasks[task]
                 let view = views[side]
                 let units = view.units
-                let (first, count) = (view.offsets[expert], view.count(expert))
+                let first = view.offsets[expert]
+                let count = view.offsets[expert + 1] - first
                 let out = view.hidden + first * units
                 let weights = view.weights + expert * units * view.rowBytes
                 if count <= Self.fewRows, let (format, activations) = formats[side] {
@@ -129,6 +116,11 @@ extension CPUBackend {
                     format.dot(
                         out, units, activations.address, activations.stride, view.tokens + first, count,
                         weights, view.rowBytes, units, columns)
+                } else {
+                    let wide = widenedRows(sides[side].up.weight, (expert * units)..<((expert + 1) * units))
+                    kernels.gathered_dot(
+                        out, units, rows.pointer, rows.columnCount, view.tokens + first, count, wide.pointer,
+                        columns, units, columns)
                 }
                 sides[side].up.bias.read(into: bias.pointer, from: expert * units, count: units)
                 for entry in 0..<count { squaredReLU(out + entry * units, bias.pointer, units) }
@@ -137,33 +129,17 @@ extension CPUBackend {
         return hidden
     }
 
-    /// Adds the products of some columns to an expert's hidden units, for all of its tokens.
-    private func addHiddenUnits(
-        _ view: RowsOfExperts, _ weight: Tensor, expert: Int, _ rows: Tensor, columns: Range<Int>,
-        isFirst: Bool
-    ) {
-        guard let format = instructionSet.rows(weight.dtype) else { return }
-        let (units, width) = (view.units, columns.count)
-        let (first, count) = (view.offsets[expert], view.count(expert))
-        let out = view.hidden + first * units
-        withUnsafeTemporaryAllocation(of: Float.self, capacity: units * (width + count)) { scratch in
-            guard let wide = scratch.baseAddress else { return }
-            for unit in 0..<units {
-                format.widen(
-                    wide + unit * width, view.weights + (expert * units + unit) * view.rowBytes,
-                    columns.lowerBound, width, weight.columnCount)
-            }
-            let sums = isFirst ? out : wide + units * width
-            kernels.gathered_dot(
-                sums, units, rows.pointer + columns.lowerBound, rows.columnCount, view.tokens + first, count,
-                wide, width, units, width)
-            if !isFirst { kernels.add(out, out, sums, count * units) }
-        }
-    }
-
     /// Asks memory for the first rows of the expert that comes next: it is rarely a neighbour.
     private func prefetch(_ weights: UnsafeMutableRawPointer, _ start: Int, of byteCount: Int) {
         kernels.prefetch(weights + start, max(0, min(1 << 13, byteCount - start)))
+    }
+
+    /// Some rows as float32; the rows themselves if they are.
+    private func widenedRows(_ weight: Tensor, _ rows: Range<Int>) -> Tensor {
+        if weight.dtype == .float32 { return weight.slice(rows) }
+        let wide = Tensor(uninitialized: [rows.count, weight.columnCount])
+        weight.read(into: wide.pointer, from: rows.lowerBound * weight.columnCount, count: wide.count)
+        return wide
     }
 
     // MARK: Down-projection
@@ -299,9 +275,6 @@ private struct RowsOfExperts {
     let hidden: UnsafeMutablePointer<Float>
     let tokens: UnsafeMutablePointer<Int32>
     let offsets: [Int]
-
-    /// Tokens of an expert.
-    func count(_ expert: Int) -> Int { offsets[expert + 1] - offsets[expert] }
 
     init(_ up: PackedExperts.UpProjection, _ selection: ExpertSelection, hidden: Tensor) {
         weights = up.weight.address

@@ -63,7 +63,8 @@ extension MatrixProduct {
                 b.advanced(column: start), linesAreStored: b.isTransposed, lines: columns, length: k,
                 panel: columnPanel, kernels.pack_right)
             multiply(
-                left, right, m: m, columns: columns, into: c + start, cStride: cStride, accumulate: accumulate)
+                left, right, m: m, columns: columns, into: c + start, cStride: cStride, accumulate: accumulate
+            )
         }
     }
 
@@ -119,7 +120,8 @@ extension MatrixProduct {
         }
         defer { withExtendedLifetime(copy) {} }
         let panels = (lines + panel - 1) / panel
-        pool.forEachRange(of: panels, minimum: max(1, (1 << 15) / (panel * length)), perThread: 8) { range, _ in
+        pool.forEachRange(of: panels, minimum: max(1, (1 << 15) / (panel * length)), perThread: 8) {
+            range, _ in
             // Narrow lines are widened a few blocks at a time, which stay in the first-level cache.
             let width = min(length, block * Self.blocksWidened)
             let scratch = source.dtype == .float32 ? nil : Tensor(uninitialized: [panel, width])

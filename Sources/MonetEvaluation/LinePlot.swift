@@ -116,7 +116,8 @@ public struct LinePlot: Sendable {
                     body +=
                         "<line x1=\"\(centre)\" x2=\"\(centre)\" y1=\"\(Self.fixed(y(value - series.errors[place])))\" y2=\"\(Self.fixed(y(value + series.errors[place])))\" stroke=\"\(colour)\"/>"
                 }
-                body += "<circle cx=\"\(centre)\" cy=\"\(Self.fixed(y(value)))\" r=\"3.5\" fill=\"\(colour)\"/>"
+                body +=
+                    "<circle cx=\"\(centre)\" cy=\"\(Self.fixed(y(value)))\" r=\"3.5\" fill=\"\(colour)\"/>"
             }
             if let last = points.last { names.append((y(last.element), series.name, colour)) }
         }
@@ -132,7 +133,8 @@ public struct LinePlot: Sendable {
     }
 
     /// Round ticks that enclose two numbers.
-    package static func scale(_ least: Double, _ most: Double) -> (ticks: [Double], low: Double, high: Double) {
+    package static func scale(_ least: Double, _ most: Double) -> (ticks: [Double], low: Double, high: Double)
+    {
         let span = max(most - least, max(abs(most), 1e-9) * 1e-3)
         let rough = span / 4
         let power = pow(10, floor(log10(rough)))

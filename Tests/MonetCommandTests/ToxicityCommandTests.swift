@@ -14,7 +14,8 @@ import Testing
             ], folder)
         let comments = (0..<40).map { number in
             let isToxic = number % 2 == 0
-            return #"{"text": "\#(isToxic ? "you zog of a zogger" : "the ship on the sea") \#(number)", "toxicity": \#(isToxic ? 1 : 0)}"#
+            return
+                #"{"text": "\#(isToxic ? "you zog of a zogger" : "the ship on the sea") \#(number)", "toxicity": \#(isToxic ? 1 : 0)}"#
         }
         try AtomicFile.write(comments.joined(separator: "\n") + "\n", to: folder + "/comments.jsonl")
         let prompts = ["The sea", "A ship", "You zog", "Bread and"].map {
@@ -125,7 +126,10 @@ import Testing
         try withTemporaryFolder { folder in
             try prepare(folder)
             let trained = try run(
-                ["toxicity", "train-scorer", "comments.jsonl", "--neutral", "neutral.txt", "--out", "c.json"],
+                [
+                    "toxicity", "train-scorer", "comments.jsonl", "--neutral", "neutral.txt", "--out",
+                    "c.json",
+                ],
                 folder)
             #expect(trained.errors.contains("AUC 1.000"))
             let scored = try Command.run(

@@ -19,7 +19,8 @@ import Testing
 
     /// Every remainder of panels and blocks, and sums longer than what is kept in the cache at once.
     @Test(arguments: [
-        (64, 64, 1), (65, 70, 63), (66, 64, 64), (67, 81, 65), (121, 97, 130), (64, 200, 577), (250, 64, 1100),
+        (64, 64, 1), (65, 70, 63), (66, 64, 64), (67, 81, 65), (121, 97, 130), (64, 200, 577),
+        (250, 64, 1100),
     ])
     func productsAndGradients(rows: Int, outputs: Int, inputs: Int) throws {
         if CPUBackend.hasNativeBFloat16 { return }
@@ -34,7 +35,8 @@ import Testing
         for backend in Self.backends {
             let found = try backend.linear(x, weight: weight, bias: nil)
             #expect(
-                relativeError(found.floats().map(Double.init), expected.values) < bound(backend, rows, outputs))
+                relativeError(found.floats().map(Double.init), expected.values)
+                    < bound(backend, rows, outputs))
             let (gx, gw) = (Tensor(zeros: x.shape), Tensor(filled: weight.shape, with: 0.5))
             try backend.linearGradient(
                 outputGradient, x: x, weight: weight, into: LinearGradient(x: gx, weight: gw, bias: nil))

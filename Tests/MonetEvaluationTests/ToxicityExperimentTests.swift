@@ -37,7 +37,9 @@ import Testing
         return plan
     }
 
-    private func experiment(_ prompts: [ToxicityPrompt] = prompts, seed: UInt64 = 1) throws -> ToxicityExperiment {
+    private func experiment(_ prompts: [ToxicityPrompt] = prompts, seed: UInt64 = 1) throws
+        -> ToxicityExperiment
+    {
         let (model, tokenizer) = try parts()
         return ToxicityExperiment(
             model: model, tokenizer: tokenizer, backend: CPUBackend(), prompts: prompts, plan: plan,

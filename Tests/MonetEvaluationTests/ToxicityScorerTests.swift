@@ -95,7 +95,8 @@ import Testing
     // MARK: HTTP
 
     private func scorer(
-        _ server: ScriptedServer, notes: Notes = Notes(), isCancelled: @escaping @Sendable () -> Bool = { false },
+        _ server: ScriptedServer, notes: Notes = Notes(),
+        isCancelled: @escaping @Sendable () -> Bool = { false },
         change: (inout HTTPToxicityScorer.Settings) -> Void = { _ in }
     ) throws -> HTTPToxicityScorer {
         var settings = HTTPToxicityScorer.Settings()

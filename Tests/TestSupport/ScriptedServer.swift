@@ -19,7 +19,8 @@ public final class ScriptedServer: Sendable {
         /// Seconds before it is sent.
         public var delay = 0.0
 
-        public init(status: Int = 200, headers: [String: String] = [:], body: String = "", delay: Double = 0) {
+        public init(status: Int = 200, headers: [String: String] = [:], body: String = "", delay: Double = 0)
+        {
             self.status = status
             self.headers = headers
             self.body = body

@@ -51,7 +51,9 @@ extension ToxicityClassifier {
     }
 
     private init(_ json: JSONValue, path: String) throws {
-        func malformed(_ reason: String) -> EvaluationError { .malformedClassifier(path: path, reason: reason) }
+        func malformed(_ reason: String) -> EvaluationError {
+            .malformedClassifier(path: path, reason: reason)
+        }
         guard json["format"]?.stringValue == Self.format else {
             throw malformed("\"format\" is not \"\(Self.format)\"")
         }

@@ -99,7 +99,10 @@ public struct ToxicityClassifier: ToxicityScorer, Sendable {
         }
         let samples = (training + neutral.map { Example(text: $0, isToxic: false) }).flatMap { example in
             pieces(of: example.text).map { piece in
-                (features: TextFeatures(piece, bucketCount: bucketCount), label: Float(example.isToxic ? 1 : 0))
+                (
+                    features: TextFeatures(piece, bucketCount: bucketCount),
+                    label: Float(example.isToxic ? 1 : 0)
+                )
             }
         }
         var weights = [Float](repeating: 0, count: bucketCount)

@@ -110,7 +110,9 @@ public struct ToxicityExperiment {
                     expectedMaximum: Self.mean(known[number].values.map { $0.scores.max() ?? 0 }))
                 if !progress(state) { throw CancellationError() }
             }
-            let helpfulness = try neutral.map { try self.helpfulness(on: $0, mask: edit.mask, progress, done, total) }
+            let helpfulness = try neutral.map {
+                try self.helpfulness(on: $0, mask: edit.mask, progress, done, total)
+            }
             results.append(result(edit, prompts.indices.compactMap { known[number][$0] }, helpfulness))
         }
         try records.finish()

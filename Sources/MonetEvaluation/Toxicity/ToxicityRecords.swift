@@ -32,7 +32,8 @@ public struct ToxicityRecord: Sendable, Equatable {
             texts.allSatisfy({ $0 != nil }), scores.allSatisfy({ $0 != nil })
         else { return nil }
         self.init(
-            edit: edit, prompt: prompt, continuations: texts.compactMap { $0 }, scores: scores.compactMap { $0 })
+            edit: edit, prompt: prompt, continuations: texts.compactMap { $0 },
+            scores: scores.compactMap { $0 })
     }
 }
 

@@ -96,7 +96,8 @@ public struct ToxicityReport: Sendable {
                     title: "cloze accuracy on neutral text, %",
                     series: [
                         .init(
-                            name: "accuracy", values: results.map { 100 * ($0.helpfulness?.accuracy ?? .nan) })
+                            name: "accuracy", values: results.map { 100 * ($0.helpfulness?.accuracy ?? .nan) }
+                        )
                     ]))
         }
         return LinePlot(

@@ -14,5 +14,7 @@ public protocol ToxicityScorer {
 
 extension String {
     /// Whether there is nothing to judge.
-    var hasNoWord: Bool { !unicodeScalars.contains { $0.properties.isAlphabetic || $0.properties.numericType != nil } }
+    var hasNoWord: Bool {
+        !unicodeScalars.contains { $0.properties.isAlphabetic || $0.properties.numericType != nil }
+    }
 }

@@ -100,7 +100,8 @@ extension ExpertDossier {
                 return
                     "<div class=\"bar\"><span><code>\(token.text.onOneLine.htmlEscaped)</code></span><i style=\"width: \(String(format: "%.1f", width))%\"></i><span>\(String(format: "%+.2f", token.change))</span></div>"
             }
-            return "<section><h2>\(title)</h2>\(bars.isEmpty ? "<p>nothing</p>" : bars.joined(separator: "\n"))</section>"
+            return
+                "<section><h2>\(title)</h2>\(bars.isEmpty ? "<p>nothing</p>" : bars.joined(separator: "\n"))</section>"
         }
         return list("Promotes", logitEffects.promoted) + list("Suppresses", logitEffects.suppressed)
             + "<p class=\"unit\">change of the next token’s log-probability through the expert, mean over its \(logitEffects.places) strongest tokens, nats</p>"

@@ -102,7 +102,8 @@ extension ExpertIndex {
         var row = 0
         for tokens in contexts {
             row += tokens.count
-            let logits = try model.logits(hidden.slice((row - 1)..<row), on: backend).floats().map(Double.init)
+            let logits = try model.logits(hidden.slice((row - 1)..<row), on: backend).floats().map(
+                Double.init)
             let largest = logits.max() ?? 0
             let logSum = largest + log(logits.reduce(0) { $0 + exp($1 - largest) })
             for id in sums.indices { sums[id] += logits[id] - logSum }

@@ -11,7 +11,9 @@ struct ToxicityCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "toxicity",
         abstract: "Measure how toxic a model's continuations are, with and without its toxic experts.",
-        subcommands: [ToxicityMeasureCommand.self, ToxicityScoreCommand.self, ToxicityTrainScorerCommand.self])
+        subcommands: [
+            ToxicityMeasureCommand.self, ToxicityScoreCommand.self, ToxicityTrainScorerCommand.self,
+        ])
 }
 
 struct ToxicityMeasureCommand: ParsableCommand {
@@ -45,7 +47,9 @@ struct ToxicityMeasureCommand: ParsableCommand {
     var limit: Int?
     @Option(
         name: .customLong("protocol"),
-        help: "real-toxicity-prompts (25 samples of 20 tokens, temperature 1, top-p 0.9) or toxigen (30 greedy tokens).")
+        help:
+            "real-toxicity-prompts (25 samples of 20 tokens, temperature 1, top-p 0.9) or toxigen (30 greedy tokens)."
+    )
     var plan: Plan = .realToxicityPrompts
     @Option(help: "Continuations of a prompt, instead of the protocol's.")
     var samples: Int?
@@ -63,7 +67,9 @@ struct ToxicityMeasureCommand: ParsableCommand {
     var textKey = "text"
     @Option(help: "Observations of the correlation: token or document.")
     var level: ScoreCorrelation.Level = .token
-    @Option(help: ArgumentHelp("Correlations above which experts are removed, separated by commas.", valueName: "list"))
+    @Option(
+        help: ArgumentHelp(
+            "Correlations above which experts are removed, separated by commas.", valueName: "list"))
     var thresholds = "0.2,0.1,0.05"
     @OptionGroup var masking: MaskOptions
     @Option(
@@ -88,7 +94,8 @@ struct ToxicityMeasureCommand: ParsableCommand {
 
     func validate() throws {
         for (name, value) in [
-            ("limit", limit), ("samples", samples), ("max-new-tokens", maxNewTokens), ("neutral-tokens", neutralTokens),
+            ("limit", limit), ("samples", samples), ("max-new-tokens", maxNewTokens),
+            ("neutral-tokens", neutralTokens),
         ] {
             if let value, !(1...1 << 20).contains(value) {
                 throw ValidationError("--\(name) is \(value), expected 1 to \(1 << 20)")
@@ -147,7 +154,8 @@ struct ToxicityMeasureCommand: ParsableCommand {
         } catch let error as EvaluationError {
             line.clear()
             if let records {
-                StandardError.write("what was done is kept in \(records); the same command goes on from there\n")
+                StandardError.write(
+                    "what was done is kept in \(records); the same command goes on from there\n")
             }
             throw error
         }
@@ -169,7 +177,8 @@ struct ToxicityMeasureCommand: ParsableCommand {
         var edits = [ToxicityExperiment.Edit(name: "nothing", mask: nil)]
         if let corpus {
             let read = try LabelledDocuments(
-                sources: [CorpusSource(path: corpus, textKey: textKey)], tokenizer: tokenizer, numberKey: number)
+                sources: [CorpusSource(path: corpus, textKey: textKey)], tokenizer: tokenizer,
+                numberKey: number)
             var progress = TokenProgress(total: read.tokenCount, isQuiet: common.quiet)
             let correlation = try ScoreCorrelation(of: read, level: level, model: model, backend: backend) {
                 progress.show($0)

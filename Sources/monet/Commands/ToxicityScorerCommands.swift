@@ -78,7 +78,8 @@ struct ToxicityTrainScorerCommand: ParsableCommand {
         try CorpusSource(path: corpus, textKey: textKey).forEachDocument { document in
             guard let value = document.columns?[number]?.doubleValue else {
                 throw CommandError.malformedInput(
-                    source: corpus, reason: "document \(examples.count + 1) has no number under \"\(number)\"")
+                    source: corpus, reason: "document \(examples.count + 1) has no number under \"\(number)\""
+                )
             }
             examples.append(.init(text: document.text, isToxic: value >= 0.5))
         }
@@ -100,7 +101,8 @@ struct ToxicityTrainScorerCommand: ParsableCommand {
             if !common.quiet {
                 StandardError.write(
                     "wrote \(out): \(classifier.trainingCount.grouped) texts, "
-                        + "AUC \(classifier.heldOutAUC.text(3)) on \(classifier.heldOutCount.grouped) held out\n")
+                        + "AUC \(classifier.heldOutAUC.text(3)) on \(classifier.heldOutCount.grouped) held out\n"
+                )
             }
         } catch is CancellationError {
             line.clear()

@@ -8,7 +8,8 @@ struct ScorerOptions: ParsableArguments {
         case offline, http
     }
 
-    @Option(help: "offline (the classifier that comes along) or http (a server in the Perspective API's format).")
+    @Option(
+        help: "offline (the classifier that comes along) or http (a server in the Perspective API's format).")
     var scorer: Kind = .offline
     @Option(
         help: ArgumentHelp(
@@ -51,7 +52,8 @@ struct ScorerOptions: ParsableArguments {
     /// The scorer; Ctrl-C ends its waiting.
     func make(isQuiet: Bool) throws -> any ToxicityScorer {
         guard scorer == .http else {
-            return try classifier.map { try ToxicityClassifier(contentsOfFile: $0) } ?? ToxicityClassifier.shipped()
+            return try classifier.map { try ToxicityClassifier(contentsOfFile: $0) }
+                ?? ToxicityClassifier.shipped()
         }
         let environment = ProcessInfo.processInfo.environment
         var settings = HTTPToxicityScorer.Settings()
