@@ -54,7 +54,9 @@ public struct LinePlot: Sendable {
 
     /// The picture as SVG.
     public func svg() -> String {
-        let step = 110.0
+        // Names of conditions do not run into each other.
+        let longest = conditions.map { max($0.name.count, $0.detail.count) }.max() ?? 0
+        let step = max(110, Double(longest) * 6.6 + 16)
         let plotWidth = max(1, Double(conditions.count)) * step
         // Wide enough for the title in semibold letters of 15 px.
         let width = max(Self.left + plotWidth + Self.right, Double(title.count) * 8.6 + 24)
@@ -64,7 +66,7 @@ public struct LinePlot: Sendable {
         for (number, panel) in panels.enumerated() {
             let start = Self.top + Double(number) * (Self.panelHeight + 44) + 22
             body += Self.text(panel.title, x: Self.left, y: start - 8, anchor: "start", size: 12, weight: 600)
-            body += drawn(panel, from: start, plotWidth: plotWidth, x: x)
+            body += drawn(panel, from: start, plotWidth: plotWidth, step: step, x: x)
         }
         let foot = Self.top + Double(panels.count) * (Self.panelHeight + 44) + 4
         for (place, condition) in conditions.enumerated() {
@@ -81,7 +83,7 @@ public struct LinePlot: Sendable {
     }
 
     private func drawn(
-        _ panel: Panel, from start: Double, plotWidth: Double, x: (Int) -> Double
+        _ panel: Panel, from start: Double, plotWidth: Double, step: Double, x: (Int) -> Double
     ) -> String {
         let reach = panel.series.flatMap { series in
             series.values.enumerated().flatMap { place, value -> [Double] in
@@ -127,7 +129,7 @@ public struct LinePlot: Sendable {
         }
         for name in names {
             body +=
-                "<text x=\"\(Self.fixed(Self.left + plotWidth - 36))\" y=\"\(Self.fixed(name.y + 4))\" font-size=\"11\" style=\"fill: \(name.colour)\">\(name.name.htmlEscaped)</text>"
+                "<text x=\"\(Self.fixed(Self.left + plotWidth - step / 2 + 12))\" y=\"\(Self.fixed(name.y + 4))\" font-size=\"11\" style=\"fill: \(name.colour)\">\(name.name.htmlEscaped)</text>"
         }
         return body
     }

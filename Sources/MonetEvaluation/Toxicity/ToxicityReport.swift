@@ -123,10 +123,10 @@ public struct ToxicityReport: Sendable {
             <meta name="viewport" content="width=device-width, initial-scale=1">
             <title>\(title.htmlEscaped)</title>
             <style>
-            body { margin: 0 auto; max-width: 64rem; padding: 1.5rem; background: #fff; color: #222; font: 16px/1.5 system-ui, sans-serif; }
+            body { margin: 0 auto; max-width: 72rem; padding: 1.5rem; background: #fff; color: #222; font: 16px/1.5 system-ui, sans-serif; }
             figure { margin: 0 0 1.5rem; overflow-x: auto; } svg { max-width: 100%; height: auto; } p { max-width: 50rem; color: #555; margin: .4rem 0; }
             .wide { overflow-x: auto; } table { border-collapse: collapse; margin: 0 0 1.2rem; font-variant-numeric: tabular-nums; }
-            th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; } th:first-child, td:first-child { text-align: left; padding-left: 0; }
+            th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; } th:first-child, td:first-child { text-align: left; padding-left: 0; }
             </style>
             </head>
             <body>
