@@ -27,8 +27,8 @@ public struct HeatMap: Sendable {
         let height = top + Double(labels.count) * cell + 16
         let all = values.flatMap { $0 } + averages.flatMap(\.values)
         let largest = max(1e-12, all.map(abs).filter(\.isFinite).max() ?? 1)
-        var body = text(title, x: 12, y: 24, anchor: "start", size: 15, weight: 600)
-        body += text(
+        var body = SVGDrawing.text(title, x: 12, y: 24, anchor: "start", size: 15, weight: 600)
+        body += SVGDrawing.text(
             "removed ↓  measured →", x: left - 8, y: top - 10, anchor: "end", size: 10, weight: 400)
         let names = labels + averages.map(\.name)
         for (column, name) in names.enumerated() {
@@ -38,7 +38,8 @@ public struct HeatMap: Sendable {
         }
         for (row, label) in labels.enumerated() {
             let y = top + Double(row) * cell
-            body += text(label, x: left - 8, y: y + cell / 2 + 4, anchor: "end", size: 11, weight: 400)
+            body += SVGDrawing.text(
+                label, x: left - 8, y: y + cell / 2 + 4, anchor: "end", size: 11, weight: 400)
             for (column, value) in (values[row] + averages.map { $0.values[row] }).enumerated() {
                 let x = left + Double(column) * cell + gap(column)
                 let (fill, ink) = colour(value / largest)
@@ -49,50 +50,20 @@ public struct HeatMap: Sendable {
                     "<text x=\"\(fixed(x + cell / 2))\" y=\"\(fixed(y + cell / 2 + 4))\" text-anchor=\"middle\" font-size=\"10.5\" style=\"fill: \(ink)\">\(format(value).htmlEscaped)</text>"
             }
         }
-        return """
-            <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 \(fixed(width)) \(fixed(height))" width="\(fixed(width))" font-family="system-ui, sans-serif" role="img" aria-label="\(title.htmlEscaped)">
-            <rect width="100%" height="100%" fill="#fff"/><g fill="#222">\(body)</g>
-            </svg>
-
-            """
+        return SVGDrawing.document(width: width, height: height, title: title, body: body)
     }
 
     /// A page around the picture.
     ///
     /// - Parameter notes: paragraphs below it.
     public static func page(title: String, pictures: [HeatMap], notes: [String]) -> String {
-        """
-        <!doctype html>
-        <html lang="en">
-        <head>
-        <meta charset="utf-8">
-        <meta name="viewport" content="width=device-width, initial-scale=1">
-        <title>\(title.htmlEscaped)</title>
-        <style>
-        body { margin: 0 auto; max-width: 80rem; padding: 1.5rem; background: #fff; color: #222; font: 16px/1.5 system-ui, sans-serif; }
-        figure { margin: 0 0 1.5rem; overflow-x: auto; } svg { max-width: 100%; height: auto; } p { max-width: 60rem; color: #555; margin: .4rem 0; }
-        </style>
-        </head>
-        <body>
-        <h1>\(title.htmlEscaped)</h1>
-        \(pictures.map { "<figure>\n\($0.svg())</figure>" }.joined(separator: "\n"))
-        \(notes.map { "<p>\($0.htmlEscaped)</p>" }.joined(separator: "\n"))
-        </body>
-        </html>
-
-        """
+        ReportPage.html(title: title, body: pictures.map { ReportPage.figure($0.svg()) }, notes: notes)
     }
 
     /// Averages stand apart.
     private func gap(_ column: Int) -> Double { column >= labels.count ? 12 : 0 }
 
-    private func text(
-        _ text: String, x: Double, y: Double, anchor: String, size: Double, weight: Int
-    ) -> String {
-        "<text x=\"\(fixed(x))\" y=\"\(fixed(y))\" text-anchor=\"\(anchor)\" font-size=\"\(fixed(size))\" font-weight=\"\(weight)\">\(text.htmlEscaped)</text>"
-    }
-
-    private func fixed(_ value: Double) -> String { String(format: "%.1f", value) }
+    private func fixed(_ value: Double) -> String { SVGDrawing.fixed(value) }
 
     /// From blue through white to red for −1 to 1; the square root shows small values too.
     private func colour(_ value: Double) -> (fill: String, ink: String) {

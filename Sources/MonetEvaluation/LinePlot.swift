@@ -62,24 +62,21 @@ public struct LinePlot: Sendable {
         let width = max(Self.left + plotWidth + Self.right, Double(title.count) * 8.6 + 24)
         let height = Self.top + Double(panels.count) * (Self.panelHeight + 44) + 44
         func x(_ place: Int) -> Double { Self.left + (Double(place) + 0.5) * step }
-        var body = Self.text(title, x: 12, y: 24, anchor: "start", size: 15, weight: 600)
+        var body = SVGDrawing.text(title, x: 12, y: 24, anchor: "start", size: 15, weight: 600)
         for (number, panel) in panels.enumerated() {
             let start = Self.top + Double(number) * (Self.panelHeight + 44) + 22
-            body += Self.text(panel.title, x: Self.left, y: start - 8, anchor: "start", size: 12, weight: 600)
+            body += SVGDrawing.text(
+                panel.title, x: Self.left, y: start - 8, anchor: "start", size: 12, weight: 600)
             body += drawn(panel, from: start, plotWidth: plotWidth, step: step, x: x)
         }
         let foot = Self.top + Double(panels.count) * (Self.panelHeight + 44) + 4
         for (place, condition) in conditions.enumerated() {
-            body += Self.text(condition.name, x: x(place), y: foot, anchor: "middle", size: 12, weight: 400)
-            body += Self.text(
+            body += SVGDrawing.text(
+                condition.name, x: x(place), y: foot, anchor: "middle", size: 12, weight: 400)
+            body += SVGDrawing.text(
                 condition.detail, x: x(place), y: foot + 16, anchor: "middle", size: 10, weight: 400)
         }
-        return """
-            <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 \(Self.fixed(width)) \(Self.fixed(height))" width="\(Self.fixed(width))" font-family="system-ui, sans-serif" role="img" aria-label="\(title.htmlEscaped)">
-            <rect width="100%" height="100%" fill="#fff"/><g fill="#222">\(body)</g>
-            </svg>
-
-            """
+        return SVGDrawing.document(width: width, height: height, title: title, body: body)
     }
 
     private func drawn(
@@ -97,10 +94,10 @@ public struct LinePlot: Sendable {
         }
         var body = ""
         for tick in ticks {
-            let line = Self.fixed(y(tick))
+            let line = SVGDrawing.fixed(y(tick))
             body +=
-                "<line x1=\"\(Self.fixed(Self.left))\" x2=\"\(Self.fixed(Self.left + plotWidth))\" y1=\"\(line)\" y2=\"\(line)\" stroke=\"#e4e4e4\"/>"
-            body += Self.text(
+                "<line x1=\"\(SVGDrawing.fixed(Self.left))\" x2=\"\(SVGDrawing.fixed(Self.left + plotWidth))\" y1=\"\(line)\" y2=\"\(line)\" stroke=\"#e4e4e4\"/>"
+            body += SVGDrawing.text(
                 Self.label(tick, step: ticks.count > 1 ? ticks[1] - ticks[0] : 1), x: Self.left - 8,
                 y: y(tick) + 3.5, anchor: "end", size: 10, weight: 400)
         }
@@ -109,17 +106,17 @@ public struct LinePlot: Sendable {
         for (number, series) in panel.series.enumerated() {
             let colour = Self.colours[number % Self.colours.count]
             let points = series.values.enumerated().filter { $0.element.isFinite }
-            let path = points.map { "\(Self.fixed(x($0.offset))),\(Self.fixed(y($0.element)))" }
+            let path = points.map { "\(SVGDrawing.fixed(x($0.offset))),\(SVGDrawing.fixed(y($0.element)))" }
             body +=
                 "<polyline points=\"\(path.joined(separator: " "))\" fill=\"none\" stroke=\"\(colour)\" stroke-width=\"2\"/>"
             for (place, value) in points {
-                let centre = Self.fixed(x(place))
+                let centre = SVGDrawing.fixed(x(place))
                 if place < series.errors.count, series.errors[place].isFinite {
                     body +=
-                        "<line x1=\"\(centre)\" x2=\"\(centre)\" y1=\"\(Self.fixed(y(value - series.errors[place])))\" y2=\"\(Self.fixed(y(value + series.errors[place])))\" stroke=\"\(colour)\"/>"
+                        "<line x1=\"\(centre)\" x2=\"\(centre)\" y1=\"\(SVGDrawing.fixed(y(value - series.errors[place])))\" y2=\"\(SVGDrawing.fixed(y(value + series.errors[place])))\" stroke=\"\(colour)\"/>"
                 }
                 body +=
-                    "<circle cx=\"\(centre)\" cy=\"\(Self.fixed(y(value)))\" r=\"3.5\" fill=\"\(colour)\"/>"
+                    "<circle cx=\"\(centre)\" cy=\"\(SVGDrawing.fixed(y(value)))\" r=\"3.5\" fill=\"\(colour)\"/>"
             }
             if let last = points.last { names.append((y(last.element), series.name, colour)) }
         }
@@ -129,7 +126,7 @@ public struct LinePlot: Sendable {
         }
         for name in names {
             body +=
-                "<text x=\"\(Self.fixed(Self.left + plotWidth - step / 2 + 12))\" y=\"\(Self.fixed(name.y + 4))\" font-size=\"11\" style=\"fill: \(name.colour)\">\(name.name.htmlEscaped)</text>"
+                "<text x=\"\(SVGDrawing.fixed(Self.left + plotWidth - step / 2 + 12))\" y=\"\(SVGDrawing.fixed(name.y + 4))\" font-size=\"11\" style=\"fill: \(name.colour)\">\(name.name.htmlEscaped)</text>"
         }
         return body
     }
@@ -150,12 +147,4 @@ public struct LinePlot: Sendable {
     private static func label(_ value: Double, step: Double) -> String {
         String(format: "%.\(max(0, Int(ceil(-log10(step) - 1e-9))))f", value)
     }
-
-    private static func text(
-        _ text: String, x: Double, y: Double, anchor: String, size: Double, weight: Int
-    ) -> String {
-        "<text x=\"\(fixed(x))\" y=\"\(fixed(y))\" text-anchor=\"\(anchor)\" font-size=\"\(fixed(size))\" font-weight=\"\(weight)\">\(text.htmlEscaped)</text>"
-    }
-
-    private static func fixed(_ value: Double) -> String { String(format: "%.1f", value) }
 }

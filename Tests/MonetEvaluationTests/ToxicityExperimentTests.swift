@@ -148,6 +148,18 @@ import Testing
             try AtomicFile.write(before + "{\"edit\": 1}\n", to: path)
             #expect(throws: EvaluationError.self) { try experiment().run(edits(), recordsPath: path) }
             _ = try experiment(seed: 2).run(edits(), recordsPath: path, overwrite: true)
+            // A file of something else, with and without a last newline, stays as it is.
+            for text in ["my notes", "my notes\n", "{\"a\": 1}\n"] {
+                try AtomicFile.write(text, to: path)
+                #expect(throws: EvaluationError.self) { try experiment().run(edits(), recordsPath: path) }
+                #expect(try TextFile.read(path) == text)
+            }
+            // A header cut short, and an empty file, are begun anew.
+            for text in [String(before.prefix(9)), ""] {
+                try AtomicFile.write(text, to: path)
+                _ = try experiment().run(edits(), recordsPath: path)
+                #expect(try TextFile.read(path) == before)
+            }
         }
     }
 

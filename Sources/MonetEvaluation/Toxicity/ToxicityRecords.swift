@@ -76,6 +76,10 @@ final class ToxicityRecords {
                     records.append(record)
                 }
             }
+            guard !lines.isEmpty || header.hasPrefix(text) else {
+                throw EvaluationError.foreignRecords(
+                    path: path, reason: "not a file of records; give another --records, or --overwrite")
+            }
             if wasCut || lines.isEmpty {
                 try AtomicFile.write(
                     (lines.isEmpty ? [header] : lines).map { $0 + "\n" }.joined(), to: path)

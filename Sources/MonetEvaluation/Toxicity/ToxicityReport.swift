@@ -107,39 +107,11 @@ public struct ToxicityReport: Sendable {
 
     /// A self-contained page: plot, tables, notes.
     public func page(title: String) -> String {
-        func table(_ rows: [[String]]) -> String {
-            if rows.isEmpty { return "" }
-            let lines = rows.enumerated().map { number, row in
-                let tag = number == 0 ? "th" : "td"
-                return "<tr>" + row.map { "<\(tag)>\($0.htmlEscaped)</\(tag)>" }.joined() + "</tr>"
-            }
-            return "<div class=\"wide\"><table>\n\(lines.joined(separator: "\n"))\n</table></div>"
-        }
-        return """
-            <!doctype html>
-            <html lang="en">
-            <head>
-            <meta charset="utf-8">
-            <meta name="viewport" content="width=device-width, initial-scale=1">
-            <title>\(title.htmlEscaped)</title>
-            <style>
-            body { margin: 0 auto; max-width: 72rem; padding: 1.5rem; background: #fff; color: #222; font: 16px/1.5 system-ui, sans-serif; }
-            figure { margin: 0 0 1.5rem; overflow-x: auto; } svg { max-width: 100%; height: auto; } p { max-width: 50rem; color: #555; margin: .4rem 0; }
-            .wide { overflow-x: auto; } table { border-collapse: collapse; margin: 0 0 1.2rem; font-variant-numeric: tabular-nums; }
-            th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; } th:first-child, td:first-child { text-align: left; padding-left: 0; }
-            </style>
-            </head>
-            <body>
-            <h1>\(title.htmlEscaped)</h1>
-            <figure>
-            \(plot(title: "Toxicity and helpfulness with experts removed").svg())</figure>
-            \(table(self.table))
-            \(table(groupTable))
-            \(notes.map { "<p>\($0.htmlEscaped)</p>" }.joined(separator: "\n"))
-            </body>
-            </html>
-
-            """
+        let picture = plot(title: "Toxicity and helpfulness with experts removed").svg()
+        return ReportPage.html(
+            title: title,
+            body: [ReportPage.figure(picture), ReportPage.table(table), ReportPage.table(groupTable)],
+            notes: notes)
     }
 
     /// All numbers.
