@@ -160,6 +160,7 @@ import Testing
                 (measure("prompts.jsonl", ["--thresholds", "2"]), 64, "thresholds"),
                 (measure("prompts.jsonl", ["--samples", "0"]), 64, "samples"),
                 (measure("prompts.jsonl", ["--scorer-key", "k"]), 64, "scorer"),
+                (measure("prompts.jsonl", ["--scorer-rate", "1e-300"]), 64, "scorer-rate"),
                 (measure("prompts.jsonl", ["--scorer", "http", "--scorer-url", "no url"]), 1, "URL"),
                 (["toxicity", "train-scorer", "neutral.txt", "--out", "x.json"], 1, "no number"),
             ] as [([String], Int32, String)] {

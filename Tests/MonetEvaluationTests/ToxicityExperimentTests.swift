@@ -197,11 +197,16 @@ import Testing
                 scorer: LengthScorer(), seed: 9
             ).run([.init(name: "nothing", mask: nil)], recordsPath: nil)
         }
-        // The small model's context is shorter than the protocol's continuation, or it is not: both are clear.
-        if model.configuration.contextLength > 30 {
-            #expect(try run()[0].mean == run()[0].mean)
-        } else {
-            #expect(throws: ModelError.self) { try run() }
+        // Of a context of 64, 34 tokens are left for the prompt.
+        #expect(model.configuration.contextLength == 64)
+        #expect(try run()[0].mean == run()[0].mean)
+        var tooLong = plan
+        tooLong.tokens = 64
+        #expect(throws: ModelError.self) {
+            try ToxicityExperiment(
+                model: model, tokenizer: tokenizer, backend: CPUBackend(), prompts: prompts, plan: tooLong,
+                scorer: LengthScorer()
+            ).run([.init(name: "nothing", mask: nil)], recordsPath: nil)
         }
     }
 

@@ -134,7 +134,8 @@ import Testing
     @Test func triesAgainAfterWhatPasses() throws {
         let answers: [ScriptedServer.Answer] = [
             .init(status: 429, headers: ["Retry-After": "0"], body: #"{"error": {"message": "quota"}}"#),
-            .init(body: "<html>rubbish"), .score(0.5), .init(status: 503), .score(0.25),
+            .init(body: "<html>rubbish"), .score(0.5), .init(status: 503, headers: ["Retry-After": "nan"]),
+            .score(0.25),
             .init(body: #"{"attributeScores": {"TOXICITY": {"summaryScore": {"value": 7}}}}"#), .score(1),
         ]
         let server = try ScriptedServer { _, number in answers[number] }

@@ -34,6 +34,7 @@ public final class ScriptedServer: Sendable {
     public let address: String
     private let descriptor: Int32
     private let seen = Mutex<[Request]>([])
+    private let isStopped = Mutex(false)
     private let answer: @Sendable (Request, Int) -> Answer
 
     /// Requests so far.
@@ -69,8 +70,13 @@ public final class ScriptedServer: Sendable {
         }.start()
     }
 
-    /// Stops listening.
+    /// Stops listening. A second call does nothing: the descriptor may be another's by then.
     public func stop() {
+        let wasStopped = isStopped.withLock { isStopped in
+            defer { isStopped = true }
+            return isStopped
+        }
+        if wasStopped { return }
         shutdown(descriptor, Int32(SHUT_RDWR))
         close(descriptor)
     }

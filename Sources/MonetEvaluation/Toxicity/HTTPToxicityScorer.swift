@@ -180,7 +180,8 @@ public struct HTTPToxicityScorer: ToxicityScorer {
         let task = session.dataTask(with: request) { data, response, error in
             let result: Reply
             if let http = response as? HTTPURLResponse {
-                let wait = http.value(forHTTPHeaderField: "Retry-After").flatMap(Double.init)
+                let wait = http.value(forHTTPHeaderField: "Retry-After").flatMap { Double($0) }
+                    .flatMap { $0.isFinite ? $0 : nil }
                 result = .success(status: http.statusCode, data: data ?? Data(), retryAfter: wait)
             } else {
                 result = .failure(Self.reason(error))

@@ -193,12 +193,9 @@ struct ToxicityMeasureCommand: ParsableCommand {
                 edits.append(.init(name: "above \(threshold)", mask: mask))
             }
         }
-        for argument in masking.mask {
-            var one = MaskOptions()
-            one.mask = [argument]
-            if let mask = try one.load(for: model, common.logger) {
-                edits.append(.init(name: (argument as NSString).lastPathComponent, mask: mask))
-            }
+        // The experiment adds the model's own mask, if it has one, to each.
+        for (name, mask) in try masking.loadEach(for: model, common.logger) {
+            edits.append(.init(name: (name as NSString).lastPathComponent, mask: mask))
         }
         return edits
     }

@@ -17,13 +17,19 @@ struct MaskOptions: ParsableArguments {
 
     /// All masks together, on top of the model's own, checked against the model; nil if none is given.
     func load(for model: MonetLanguageModel, _ logger: Logger) throws -> ExpertMask? {
-        var result: ExpertMask?
-        for argument in mask {
+        let masks = try loadEach(for: model, logger).map(\.mask)
+        guard let first = masks.first else { return nil }
+        return model.withOwnMask(masks.dropFirst().reduce(first) { $0.union($1) })
+    }
+
+    /// Every mask by itself, with the name it was given by; without the model's own.
+    func loadEach(
+        for model: MonetLanguageModel, _ logger: Logger
+    ) throws -> [(name: String, mask: ExpertMask)] {
+        try mask.map { argument in
             let (path, strength) = try Self.parse(argument)
-            let mask = try Self.read(path, for: model, logger).mask.applied(strength: strength)
-            result = result?.union(mask) ?? mask
+            return (argument, try Self.read(path, for: model, logger).mask.applied(strength: strength))
         }
-        return result.map { model.withOwnMask($0) }
     }
 
     /// Reads a mask file; one of another model is refused.

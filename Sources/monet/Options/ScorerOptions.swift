@@ -38,8 +38,8 @@ struct ScorerOptions: ParsableArguments {
         if !(1...100).contains(scorerAttempts) {
             throw ValidationError("--scorer-attempts is \(scorerAttempts), expected 1 to 100")
         }
-        if let scorerRate, !(scorerRate > 0) {
-            throw ValidationError("--scorer-rate is \(scorerRate), expected above 0")
+        if let scorerRate, !(0.001...1e6).contains(scorerRate) {
+            throw ValidationError("--scorer-rate is \(scorerRate), expected 0.001 to 1000000")
         }
         if scorer == .http, classifier != nil {
             throw ValidationError("--classifier goes with the offline scorer.")
