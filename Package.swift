@@ -26,6 +26,7 @@ let package = Package(
             name: "CMonetKernels",
             exclude: [
                 "kernels.inc", "gathered.inc", "vectors.inc", "weights.inc", "int4.inc", "integers.inc",
+                "bfloat16.inc",
             ]),
         .target(
             name: "COneDNN",
@@ -65,7 +66,8 @@ let package = Package(
         .target(
             name: "EmulatedKernels", dependencies: ["CMonetKernels"], path: "Tests/EmulatedKernels"),
         .testTarget(
-            name: "MonetComputeTests", dependencies: ["EmulatedKernels", "MonetCompute", "TestSupport"]),
+            name: "MonetComputeTests",
+            dependencies: ["CMonetKernels", "EmulatedKernels", "MonetCompute", "TestSupport"]),
         .testTarget(name: "MonetModelTests", dependencies: ["MonetModel", "TestSupport"]),
         .testTarget(name: "MonetTextTests", dependencies: ["MonetText", "TestSupport"]),
         .testTarget(name: "MonetTrainingTests", dependencies: ["MonetTraining", "TestSupport"]),

@@ -11,6 +11,13 @@ extern const monet_kernels monet_kernels_scalar;
 #if defined(__x86_64__)
 extern const monet_kernels monet_kernels_avx2;
 extern const monet_kernels monet_kernels_avx512;
+extern const monet_kernels monet_kernels_avx512vnni;
+extern const monet_kernels monet_kernels_avx512bf16;
+
+static int has_avx512(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
 #elif defined(__aarch64__)
 extern const monet_kernels monet_kernels_neon;
 #endif
@@ -20,9 +27,12 @@ const monet_kernels *monet_kernels_named(const char *name) {
 #if defined(__x86_64__)
     if (strcmp(name, "avx2") == 0 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return &monet_kernels_avx2;
-    if (strcmp(name, "avx512") == 0 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        return &monet_kernels_avx512;
+    if (strcmp(name, "avx512") == 0 && has_avx512()) return &monet_kernels_avx512;
+    if (strcmp(name, "avx512vnni") == 0 && has_avx512() && __builtin_cpu_supports("avx512vnni"))
+        return &monet_kernels_avx512vnni;
+    if (strcmp(name, "avx512bf16") == 0 && has_avx512() && __builtin_cpu_supports("avx512vnni") &&
+        __builtin_cpu_supports("avx512bf16"))
+        return &monet_kernels_avx512bf16;
 #elif defined(__aarch64__)
     if (strcmp(name, "neon") == 0) return &monet_kernels_neon;
 #endif
@@ -30,7 +40,7 @@ const monet_kernels *monet_kernels_named(const char *name) {
 }
 
 const monet_kernels *monet_kernels_best(void) {
-    static const char *const preference[] = {"avx512", "avx2", "neon", "scalar"};
+    static const char *const preference[] = {"avx512bf16", "avx512vnni", "avx512", "avx2", "neon", "scalar"};
     for (size_t i = 0; i < sizeof preference / sizeof *preference; i++) {
         const monet_kernels *table = monet_kernels_named(preference[i]);
         if (table != NULL) return table;

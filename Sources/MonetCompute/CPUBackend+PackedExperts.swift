@@ -81,8 +81,11 @@ extension CPUBackend {
     ) -> [Tensor] {
         let columns = x.columnCount
         let isSmall = x.rowCount <= Self.fewRows
+        // Quantized rows keep their own products for few tokens: the bytes are the cost there.
+        let rounds = sides.map { roundsInKernels && (!isSmall || $0.up.weight.dtype == .bfloat16) }
         let rows =
-            isSmall ? x : paddedRows(x.pointer, rows: x.rowCount, columns: columns, stride: columns)
+            isSmall || rounds.allSatisfy { $0 }
+            ? x : paddedRows(x.pointer, rows: x.rowCount, columns: columns, stride: columns)
         let hidden = sides.map { up, selection in
             Tensor(uninitialized: [selection.entryCount, up.weight.rowCount / selection.experts])
         }
@@ -90,8 +93,8 @@ extension CPUBackend {
         let tasks = sides.indices.flatMap { side in
             sides[side].selection.occupied.map { (side: side, expert: Int($0)) }
         }
-        let formats = sides.map { side in
-            instructionSet.rows(side.up.weight.dtype).map {
+        let formats = sides.indices.map { side in
+            rowKernels(rounds[side] ? .bfloat16 : sides[side].up.weight.dtype).map {
                 (format: $0, activations: RowActivations(rows, columns: columns, for: $0, pool: pool))
             }
         }
@@ -107,17 +110,22 @@ extension CPUBackend {
                 let count = view.offsets[expert + 1] - first
                 let out = view.hidden + first * units
                 let weights = view.weights + expert * units * view.rowBytes
-                if count <= Self.fewRows, let (format, activations) = formats[side] {
+                let rowsOfExpert = (expert * units)..<((expert + 1) * units)
+                if count <= Self.fewRows || rounds[side], let (format, activations) = formats[side] {
                     if isSmall, task + 1 < range.upperBound {
                         let next = views[tasks[task + 1].side]
                         prefetch(
                             next.weights, tasks[task + 1].expert * units * next.rowBytes, of: next.byteCount)
                     }
+                    let rounded =
+                        rounds[side] && !view.isBFloat16
+                        ? roundedRows(sides[side].up.weight, rowsOfExpert) : nil
                     format.dot(
                         out, units, activations.address, activations.stride, view.tokens + first, count,
-                        weights, view.rowBytes, units, columns)
+                        rounded?.address ?? weights, rounded == nil ? view.rowBytes : 2 * columns, units,
+                        columns)
                 } else {
-                    let wide = widenedRows(sides[side].up.weight, (expert * units)..<((expert + 1) * units))
+                    let wide = widenedRows(sides[side].up.weight, rowsOfExpert)
                     kernels.gathered_dot(
                         out, units, rows.pointer, rows.columnCount, view.tokens + first, count, wide.pointer,
                         columns, units, columns)
@@ -206,6 +214,10 @@ extension CPUBackend {
         let block = min(512, (tokens + pool.threadCount - 1) / pool.threadCount)
         let panel = min(width, max(64, (1 << 16) / block / 64 * 64))
         let panelStride = panel + 16
+        let rounded =
+            roundsInKernels
+            ? RoundedDownProjection(side.down, coefficients: side.coefficients, kernels: kernels, pool: pool)
+            : nil
         pool.parallel(chunks: (tokens + block - 1) / block) { index in
             let range = (index * block)..<min(tokens, (index + 1) * block)
             let local = Tensor(uninitialized: [selection.entryCount], dtype: .int32)
@@ -215,33 +227,46 @@ extension CPUBackend {
                 for entry in range2 { localRows[entry] = selection.rows[entry] - Int32(range.lowerBound) }
             }
             let sums = Tensor(uninitialized: [range.count, panelStride])
-            let wide = Tensor(uninitialized: [rows, panelStride])
+            let wide = Tensor(uninitialized: rounded == nil ? [rows, panelStride] : [0, panelStride])
+            let scratch = rounded?.scratch(columns: panel)
             for first in stride(from: 0, to: width, by: panel) {
-                let count = min(panel, width - first)
+                let columns = first..<min(width, first + panel)
                 memset(sums.address, 0, sums.byteCount)
                 for (place, expert) in selection.occupied.enumerated() where !entries[place].isEmpty {
-                    let expert = Int(expert)
-                    for row in 0..<(rows - 1) {
-                        side.down.weight.readRow(
-                            expert * (rows - 1) + row, columns: first..<(first + count),
-                            into: wide.pointer + row * panelStride)
+                    if let rounded, let scratch {
+                        rounded.add(
+                            Int(expert), entries[place], columns: columns, to: sums,
+                            rows: localRows + entries[place].lowerBound, scratch: scratch)
+                    } else {
+                        add(
+                            side, Int(expert), entries[place], columns: columns, to: sums,
+                            rows: localRows + entries[place].lowerBound, wide: wide)
                     }
-                    side.down.bias.readRow(
-                        expert, columns: first..<(first + count),
-                        into: wide.pointer + (rows - 1) * panelStride)
-                    kernels.scatter_add(
-                        sums.pointer, panelStride, localRows + entries[place].lowerBound,
-                        entries[place].count,
-                        side.coefficients.pointer + entries[place].lowerBound * rows, rows, wide.pointer,
-                        panelStride, rows, count)
                 }
                 for (place, token) in range.enumerated() {
                     memcpy(
                         side.output.pointer + token * side.output.columnCount + side.column + first,
-                        sums.pointer + place * panelStride, count * 4)
+                        sums.pointer + place * panelStride, columns.count * 4)
                 }
             }
         }
+    }
+
+    /// Adds an expert's entries to the rows of `sums`, which are `columns` of the output, in float32.
+    private func add(
+        _ side: PackedSide, _ expert: Int, _ entries: Range<Int>, columns: Range<Int>, to sums: Tensor,
+        rows tokens: UnsafePointer<Int32>, wide: Tensor
+    ) {
+        let (rows, stride) = (side.coefficients.columnCount, wide.columnCount)
+        for row in 0..<(rows - 1) {
+            side.down.weight.readRow(
+                expert * (rows - 1) + row, columns: columns, into: wide.pointer + row * stride)
+        }
+        side.down.bias.readRow(expert, columns: columns, into: wide.pointer + (rows - 1) * stride)
+        kernels.scatter_add(
+            sums.pointer, sums.columnCount, tokens, entries.count,
+            side.coefficients.pointer + entries.lowerBound * rows, rows, wide.pointer, stride, rows,
+            columns.count)
     }
 }
 
@@ -269,6 +294,7 @@ private struct PackedSide {
 /// One side's up-projection and entries as plain pointers: nothing to retain in the inner loops.
 private struct RowsOfExperts {
     let weights: UnsafeMutableRawPointer
+    let isBFloat16: Bool
     let rowBytes: Int
     let byteCount: Int
     let units: Int
@@ -278,6 +304,7 @@ private struct RowsOfExperts {
 
     init(_ up: PackedExperts.UpProjection, _ selection: ExpertSelection, hidden: Tensor) {
         weights = up.weight.address
+        isBFloat16 = up.weight.dtype == .bfloat16
         rowBytes = up.weight.rowByteCount
         byteCount = up.weight.byteCount
         units = hidden.columnCount

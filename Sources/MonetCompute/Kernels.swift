@@ -25,12 +25,13 @@ public struct Kernels: @unchecked Sendable {
         self.table = table
     }
 
-    /// The instruction set's name: `scalar`, `avx2`, `avx512` or `neon`.
+    /// The instruction set's name: `scalar`, `avx2`, `avx512`, `avx512vnni`,
+    /// `avx512bf16` or `neon`.
     public var name: String { String(cString: table.pointee.name) }
 
     /// Every instruction set that this processor runs.
     public static var available: [String] {
-        ["avx512", "avx2", "neon", "scalar"].filter { Kernels(named: $0) != nil }
+        ["avx512bf16", "avx512vnni", "avx512", "avx2", "neon", "scalar"].filter { Kernels(named: $0) != nil }
     }
 
     /// Reports a `MONET_ISA` that cannot be used.

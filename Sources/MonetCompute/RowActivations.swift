@@ -26,8 +26,9 @@ struct RowActivations {
             self.owner = owner
             return
         }
-        // Rows begin on cache lines.
-        let rowBytes = (byteCount(columns) + 63) / 64 * 64
+        // Rows begin on cache lines, and not at powers of two, where all would fall into the same sets.
+        let lines = (byteCount(columns) + 63) / 64
+        let rowBytes = (lines % 16 == 0 ? lines + 1 : lines) * 64
         let prepared = Tensor(uninitialized: [rows, rowBytes / 4])
         pool.forEachRange(of: rows, minimum: 8) { range, _ in
             for row in range { prepare(prepared.address + row * rowBytes, x + row * stride, columns) }

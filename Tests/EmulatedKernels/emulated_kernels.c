@@ -3,6 +3,8 @@
 #pragma clang diagnostic ignored "-Wpsabi"
 #define ISA_NAME "emulated-512"
 #define VECTOR_FLOATS 16
+// So that backends take the paths of processors with bfloat16 instructions.
+#define BFLOAT16_PAYS 1
 #define ISA_TABLE emulated_kernels_512
 #include "../../Sources/CMonetKernels/kernels.inc"
 

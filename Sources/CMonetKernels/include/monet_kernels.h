@@ -172,6 +172,19 @@ typedef struct monet_kernels {
     /// Asks memory for bytes that will be read soon.
     void (*_Nonnull prefetch)(const void *p, size_t bytes);
 
+    // Products of bfloat16 values with gathered rows; bfloat16.inc says how.
+    /// Whether they are faster than float32 products.
+    int bfloat16_pays;
+    /// rows[MONET_BF16] for activations rounded to bfloat16, of any number of rows.
+    monet_row_kernels rounded_bf16;
+    /// out[2 c] = even[c], out[2 c + 1] = odd[c], or zero where odd is NULL.
+    void (*_Nonnull interleave)(uint16_t *out, const uint16_t *even, const uint16_t *_Nullable odd, size_t n);
+    /// out[rows[r], c] += sum over p < pairs, h < 2 of coefficients[r, 2 p + h] * w[p, 2 c + h]; no row may occur
+    /// twice. Strides count values.
+    void (*_Nonnull scatter_add_pairs)(float *out, size_t out_stride, const int32_t *rows, size_t count,
+                              const uint16_t *coefficients, size_t coefficient_stride, const uint16_t *w,
+                              size_t w_stride, size_t pairs, size_t n);
+
     // Dense products on integers; integers.inc says how operands are rounded and packed.
     /// Whether they are faster than float32 products.
     int integers_pay;
@@ -193,7 +206,7 @@ typedef struct monet_kernels {
     monet_row_kernels rows[MONET_ROW_FORMATS];
 } monet_kernels;
 
-/// The kernels of an instruction set ("scalar", "avx2", "avx512", "neon"), or NULL where this
+/// The kernels of an instruction set ("scalar", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon"), or NULL where this
 /// processor or this build does not have it.
 const monet_kernels *_Nullable monet_kernels_named(const char *_Nonnull name);
 
