@@ -111,7 +111,9 @@ extension CPUBackend {
                 let out = view.hidden + first * units
                 let weights = view.weights + expert * units * view.rowBytes
                 let rowsOfExpert = (expert * units)..<((expert + 1) * units)
-                if count <= Self.fewRows || rounds[side], let (format, activations) = formats[side] {
+                // Among many tokens an expert's few get what the others get: no rounding of their own.
+                let readsStored = count <= Self.fewRows && (isSmall || !view.roundsActivations)
+                if readsStored || rounds[side], let (format, activations) = formats[side] {
                     if isSmall, task + 1 < range.upperBound {
                         let next = views[tasks[task + 1].side]
                         prefetch(
@@ -295,6 +297,8 @@ private struct PackedSide {
 private struct RowsOfExperts {
     let weights: UnsafeMutableRawPointer
     let isBFloat16: Bool
+    /// Whether products with a few rows of activations round these for it.
+    let roundsActivations: Bool
     let rowBytes: Int
     let byteCount: Int
     let units: Int
@@ -305,6 +309,7 @@ private struct RowsOfExperts {
     init(_ up: PackedExperts.UpProjection, _ selection: ExpertSelection, hidden: Tensor) {
         weights = up.weight.address
         isBFloat16 = up.weight.dtype == .bfloat16
+        roundsActivations = up.weight.dtype == .int4Rows
         rowBytes = up.weight.rowByteCount
         byteCount = up.weight.byteCount
         units = hidden.columnCount

@@ -85,8 +85,8 @@ private struct Int4Groups {
             let start = group * Self.width
             for column in start..<max(start, min(columns, start + Self.width)) {
                 let q = UInt8(Self.nearest((values[column] - minimum) * inverse))
-                let nibble = column % 128 / 32
-                nibbles[column / 128 * 64 + column % 32 * 2 + nibble / 2] |= nibble % 2 == 0 ? q : q << 4
+                let place = column % 128 / 32
+                nibbles[column / 128 * 64 + place / 2 * 32 + column % 32] |= place % 2 == 0 ? q : q << 4
             }
         }
     }

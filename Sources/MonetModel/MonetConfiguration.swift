@@ -19,6 +19,9 @@ public struct MonetConfiguration: Sendable, Equatable {
     public enum Quantization: Int, Sendable, CaseIterable {
         case int8 = 8
         case int4 = 4
+
+        /// Which order of a row's bytes files have: the second of 4-bit rows.
+        var layout: Int { self == .int8 ? 1 : 2 }
     }
 
     /// How rotary frequencies are stretched for long contexts.
@@ -262,7 +265,13 @@ public struct MonetConfiguration: Sendable, Equatable {
         ]
         if let quantization {
             members.append(
-                ("quantization_config", ["bits": .integer(quantization.rawValue), "quant_method": "monet"]))
+                (
+                    "quantization_config",
+                    [
+                        "bits": .integer(quantization.rawValue), "layout": .integer(quantization.layout),
+                        "quant_method": "monet",
+                    ]
+                ))
         }
         members += [
             ("rms_norm_eps", .number(rmsNormEpsilon)),
@@ -350,6 +359,13 @@ private struct ConfigurationKeys {
             throw invalid(
                 "quantization_config", describe(value),
                 "null or {\"quant_method\": \"monet\", \"bits\": 8 or 4}")
+        }
+        let layout = value["layout"]?.intValue ?? 1
+        guard layout == quantization.layout else {
+            throw invalid(
+                "quantization_config.layout", "\(layout)",
+                "\(quantization.layout): rows of \(bits) bits were laid out otherwise; convert the model again"
+            )
         }
         return quantization
     }

@@ -67,7 +67,8 @@ import Testing
                 }))
     }
 
-    /// 4-bit products round activations to 16 bits: 1e-4 after three layers, elsewhere float32.
+    /// Products with 4-bit rows round activations in whole chunks of 128, which these rows do not fill:
+    /// float32 sums through three layers.
     @Test(
         arguments: [MonetConfiguration.FeedForward.horizontal, .vertical, .dense],
         MonetConfiguration.Quantization.allCases)
@@ -131,6 +132,26 @@ import Testing
         #expect(
             try message { $0.append(("lm_head.weight.int8x", Tensor(zeros: [1]))) }.contains(
                 "lm_head.weight.int8x"))
+    }
+
+    /// 4-bit rows were once laid out otherwise, under the same names and in as many bytes.
+    @Test func formerLayoutIsRefused() throws {
+        try withTemporaryFolder { folder in
+            let model = try scrambledModel(smallConfiguration(.vertical), seed: 3)
+            try Checkpoint.write(model, dtype: .float32, quantization: .int4, to: folder)
+            let path = folder + "/config.json"
+            let text = try String(contentsOfFile: path, encoding: .utf8)
+            let former = text.replacing(/"layout": 2,\s*/, with: "")
+            #expect(former != text)
+            try former.write(toFile: path, atomically: true, encoding: .utf8)
+            do {
+                _ = try MonetLanguageModel.load(folder)
+                Issue.record("accepted")
+            } catch {
+                #expect(
+                    "\(error)".contains("config.json") && "\(error)".contains("quantization_config.layout"))
+            }
+        }
     }
 
     /// Masks of a file, read with the model's shape.

@@ -1,5 +1,5 @@
-// Compares the NEON kernels with the portable ones on random input, for `Scripts/check-neon`, which
-// cross-compiles this and runs it under emulation. The portable kernels are tested against formulas in
+// Compares an instruction set's kernels with the portable ones on random input, for `Scripts/check-neon` and
+// `Scripts/check-avx512`, which run this under emulation. The portable kernels are tested against formulas in
 // double precision by the Swift tests on every machine.
 #include <math.h>
 #include <stdio.h>
@@ -28,16 +28,67 @@ static void compare(const char *what, size_t n, const float *x, const float *y, 
     }
 }
 
-int main(void) {
-    const monet_kernels *a = monet_kernels_named("neon"), *b = monet_kernels_named("scalar");
-    if (a == NULL || b == NULL) return printf("no NEON kernels\n"), 1;
-    static float x[12 * 700], w[9 * 700], u[12 * 700], v[12 * 700];
+// Dot products and sums by columns of one format of weights.
+static void check_rows(const monet_row_kernels *a, const monet_row_kernels *b, const char *what, size_t n,
+                       const float *x, const int32_t *rows, const unsigned char *bytes, size_t stride) {
+    static unsigned char ours[12 * 4 * 700], theirs[12 * 4 * 700];
+    static float u[12 * 700], v[12 * 700];
+    const void *left = x, *right = x;
+    size_t row_bytes = 4 * n;
+    if (a->prepare != NULL) {
+        row_bytes = (a->activation_bytes(n) + 63) / 64 * 64;
+        for (size_t r = 0; r < 12; r++) a->prepare(ours + r * row_bytes, x + r * n, n);
+        for (size_t r = 0; r < 12; r++) b->prepare(theirs + r * row_bytes, x + r * n, n);
+        left = ours, right = theirs;
+    }
+    for (size_t count = 1; count <= 12; count++) {
+        a->dot(u, 9, left, row_bytes, rows, count, bytes, stride, 9, n);
+        b->dot(v, 9, right, row_bytes, rows, count, bytes, stride, 9, n);
+        compare(what, n, u, v, 9 * count, 2e-5);
+        memset(u, 0, sizeof u), memset(v, 0, sizeof v);
+        a->accumulate(u, n, rows, count, x, 9, bytes, stride, 9, 0, n, n);
+        b->accumulate(v, n, rows, count, x, 9, bytes, stride, 9, 0, n, n);
+        compare("accumulate", n, u, v, 12 * n, 2e-5);
+    }
+    a->widen(u, bytes, 0, n, n);
+    b->widen(v, bytes, 0, n, n);
+    compare("widen", n, u, v, n, 1e-6);
+}
+
+// Sums by columns of pairs of bfloat16 values, an even and an odd number of rows of weights.
+static void check_pairs(const monet_kernels *a, const monet_kernels *b, size_t n, const float *x, const float *w,
+                        const int32_t *rows) {
+    static uint16_t coefficients[12 * 8], lines[8 * 700], pairs[2][4 * 2 * 700];
+    static float u[12 * 700], v[12 * 700];
+    float *results[2] = {u, v};
+    const monet_kernels *tables[2] = {a, b};
+    b->f32_to_bf16(coefficients, w, 96);
+    b->f32_to_bf16(lines, x, 8 * n);
+    for (size_t units = 7; units <= 8; units++)
+        for (size_t count = 1; count <= 12; count++) {
+            for (int t = 0; t < 2; t++) {
+                for (size_t p = 0; p < 4; p++)
+                    tables[t]->interleave(pairs[t] + p * 2 * n, lines + 2 * p * n,
+                                          2 * p + 1 < units ? lines + (2 * p + 1) * n : NULL, n);
+                memset(results[t], 0, sizeof u);
+                tables[t]->scatter_add_pairs(results[t], n, rows, count, coefficients, 8, pairs[t], 2 * n, 4, n);
+            }
+            compare("scatter_add_pairs", n, u, v, 12 * n, 2e-5);
+        }
+}
+
+// The name of the instruction set is the argument.
+int main(int arguments, char **argument) {
+    const monet_kernels *a = arguments == 2 ? monet_kernels_named(argument[1]) : NULL;
+    const monet_kernels *b = monet_kernels_named("scalar");
+    if (a == NULL || b == NULL) return printf("no such kernels here\n"), 1;
+    static float x[12 * 700], w[12 * 700], u[12 * 700], v[12 * 700];
     static unsigned char bytes[9 * 4 * 700];
     size_t widths[] = {1, 3, 4, 17, 64, 127, 128, 129, 300, 640};
     for (size_t k = 0; k < sizeof widths / sizeof *widths; k++) {
         size_t n = widths[k];
         for (size_t i = 0; i < 12 * n; i++) x[i] = uniform();
-        for (size_t i = 0; i < 9 * n; i++) w[i] = uniform();
+        for (size_t i = 0; i < 12 * 700; i++) w[i] = uniform();
         int32_t rows[12] = {11, 0, 3, 7, 2, 9, 1, 8, 4, 10, 6, 5};
         for (int format = 0; format < MONET_ROW_FORMATS; format++) {
             size_t stride = (size_t[]){4 * n, 2 * n, 2 * n, 4 + (n + 3) / 4 * 4, 8 + (n + 127) / 128 * 72}[format];
@@ -50,28 +101,11 @@ int main(void) {
                 float scales[2] = {0.01f, 0.02f};
                 if (format >= MONET_INT8) memcpy(row, scales, format == MONET_INT4 ? 8 : 4);
             }
-            static unsigned char ours[12 * 4 * 700], theirs[12 * 4 * 700];
-            const void *left = x, *right = x;
-            size_t row_bytes = 4 * n;
-            if (a->rows[format].prepare != NULL) {
-                row_bytes = (a->rows[format].activation_bytes(n) + 63) / 64 * 64;
-                for (size_t r = 0; r < 12; r++) a->rows[format].prepare(ours + r * row_bytes, x + r * n, n);
-                for (size_t r = 0; r < 12; r++) b->rows[format].prepare(theirs + r * row_bytes, x + r * n, n);
-                left = ours, right = theirs;
-            }
-            for (size_t count = 1; count <= 9; count += 2) {
-                a->rows[format].dot(u, 9, left, row_bytes, rows, count, bytes, stride, 9, n);
-                b->rows[format].dot(v, 9, right, row_bytes, rows, count, bytes, stride, 9, n);
-                compare("dot", n, u, v, 9 * count, 2e-5);
-                memset(u, 0, sizeof u), memset(v, 0, sizeof v);
-                a->rows[format].accumulate(u, n, rows, count, x, 9, bytes, stride, 9, 0, n, n);
-                b->rows[format].accumulate(v, n, rows, count, x, 9, bytes, stride, 9, 0, n, n);
-                compare("accumulate", n, u, v, 12 * n, 2e-5);
-            }
-            a->rows[format].widen(u, bytes, 0, n, n);
-            b->rows[format].widen(v, bytes, 0, n, n);
-            compare("widen", n, u, v, n, 1e-6);
+            check_rows(&a->rows[format], &b->rows[format], "dot", n, x, rows, bytes, stride);
+            if (format == MONET_BF16)
+                check_rows(&a->rounded_bf16, &b->rounded_bf16, "rounded dot", n, x, rows, bytes, stride);
         }
+        check_pairs(a, b, n, x, w, rows);
         // The left operand's lines in memory one after another, the right one's element by element.
         size_t blocks = (n + a->integer_block - 1) / a->integer_block;
         static int16_t packed[2][2][16 * 704];
@@ -84,7 +118,8 @@ int main(void) {
             tables[t]->integer_product(results[t], 7, 9, 7, packed[t][0], scales[t][0], blocks, packed[t][1],
                                        scales[t][1], blocks, 0);
         }
-        compare("integer_product", n, u, v, 63, 1e-6);
+        // What lies half-way between two integers may be rounded to either.
+        compare("integer_product", n, u, v, 63, 2e-5);
         a->gathered_dot(u, 9, x, n, rows, 11, w, n, 9, n), b->gathered_dot(v, 9, x, n, rows, 11, w, n, 9, n);
         compare("gathered_dot", n, u, v, 99, 2e-5);
         memset(u, 0, sizeof u), memset(v, 0, sizeof v);
@@ -103,6 +138,6 @@ int main(void) {
         a->gated_silu(u, x, w, n), b->gated_silu(v, x, w, n);
         compare("gated_silu", n, u, v, n, 1e-5);
     }
-    printf("%d checks, %d failures\n", checks, failures);
+    printf("%s: %d checks, %d failures\n", a->name, checks, failures);
     return failures != 0;
 }
