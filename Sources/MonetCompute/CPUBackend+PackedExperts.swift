@@ -52,7 +52,7 @@ extension CPUBackend {
         let experts = selection.experts
         for up in ups {
             guard up.weight.shape.count == 2, up.weight.columnCount == width, up.weight.dtype.isReal,
-                up.weight.rowCount % experts == 0, up.bias.count == up.weight.rowCount
+                up.weight.rowCount % experts == 0, up.bias.count == up.weight.rowCount, up.bias.dtype.isReal
             else {
                 throw ComputeError.shapeMismatch(
                     operation: "packed experts",
@@ -63,7 +63,7 @@ extension CPUBackend {
         let rows = downs.count * ups[0].weight.rowCount
         for down in downs {
             guard down.weight.shape == [rows, outputs], down.weight.dtype.isReal,
-                down.bias.shape == [experts, outputs]
+                down.bias.shape == [experts, outputs], down.bias.dtype.isReal
             else {
                 throw ComputeError.shapeMismatch(
                     operation: "packed experts",
@@ -89,53 +89,65 @@ extension CPUBackend {
         let hidden = sides.map { up, selection in
             Tensor(uninitialized: [selection.entryCount, up.weight.rowCount / selection.experts])
         }
-        let views = sides.indices.map { RowsOfExperts(sides[$0].up, sides[$0].selection, hidden: hidden[$0]) }
-        let tasks = sides.indices.flatMap { side in
-            sides[side].selection.occupied.map { (side: side, expert: Int($0)) }
-        }
-        let formats = sides.indices.map { side in
+        let activations = sides.indices.map { side in
             rowKernels(rounds[side] ? .bfloat16 : sides[side].up.weight.dtype).map {
-                (format: $0, activations: RowActivations(rows, columns: columns, for: $0, pool: pool))
+                RowActivations(rows, columns: columns, for: $0, pool: pool)
+            }
+        }
+        let views = sides.indices.compactMap { side in
+            RowsOfExperts(
+                sides[side].up, sides[side].selection, hidden: hidden[side], activations: activations[side],
+                format: rowKernels(rounds[side] ? .bfloat16 : sides[side].up.weight.dtype),
+                biasFormat: instructionSet.rows(sides[side].up.bias.dtype), rounds: rounds[side])
+        }
+        guard views.count == sides.count else { return hidden }
+        var tasks: [RowsOfExperts.Task] = []
+        tasks.reserveCapacity(sides.reduce(0) { $0 + $1.selection.occupied.count })
+        for (side, selection) in sides.map(\.selection).enumerated() {
+            for expert in selection.occupied {
+                let (first, end) = (selection.offsets[Int(expert)], selection.offsets[Int(expert) + 1])
+                tasks.append(.init(side: side, expert: Int(expert), first: first, count: end - first))
             }
         }
         let squaredReLU = kernels.squared_relu
         let chunkTasks = max(1, (1 << 15) / max(1, views[0].units * columns))
         pool.forEachRange(of: tasks.count, minimum: chunkTasks, perThread: 8) { range, _ in
-            let bias = Tensor(uninitialized: [max(views[0].units, views[views.count - 1].units)])
-            for task in range {
-                let (side, expert) = tasks[task]
-                let view = views[side]
+            let bias = Tensor(uninitialized: [views.reduce(0) { max($0, $1.units) }])
+            for place in range {
+                let task = tasks[place]
+                let view = views[task.side]
                 let units = view.units
-                let first = view.offsets[expert]
-                let count = view.offsets[expert + 1] - first
-                let out = view.hidden + first * units
-                let weights = view.weights + expert * units * view.rowBytes
-                let rowsOfExpert = (expert * units)..<((expert + 1) * units)
+                let out = view.hidden + task.first * units
+                let rowsOfExpert = (task.expert * units)..<((task.expert + 1) * units)
                 // Among many tokens an expert's few get what the others get: no rounding of their own.
-                let readsStored = count <= Self.fewRows && (isSmall || !view.roundsActivations)
-                if readsStored || rounds[side], let (format, activations) = formats[side] {
-                    if isSmall, task + 1 < range.upperBound {
-                        let next = views[tasks[task + 1].side]
+                let readsStored = task.count <= Self.fewRows && (isSmall || !view.roundsActivations)
+                if readsStored || view.rounds {
+                    if isSmall, place + 1 < range.upperBound {
+                        let next = views[tasks[place + 1].side]
                         prefetch(
-                            next.weights, tasks[task + 1].expert * units * next.rowBytes, of: next.byteCount)
+                            next.weights, tasks[place + 1].expert * next.units * next.rowBytes,
+                            of: next.byteCount)
                     }
                     let rounded =
-                        rounds[side] && !view.isBFloat16
-                        ? roundedRows(sides[side].up.weight, rowsOfExpert) : nil
-                    format.dot(
-                        out, units, activations.address, activations.stride, view.tokens + first, count,
-                        rounded?.address ?? weights, rounded == nil ? view.rowBytes : 2 * columns, units,
-                        columns)
+                        view.rounds && !view.isBFloat16
+                        ? roundedRows(sides[task.side].up.weight, rowsOfExpert) : nil
+                    view.format.dot(
+                        out, units, view.activations, view.activationStride, view.tokens + task.first,
+                        task.count,
+                        rounded?.address ?? view.weights + rowsOfExpert.lowerBound * view.rowBytes,
+                        rounded == nil ? view.rowBytes : 2 * columns, units, columns)
                 } else {
-                    let wide = widenedRows(sides[side].up.weight, rowsOfExpert)
+                    let wide = widenedRows(sides[task.side].up.weight, rowsOfExpert)
                     kernels.gathered_dot(
-                        out, units, rows.pointer, rows.columnCount, view.tokens + first, count, wide.pointer,
-                        columns, units, columns)
+                        out, units, rows.pointer, rows.columnCount, view.tokens + task.first, task.count,
+                        wide.pointer, columns, units, columns)
                 }
-                sides[side].up.bias.read(into: bias.pointer, from: expert * units, count: units)
-                for entry in 0..<count { squaredReLU(out + entry * units, bias.pointer, units) }
+                view.widenBias(
+                    bias.pointer, view.bias, rowsOfExpert.lowerBound, units, view.units * view.experts)
+                for entry in 0..<task.count { squaredReLU(out + entry * units, bias.pointer, units) }
             }
         }
+        withExtendedLifetime((sides, activations)) {}
         return hidden
     }
 
@@ -295,26 +307,52 @@ private struct PackedSide {
 
 /// One side's up-projection and entries as plain pointers: nothing to retain in the inner loops.
 private struct RowsOfExperts {
+    /// One expert and its entries.
+    struct Task {
+        let side: Int
+        let expert: Int
+        let first: Int
+        let count: Int
+    }
+
     let weights: UnsafeMutableRawPointer
     let isBFloat16: Bool
     /// Whether products with a few rows of activations round these for it.
     let roundsActivations: Bool
+    /// Whether operands are rounded to bfloat16, of any number of rows.
+    let rounds: Bool
     let rowBytes: Int
     let byteCount: Int
     let units: Int
+    let experts: Int
+    let bias: UnsafeMutableRawPointer
+    let widenBias: @convention(c) (UnsafeMutablePointer<Float>, UnsafeRawPointer, Int, Int, Int) -> Void
+    let format: monet_row_kernels
+    let activations: UnsafeMutableRawPointer
+    let activationStride: Int
     let hidden: UnsafeMutablePointer<Float>
     let tokens: UnsafeMutablePointer<Int32>
-    let offsets: [Int]
 
-    init(_ up: PackedExperts.UpProjection, _ selection: ExpertSelection, hidden: Tensor) {
+    /// Nil where there are no products with the types.
+    init?(
+        _ up: PackedExperts.UpProjection, _ selection: ExpertSelection, hidden: Tensor,
+        activations: RowActivations?, format: monet_row_kernels?, biasFormat: monet_row_kernels?, rounds: Bool
+    ) {
+        guard let activations, let format, let biasFormat else { return nil }
         weights = up.weight.address
         isBFloat16 = up.weight.dtype == .bfloat16
         roundsActivations = up.weight.dtype == .int4Rows
+        self.rounds = rounds
         rowBytes = up.weight.rowByteCount
         byteCount = up.weight.byteCount
         units = hidden.columnCount
+        experts = selection.experts
+        bias = up.bias.address
+        widenBias = biasFormat.widen
+        self.format = format
+        self.activations = activations.address
+        activationStride = activations.stride
         self.hidden = hidden.pointer
         tokens = selection.rows
-        offsets = selection.offsets
     }
 }
