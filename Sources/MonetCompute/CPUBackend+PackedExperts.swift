@@ -89,16 +89,18 @@ extension CPUBackend {
         let hidden = sides.map { up, selection in
             Tensor(uninitialized: [selection.entryCount, up.weight.rowCount / selection.experts])
         }
-        let activations = sides.indices.map { side in
-            rowKernels(rounds[side] ? .bfloat16 : sides[side].up.weight.dtype).map {
-                RowActivations(rows, columns: columns, for: $0, pool: pool)
-            }
+        let formats = sides.indices.map { side in
+            rowKernels(
+                rounds[side] ? .bfloat16 : sides[side].up.weight.dtype, rows: isSmall ? x.rowCount : 1)
+        }
+        let activations = formats.map { format in
+            format.map { RowActivations(rows, columns: columns, for: $0, pool: pool) }
         }
         let views = sides.indices.compactMap { side in
             RowsOfExperts(
                 sides[side].up, sides[side].selection, hidden: hidden[side], activations: activations[side],
-                format: rowKernels(rounds[side] ? .bfloat16 : sides[side].up.weight.dtype),
-                biasFormat: instructionSet.rows(sides[side].up.bias.dtype), rounds: rounds[side])
+                format: formats[side], biasFormat: instructionSet.rows(sides[side].up.bias.dtype),
+                rounds: rounds[side])
         }
         guard views.count == sides.count else { return hidden }
         var tasks: [RowsOfExperts.Task] = []

@@ -8,9 +8,14 @@ extension CPUBackend {
     /// Whether operands may be rounded to bfloat16 and the kernels multiply such values as they are.
     var roundsInKernels: Bool { precision == .bfloat16 && kernels.bfloat16_pays != 0 }
 
-    /// The products with rows of weights of one type in this precision; nil for integers.
-    func rowKernels(_ dtype: DType) -> monet_row_kernels? {
-        dtype == .bfloat16 && roundsInKernels ? kernels.rounded_bf16 : instructionSet.rows(dtype)
+    /// The products of some rows of activations with rows of weights of one type in this precision; nil for
+    /// integers.
+    func rowKernels(_ dtype: DType, rows: Int) -> monet_row_kernels? {
+        switch dtype {
+        case .bfloat16 where roundsInKernels: kernels.rounded_bf16
+        case .int8Rows where kernels.integers_pay != 0 && rows > 2: kernels.int8_on_integers
+        default: instructionSet.rows(dtype)
+        }
     }
 
     /// Some rows as bfloat16; the rows themselves if they are.

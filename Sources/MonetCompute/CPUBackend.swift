@@ -121,7 +121,8 @@ public struct CPUBackend: Backend {
     ) {
         let rows = x.rowCount
         let (outputs, inputs) = (weight.shape[0], weight.shape[1])
-        guard rows <= Self.fewRows, readsInRegisters(weight), let format = rowKernels(weight.dtype)
+        guard rows <= Self.fewRows, readsInRegisters(weight),
+            let format = rowKernels(weight.dtype, rows: rows)
         else {
             matrixProduct.multiply(
                 m: rows, n: outputs, k: inputs, MatrixOperand(x), MatrixOperand(weight, transposed: true),
@@ -154,7 +155,7 @@ public struct CPUBackend: Backend {
 
     public func projections(_ x: Tensor, weights: [Tensor]) throws -> [Tensor] {
         let (rows, inputs) = (x.rowCount, x.columnCount)
-        let formats = weights.compactMap { rowKernels($0.dtype) }
+        let formats = weights.compactMap { rowKernels($0.dtype, rows: rows) }
         guard rows <= Self.fewRows, formats.count == weights.count, weights.allSatisfy(readsInRegisters),
             weights.allSatisfy({ $0.shape.count == 2 && $0.shape[1] == inputs }), x.dtype == .float32
         else { return try weights.map { try linear(x, weight: $0, bias: nil) } }

@@ -5,23 +5,35 @@ import Testing
 /// Quantized rows: what the bytes mean, how far from the weights they are, and that every kernel reads
 /// the same numbers.
 ///
-/// Products of few rows with 4-bit rows run on activations rounded to bytes, which the references here do
-/// too; all else is sums of float32 products.
+/// Products of few rows with quantized rows run on rounded activations where that is faster, which the
+/// references here do too; all else is sums of float32 products.
 @Suite struct QuantizationTests {
     private static let bound = 1e-5
 
-    /// Rows as products with weights of this type read them. Of 4-bit rows and up to eight rows of
-    /// activations: whole chunks of 128 rounded to -127...127 times their largest / 127.
-    private func read(_ x: Tensor, by dtype: DType) -> Reference {
-        guard dtype == .int4Rows, x.rowCount <= 8 else { return Reference(x) }
+    /// Up to eight rows as products with weights of this type read them. 4 bits: whole chunks of 128 rounded
+    /// to -127...127 times their largest / 127. int8, three rows and more, where integers are fast: panels of
+    /// 2048 rounded to 16 bits.
+    private func read(_ x: Tensor, by dtype: DType, on backend: CPUBackend) -> Reference {
+        guard x.rowCount <= 8 else { return Reference(x) }
+        if dtype == .int4Rows {
+            return rounded(x, panel: 128, columns: x.columnCount / 128 * 128, limit: 127)
+        }
+        guard x.rowCount > 2, backend.instructionSet.table.pointee.integers_pay != 0 else {
+            return Reference(x)
+        }
+        return rounded(x, panel: 2048, columns: x.columnCount, limit: 32767)
+    }
+
+    private func rounded(_ x: Tensor, panel: Int, columns: Int, limit: Float) -> Reference {
         var values = x.floats()
         for row in 0..<x.rowCount {
-            for chunk in 0..<(x.columnCount / 128) {
-                let range = (row * x.columnCount + chunk * 128)..<(row * x.columnCount + (chunk + 1) * 128)
+            for first in stride(from: 0, to: columns, by: panel) {
+                let start = row * x.columnCount
+                let range = (start + first)..<(start + min(columns, first + panel))
                 let largest = values[range].reduce(0) { max($0, abs($1)) }
                 for index in range {
                     values[index] =
-                        (values[index] * (127 / largest)).rounded(.toNearestOrEven) * largest / 127
+                        (values[index] * (limit / largest)).rounded(.toNearestOrEven) * largest / limit
                 }
             }
         }
@@ -71,8 +83,8 @@ import Testing
         let reference = Reference(expected, shape: [7, columns])
         for tokens in [1, 2, 3, 4, 5, 8, 9, 30] {
             let x = source.normal([tokens, columns])
-            let product = ReferenceMath.linear(read(x, by: dtype), reference)
             for backend in OperationTests.backends {
+                let product = ReferenceMath.linear(read(x, by: dtype, on: backend), reference)
                 let found = try backend.linear(x, weight: quantized, bias: nil)
                 #expect(
                     relativeError(found.floats().map(Double.init), product.values) < Self.bound,
@@ -83,16 +95,40 @@ import Testing
     }
 
     /// What rounding activations adds is far below what rounding weights did. Bytes are steps of 1/127 of the
-    /// largest of 128, which is 2.8 deviations of normal numbers: 0.6% in the mean square, weights 8%.
+    /// largest of 128, which is 2.8 deviations of normal numbers: 0.6% in the mean square, weights 8%. Words
+    /// are steps of 1/32767 of the largest of 1024, 3.2 deviations: 3e-5, weights 0.7%.
     @Test func roundedActivationsAreNear() throws {
         var source = TensorSource(seed: 8)
         let (weights, x) = (source.normal([200, 1024]), source.normal([5, 1024]))
-        let quantized = weights.converted(to: .int4Rows)
-        let exact = ReferenceMath.linear(Reference(x), Reference(decoded(quantized), shape: [200, 1024]))
+        for (dtype, bound) in [(DType.int4Rows, 0.01), (.int8Rows, 1e-4)] {
+            let quantized = weights.converted(to: dtype)
+            let exact = ReferenceMath.linear(Reference(x), Reference(decoded(quantized), shape: [200, 1024]))
+            for backend in OperationTests.backends {
+                let found = try backend.linear(x, weight: quantized, bias: nil)
+                let error = relativeError(found.floats().map(Double.init), exact.values)
+                #expect(error < bound, "\(backend.name), \(dtype): \(error)")
+            }
+        }
+    }
+
+    /// Sums of integers at their largest: all products of one sign, over more columns than share a scale.
+    @Test(arguments: [DType.int8Rows, .int4Rows], [1, 2, 4, 7])
+    func largestSumsFit(dtype: DType, rows: Int) throws {
+        let columns = 4500
+        let x = Tensor(filled: [rows, columns], with: -3)
+        // Groups of -1 and 14 have numbers 0 and 15 of 4 bits.
+        let weight = Tensor(filled: [5, columns], with: 14)
+        if dtype == .int4Rows {
+            for index in stride(from: 0, to: 5 * columns, by: 32) { weight.pointer[index] = -1 }
+        }
+        let quantized = weight.converted(to: dtype)
+        let decodedRows = Reference(decoded(quantized), shape: [5, columns])
+        let expected = ReferenceMath.linear(Reference(x), decodedRows)
         for backend in OperationTests.backends {
             let found = try backend.linear(x, weight: quantized, bias: nil)
-            let error = relativeError(found.floats().map(Double.init), exact.values)
-            #expect(error < 0.01 && error > 0.001, "\(error)")
+            #expect(
+                relativeError(found.floats().map(Double.init), expected.values) < Self.bound,
+                "\(backend.name)")
         }
     }
 
@@ -151,15 +187,16 @@ import Testing
             }
             return Reference(result, shape: [half, experts * units])
         }
-        let expected = ReferenceMath.verticalExperts(
-            read(x, by: dtype), left: Reference(left), right: Reference(right),
-            weights: [
-                upRows(weights[0]), Reference(weights[1]), upRows(weights[2]), Reference(weights[3]),
-                downColumns(upper.weight, part: 0), downColumns(upper.weight, part: 1),
-                downColumns(lower.weight, part: 0),
-                downColumns(lower.weight, part: 1), Reference(weights[8]), Reference(weights[9]),
-            ])
+        let weightsAsRead = [
+            upRows(weights[0]), Reference(weights[1]), upRows(weights[2]), Reference(weights[3]),
+            downColumns(upper.weight, part: 0), downColumns(upper.weight, part: 1),
+            downColumns(lower.weight, part: 0),
+            downColumns(lower.weight, part: 1), Reference(weights[8]), Reference(weights[9]),
+        ]
         for backend in OperationTests.backends {
+            let expected = ReferenceMath.verticalExperts(
+                read(x, by: dtype, on: backend), left: Reference(left), right: Reference(right),
+                weights: weightsAsRead)
             let found = try backend.packedExperts(
                 x, routing: ExpertRouting(left: left, right: right), weights: quantized)
             #expect(
