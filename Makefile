@@ -6,7 +6,7 @@ BREW := $(shell brew --prefix)
 FLAGS := -Xcxx -I$(BREW)/include -Xlinker -L$(BREW)/lib
 endif
 
-.PHONY: setup build demo test check-neon format lint
+.PHONY: setup build demo test check-neon check-avx512 format lint
 
 setup:
 	@Scripts/setup
@@ -23,6 +23,9 @@ test: setup
 
 check-neon:
 	@Scripts/check-neon
+
+check-avx512:
+	@Scripts/check-avx512
 
 format:
 	$(SWIFT) format --in-place --recursive Sources Tests Package.swift Examples
