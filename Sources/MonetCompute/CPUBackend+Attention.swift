@@ -160,6 +160,7 @@ extension CPUBackend {
     /// Puts the new keys and values into the caches, a head's rows together: a query reads one stretch.
     private func append(key: Tensor, input: AttentionInput, layout: AttentionLayout) throws {
         let (heads, width) = (input.keyValueHeads, layout.headWidth)
+        var tasks: [(segment: AttentionLayout.Segment, cache: Tensor, new: Tensor)] = []
         for segment in layout.segments {
             guard let cache = segment.cache else { continue }
             let end = segment.position + segment.count
@@ -169,19 +170,40 @@ extension CPUBackend {
                     throw ComputeError.indexOutOfRange(
                         operation: "key-value cache", index: end - 1, limit: capacity)
                 }
-                let rows = Tensor(uninitialized: [segment.count, width])
-                for head in 0..<heads {
-                    for row in 0..<segment.count {
-                        memcpy(
-                            rows.pointer + row * width,
-                            new.pointer + (segment.firstRow + row) * layout.keyStride + head * width,
-                            width * 4)
-                    }
-                    let stored = rows.converted(to: tensor.dtype)
-                    memcpy(
-                        tensor.address + (head * capacity + segment.position) * tensor.rowByteCount,
-                        stored.address, stored.byteCount)
-                }
+                tasks.append((segment, tensor, new))
+            }
+        }
+        pool.forEachRange(of: tasks.count, minimum: 4) { range, _ in
+            for task in range {
+                let (segment, cache, new) = tasks[task]
+                let first = new.pointer + segment.firstRow * layout.keyStride
+                append(
+                    first, rows: segment.count, layout: layout, to: cache, at: segment.position, heads: heads)
+            }
+        }
+    }
+
+    /// Writes rows of all heads to a cache from a position on.
+    private func append(
+        _ new: UnsafePointer<Float>, rows: Int, layout: AttentionLayout, to cache: Tensor, at position: Int,
+        heads: Int
+    ) {
+        let (width, stride, capacity) = (layout.headWidth, layout.keyStride, cache.rowCount / heads)
+        let rowBytes = cache.rowByteCount
+        for head in 0..<heads {
+            let target = cache.address + (head * capacity + position) * rowBytes
+            let source = new + head * width
+            switch cache.dtype {
+            case .float32:
+                for row in 0..<rows { memcpy(target + row * rowBytes, source + row * stride, rowBytes) }
+            case .bfloat16:
+                let out = target.assumingMemoryBound(to: UInt16.self)
+                for row in 0..<rows { kernels.f32_to_bf16(out + row * width, source + row * stride, width) }
+            default:
+                let lines = Tensor(uninitialized: [rows, width])
+                for row in 0..<rows { memcpy(lines.pointer + row * width, source + row * stride, width * 4) }
+                let stored = lines.converted(to: cache.dtype)
+                memcpy(target, stored.address, stored.byteCount)
             }
         }
     }

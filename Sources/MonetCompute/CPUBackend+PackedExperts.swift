@@ -182,11 +182,12 @@ extension CPUBackend {
     /// order, so that the result does not depend on who summed what.
     private func projectFew(_ sides: [PackedSide], width: Int, tokens: Int) {
         let parts = pool.threadCount == 1 ? 1 : 4 * pool.threadCount
-        let partial = Tensor(zeros: [sides.count * parts, tokens, width])
+        let partial = Tensor(uninitialized: [sides.count * parts, tokens, width])
         pool.parallel(chunks: sides.count * parts) { chunk in
             let side = sides[chunk / parts]
             let selection = side.selection
             let sums = partial.pointer + chunk * tokens * width
+            memset(sums, 0, tokens * width * 4)
             let (part, rows) = (chunk % parts, side.coefficients.columnCount - 1)
             guard let format = instructionSet.rows(side.down.weight.dtype),
                 let biasFormat = instructionSet.rows(side.down.bias.dtype)
@@ -212,12 +213,14 @@ extension CPUBackend {
                     bias + expert * biasBytes, biasBytes, 1, 0, width, width)
             }
         }
-        for (index, side) in sides.enumerated() {
-            for part in 0..<parts {
-                let sums = partial.pointer + (index * parts + part) * tokens * width
-                for token in 0..<tokens {
+        pool.forEachRange(of: tokens, minimum: 2) { range, _ in
+            for (index, side) in sides.enumerated() {
+                for token in range {
                     let out = side.output.pointer + token * side.output.columnCount + side.column
-                    kernels.add(out, out, sums + token * width, width)
+                    for part in 0..<parts {
+                        let sums = partial.pointer + ((index * parts + part) * tokens + token) * width
+                        kernels.add(out, out, sums, width)
+                    }
                 }
             }
         }

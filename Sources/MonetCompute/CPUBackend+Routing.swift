@@ -48,7 +48,7 @@ extension CPUBackend {
         let (tokens, heads, experts) = (logits.shape[0], logits.shape[1], logits.shape[2])
         let probabilities = Tensor(uninitialized: logits.shape)
         let inverse = statistics.variance.map { 1 / ($0 + epsilon).squareRoot() }
-        pool.forEachRange(of: tokens, minimum: 8) { range, _ in
+        pool.forEachRange(of: tokens, minimum: 2) { range, _ in
             for token in range {
                 for head in 0..<heads {
                     let row = (token * heads + head) * experts

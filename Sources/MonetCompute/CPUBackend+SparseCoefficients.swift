@@ -52,7 +52,7 @@ extension CPUBackend {
         into destination: Tensor, at column: Int, stride destinationStride: Int
     ) {
         let (from, to) = direction.ends(selection)
-        pool.forEachRange(of: from.tokens, minimum: 16) { range, _ in
+        pool.forEachRange(of: from.tokens, minimum: 2) { range, _ in
             let scratch = Tensor(uninitialized: [stride])
             for token in range {
                 for head in 0..<from.heads {

@@ -42,7 +42,7 @@ struct ExpertSelection {
         var counts = [Int](repeating: 0, count: lists)
         counts.withUnsafeMutableBufferPointer { counts in
             nonisolated(unsafe) let counts = counts
-            pool.forEachRange(of: lists, minimum: 64) { range, _ in
+            pool.forEachRange(of: lists, minimum: 16) { range, _ in
                 for list in range {
                     let row = probabilities.pointer + list * experts
                     let out = foundIndices + list * experts
