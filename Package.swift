@@ -25,7 +25,8 @@ let package = Package(
         .target(
             name: "CMonetKernels",
             exclude: [
-                "kernels.inc", "gathered.inc", "vectors.inc", "weights.inc", "int4.inc", "int8.inc", "integers.inc",
+                "kernels.inc", "gathered.inc", "vectors.inc", "weights.inc", "int4.inc", "int8.inc",
+                "integers.inc",
                 "bfloat16.inc",
             ]),
         .target(

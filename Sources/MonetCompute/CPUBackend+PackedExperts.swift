@@ -13,7 +13,7 @@ extension CPUBackend {
         switch weights.decomposition {
         case .horizontal(let up, let down):
             try check([up], [down], width: width, outputs: width, left)
-            let hidden = hiddenUnits(x, [(up, left)])[0]
+            let hidden = try hiddenUnits(x, [(up, left)])[0]
             let units = hidden.columnCount
             let coefficients = Tensor(zeros: [right.entryCount, units + 1])
             mixEntries(
@@ -23,7 +23,7 @@ extension CPUBackend {
         case .vertical(let leftUp, let rightUp, let upper, let lower):
             let half = width / 2
             try check([leftUp, rightUp], [upper, lower], width: width, outputs: half, left)
-            let hidden = hiddenUnits(x, [(leftUp, left), (rightUp, right)])
+            let hidden = try hiddenUnits(x, [(leftUp, left), (rightUp, right)])
             let (a, e) = (hidden[0], hidden[1])
             let units = a.columnCount
             let columns = 2 * units + 1
@@ -78,7 +78,7 @@ extension CPUBackend {
     /// σ(U x + b) of every entry of each side, `[entries, units]`.
     private func hiddenUnits(
         _ x: Tensor, _ sides: [(up: PackedExperts.UpProjection, selection: ExpertSelection)]
-    ) -> [Tensor] {
+    ) throws -> [Tensor] {
         let columns = x.columnCount
         let isSmall = x.rowCount <= Self.fewRows
         // Quantized rows keep their own products for few tokens: the bytes are the cost there.
@@ -89,9 +89,11 @@ extension CPUBackend {
         let hidden = sides.map { up, selection in
             Tensor(uninitialized: [selection.entryCount, up.weight.rowCount / selection.experts])
         }
-        let formats = sides.indices.map { side in
-            rowKernels(
-                rounds[side] ? .bfloat16 : sides[side].up.weight.dtype, rows: isSmall ? x.rowCount : 1)
+        let formats = sides.indices.map { side -> monet_row_kernels? in
+            let stored = sides[side].up.weight.dtype
+            // 4-bit rows are widened for many tokens: none needs its activations rounded.
+            let read = isSmall || stored != .int4Rows ? stored : .float32
+            return rowKernels(rounds[side] ? .bfloat16 : read, rows: isSmall ? x.rowCount : 1)
         }
         let activations = formats.map { format in
             format.map { RowActivations(rows, columns: columns, for: $0, pool: pool) }
@@ -102,7 +104,9 @@ extension CPUBackend {
                 format: formats[side], biasFormat: instructionSet.rows(sides[side].up.bias.dtype),
                 rounds: rounds[side])
         }
-        guard views.count == sides.count else { return hidden }
+        guard views.count == sides.count else {
+            throw ComputeError.unsupportedDType(operation: "packed experts", dtype: sides[0].up.weight.dtype)
+        }
         var tasks: [RowsOfExperts.Task] = []
         tasks.reserveCapacity(sides.reduce(0) { $0 + $1.selection.occupied.count })
         for (side, selection) in sides.map(\.selection).enumerated() {

@@ -360,10 +360,10 @@ private struct ConfigurationKeys {
                 "quantization_config", describe(value),
                 "null or {\"quant_method\": \"monet\", \"bits\": 8 or 4}")
         }
-        let layout = value["layout"]?.intValue ?? 1
-        guard layout == quantization.layout else {
+        let layout = value["layout"] ?? 1
+        guard layout.intValue == quantization.layout else {
             throw invalid(
-                "quantization_config.layout", "\(layout)",
+                "quantization_config.layout", describe(layout),
                 "\(quantization.layout): rows of \(bits) bits were laid out otherwise; convert the model again"
             )
         }
