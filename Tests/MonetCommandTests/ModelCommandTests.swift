@@ -287,6 +287,18 @@ import Testing
                 #expect(try #require(row["tokens_per_second"]?.doubleValue) > 0)
                 #expect(row["seconds"]?.arrayValue?.count == 2)
             }
+            // The prompt's default length yields to a shorter context.
+            let short = try Command.run(
+                [
+                    "init", "--preset", "nano-vd", "--set", "moe_experts=24", "--set",
+                    "max_position_embeddings=100", "--out", "short",
+                ], in: folder)
+            #expect(short.status == 0, "\(short.errors)")
+            let fitting = try Command.run(
+                ["bench", "--model", "short", "--tests", "prefill", "--repeats", "1", "--json"], in: folder)
+            #expect(fitting.status == 0, "\(fitting.errors)")
+            let fittingRows = try JSONValue(parsing: fitting.output, source: "bench")["results"]?.arrayValue
+            #expect(fittingRows?.first?["tokens"]?.intValue == 100)
             let table = try Command.run(
                 [
                     "bench", "--tests", "train", "--preset", "nano-vd", "--batch-size", "1",

@@ -34,8 +34,9 @@ struct BenchCommand: ParsableCommand {
             "Which of load, prefill, decode, batch, train, separated by commas; all but train by default.",
             valueName: "list"))
     var tests: String?
-    @Option(help: "Tokens of the prompt in prefill.")
-    var promptTokens = 512
+    @Option(
+        help: "Tokens of the prompt in prefill; by default 512, or the model's context if that is shorter.")
+    var promptTokens: Int?
     @Option(help: "Tokens that precede decoding.")
     var contextTokens = 16
     @Option(help: "Tokens that each stream decodes.")
@@ -81,7 +82,8 @@ struct BenchCommand: ParsableCommand {
             throw ValidationError("Give --model, or --tests train.")
         }
         for (name, value) in [
-            ("prompt-tokens", promptTokens), ("context-tokens", contextTokens), ("new-tokens", newTokens),
+            ("prompt-tokens", promptTokens ?? 512), ("context-tokens", contextTokens),
+            ("new-tokens", newTokens),
             ("streams", streams), ("repeats", repeats), ("batch-size", batchSize),
             ("sequence-length", sequenceLength),
         ] where !(1...1 << 20).contains(value) {
@@ -141,10 +143,10 @@ struct BenchCommand: ParsableCommand {
         }
         if tests.allSatisfy({ $0 == .load || $0 == .train }) { return results }
         let model = try MonetLanguageModel.load(folder)
+        let context = model.configuration.contextLength
+        let promptTokens = promptTokens ?? min(512, context)
         let longest = max(promptTokens, contextTokens + newTokens)
-        guard longest <= model.configuration.contextLength else {
-            throw ModelError.contextExceeded(tokens: longest, context: model.configuration.contextLength)
-        }
+        guard longest <= context else { throw ModelError.contextExceeded(tokens: longest, context: context) }
         var settings = InferenceBenchmark.Settings()
         settings.promptTokens = promptTokens
         settings.contextTokens = contextTokens
