@@ -154,8 +154,15 @@ public struct CPUBackend: Backend {
     private static func rowsPerChunk(_ inputs: Int) -> Int { max(16, (1 << 15) / max(1, inputs)) }
 
     public func projections(_ x: Tensor, weights: [Tensor]) throws -> [Tensor] {
+        try projections(x, weights: weights, formats: weights.map { rowKernels($0.dtype, rows: x.rowCount) })
+    }
+
+    /// The same with the kernels of each matrix given.
+    func projections(
+        _ x: Tensor, weights: [Tensor], formats given: [monet_row_kernels?]
+    ) throws -> [Tensor] {
         let (rows, inputs) = (x.rowCount, x.columnCount)
-        let formats = weights.compactMap { rowKernels($0.dtype, rows: rows) }
+        let formats = given.compactMap { $0 }
         guard rows <= Self.fewRows, formats.count == weights.count, weights.allSatisfy(readsInRegisters),
             weights.allSatisfy({ $0.shape.count == 2 && $0.shape[1] == inputs }), x.dtype == .float32
         else { return try weights.map { try linear(x, weight: $0, bias: nil) } }

@@ -79,7 +79,15 @@ extension CPUBackend {
                     found: "\(side.weight.shape), \(side.screen.rows.shape)")
             }
         }
-        let estimates = try projections(x, weights: sides.map(\.screen.rows))
+        guard x.rowCount <= Self.fewRows else {
+            throw ComputeError.shapeMismatch(
+                operation: "screened router", expected: "at most \(Self.fewRows) tokens",
+                found: "\(x.rowCount)")
+        }
+        // Activations as they are, however many rows: the bounds cover the rounding of weights alone.
+        let estimates = try projections(
+            x, weights: sides.map(\.screen.rows),
+            formats: sides.map { instructionSet.rows($0.screen.rows.dtype) })
         let tokens = x.rowCount
         let logits = sides.map { Tensor(uninitialized: [tokens, $0.weight.rowCount]) }
         let norms = (0..<tokens).map {

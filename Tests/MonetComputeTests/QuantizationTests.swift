@@ -132,6 +132,22 @@ import Testing
         }
     }
 
+    /// A token that is not finite stays so, and spoils no other.
+    @Test(arguments: [DType.int8Rows, .int4Rows, .bfloat16], [Float.nan, .infinity])
+    func valuesThatAreNotFiniteStay(dtype: DType, bad: Float) throws {
+        var source = TensorSource(seed: 21)
+        let weight = source.normal([6, 300]).converted(to: dtype)
+        for rows in [1, 2, 5, 8] {
+            let x = source.normal([rows, 300])
+            x.pointer[130] = bad
+            for backend in OperationTests.backends {
+                let found = try backend.linear(x, weight: weight, bias: nil).floats()
+                #expect(found[..<6].allSatisfy { !$0.isFinite }, "\(backend.name), \(rows) rows")
+                #expect(found[6...].allSatisfy { $0.isFinite }, "\(backend.name), \(rows) rows")
+            }
+        }
+    }
+
     @Test func constantRowsAreKept() {
         for dtype in [DType.int8Rows, .int4Rows] {
             let zeros = Tensor(zeros: [2, 130]).converted(to: dtype)

@@ -1,9 +1,8 @@
 // x86-64 with AVX-512 F, BW, DQ and VL, with VNNI and BF16 (Cooper Lake, Sapphire Rapids, Zen 4 and later).
 #if defined(__x86_64__)
 #include <immintrin.h>
-#pragma clang attribute push(                                                                            \
-    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma"))), \
-    apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma"))), \
+                             apply_to = function)
 #define ISA_NAME "avx512bf16"
 #define VECTOR_FLOATS 16
 #define ISA_AVX512

@@ -208,8 +208,8 @@ typedef struct monet_kernels {
     monet_row_kernels rows[MONET_ROW_FORMATS];
 } monet_kernels;
 
-/// The kernels of an instruction set ("scalar", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon"), or NULL where this
-/// processor or this build does not have it.
+/// The kernels of an instruction set ("scalar", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon"), or NULL
+/// where this processor or this build does not have it.
 const monet_kernels *_Nullable monet_kernels_named(const char *_Nonnull name);
 
 /// The best table that this processor can run.
