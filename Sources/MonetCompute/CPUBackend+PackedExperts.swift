@@ -185,7 +185,9 @@ extension CPUBackend {
     /// Shares of the experts are summed for all tokens, each on one thread; the shares are then added in
     /// order, so that the result does not depend on who summed what.
     private func projectFew(_ sides: [PackedSide], width: Int, tokens: Int) {
-        let parts = pool.threadCount == 1 ? 1 : 4 * pool.threadCount
+        // Every part costs a row of sums for each token: fewer of them for more tokens.
+        let parts =
+            pool.threadCount == 1 ? 1 : max(pool.threadCount, min(4 * pool.threadCount, 512 / max(1, tokens)))
         let partial = Tensor(uninitialized: [sides.count * parts, tokens, width])
         pool.parallel(chunks: sides.count * parts) { chunk in
             let side = sides[chunk / parts]

@@ -106,8 +106,8 @@ public struct CPUBackend: Backend {
     }
 
     /// Up to this many rows each row of weights is widened in registers for all of them; more rows
-    /// are worth widening a block of weights once and a dense product.
-    static var fewRows: Int { 8 }
+    /// are worth widening a block of weights once, or rounding it to integers, and a dense product.
+    static var fewRows: Int { 64 }
 
     /// Whether few rows are multiplied as float32: bytes are the cost then, so that rounding activations
     /// would win nothing; float32 weights are only rounded where both operands are asked to be.

@@ -10,11 +10,11 @@ import Testing
 @Suite struct QuantizationTests {
     private static let bound = 1e-5
 
-    /// Up to eight rows as products with weights of this type read them. 4 bits: whole chunks of 128 rounded
+    /// Up to 64 rows as products with weights of this type read them. 4 bits: whole chunks of 128 rounded
     /// to -127...127 times their largest / 127. int8, three rows and more, where integers are fast: panels of
     /// 2048 rounded to 16 bits.
     private func read(_ x: Tensor, by dtype: DType, on backend: CPUBackend) -> Reference {
-        guard x.rowCount <= 8 else { return Reference(x) }
+        guard x.rowCount <= 64 else { return Reference(x) }
         if dtype == .int4Rows {
             return rounded(x, panel: 128, columns: x.columnCount / 128 * 128, limit: 127)
         }
@@ -81,7 +81,7 @@ import Testing
         #expect(error < (dtype == .int8Rows ? 0.012 : 0.1), "\(error)")
 
         let reference = Reference(expected, shape: [7, columns])
-        for tokens in [1, 2, 3, 4, 5, 8, 9, 30] {
+        for tokens in [1, 2, 3, 4, 5, 8, 9, 30, 64, 65] {
             let x = source.normal([tokens, columns])
             for backend in OperationTests.backends {
                 let product = ReferenceMath.linear(read(x, by: dtype, on: backend), reference)
@@ -137,7 +137,7 @@ import Testing
     func valuesThatAreNotFiniteStay(dtype: DType, bad: Float) throws {
         var source = TensorSource(seed: 21)
         let weight = source.normal([6, 300]).converted(to: dtype)
-        for rows in [1, 2, 5, 8] {
+        for rows in [1, 2, 5, 8, 17] {
             let x = source.normal([rows, 300])
             x.pointer[130] = bad
             for backend in OperationTests.backends {
@@ -158,7 +158,7 @@ import Testing
     }
 
     /// Experts of quantized rows give what their decoded weights give, for decoding and for batches.
-    @Test(arguments: [DType.int8Rows, .int4Rows], [1, 3, 8, 9, 40])
+    @Test(arguments: [DType.int8Rows, .int4Rows], [0, 1, 3, 8, 9, 40, 64, 65, 130])
     func experts(dtype: DType, tokens: Int) throws {
         var source = TensorSource(seed: 5)
         let (experts, heads, half, units) = (13, 2, 70, 5)

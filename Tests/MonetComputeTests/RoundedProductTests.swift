@@ -93,7 +93,7 @@ import Testing
     }
 
     /// Whole layers in bfloat16 precision, few tokens and many, weights of every kind that is rounded.
-    @Test(arguments: [DType.float32, .bfloat16, .int8Rows], [1, 3, 8, 9, 40, 300])
+    @Test(arguments: [DType.float32, .bfloat16, .int8Rows], [1, 3, 8, 9, 40, 64, 65, 300])
     func expertLayers(dtype: DType, tokens: Int) throws {
         var source = TensorSource(seed: UInt64(tokens))
         let (experts, heads, half, units) = (13, 2, 70, 5)
