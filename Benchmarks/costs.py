@@ -55,7 +55,7 @@ def main():
     heads = [1, 2, 4, 8, 16]
     panels.append(("routing heads, H", heads, [decode(model(heads=h))[0] for h in heads],
                    [prefill(model(heads=h))[0] for h in heads]))
-    batches = [1, 2, 4, 8, 16]
+    batches = [1, 2, 4, 8, 12, 16, 32, 64]
     panels.append(("texts at once", batches, [decode(model(), streams=b)[0] for b in batches], [None] * len(batches)))
     for name, xs, decoding, prefilling in panels:
         print(f"| {name} | " + " | ".join(str(x) for x in xs) + " |")
