@@ -91,8 +91,12 @@ def draw(panels) -> str:
             v = place(xs[0], y)[1]
             parts.append(f'<line x1="{x0}" x2="{x0 + width}" y1="{v:.1f}" y2="{v:.1f}" stroke="#ddd"/>')
             parts.append(f'<text x="{x0 - 5}" y="{v + 4:.1f}" text-anchor="end" fill="#666">{y:.1f}</text>')
+        last = x0 - 100
         for x in xs:
             u = place(x, 0)[0]
+            if u - last < 18:
+                continue
+            last = u
             label = f"{x // 1024}k" if x >= 2048 and x % 1024 == 0 else ("32k" if x == 32000 else str(x))
             parts.append(f'<text x="{u:.1f}" y="{top + height + 16}" text-anchor="middle" fill="#666">{label}</text>')
         for colour, series in zip(COLOURS, [decoding, prefilling]):
