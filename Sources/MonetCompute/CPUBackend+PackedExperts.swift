@@ -73,6 +73,12 @@ extension CPUBackend {
         }
     }
 
+    /// Up to this many tokens the weights, or widening them, cost more than the products.
+    private var fewTokens: Int { roundsInKernels ? Self.fewRoundedRows : Self.fewRows }
+
+    /// Up to this many of more tokens read an expert's rows as they are stored; for more they are widened once.
+    private static var fewEntries: Int { 8 }
+
     // MARK: Up-projection
 
     /// σ(U x + b) of every entry of each side, `[entries, units]`.
@@ -80,7 +86,7 @@ extension CPUBackend {
         _ x: Tensor, _ sides: [(up: PackedExperts.UpProjection, selection: ExpertSelection)]
     ) throws -> [Tensor] {
         let columns = x.columnCount
-        let isSmall = x.rowCount <= Self.fewRows
+        let isSmall = x.rowCount <= fewTokens
         // Quantized rows keep their own products for few tokens: the bytes are the cost there.
         let rounds = sides.map { roundsInKernels && (!isSmall || $0.up.weight.dtype == .bfloat16) }
         let rows =
@@ -126,7 +132,7 @@ extension CPUBackend {
                 let out = view.hidden + task.first * units
                 let rowsOfExpert = (task.expert * units)..<((task.expert + 1) * units)
                 // Among many tokens an expert's few get what the others get: no rounding of their own.
-                let readsStored = task.count <= Self.fewRows && (isSmall || !view.roundsActivations)
+                let readsStored = isSmall || (task.count <= Self.fewEntries && !view.roundsActivations)
                 if readsStored || view.rounds {
                     if isSmall, place + 1 < range.upperBound {
                         let next = views[tasks[place + 1].side]
@@ -175,7 +181,7 @@ extension CPUBackend {
     /// Adds coefficients · weights of every entry to its token's row.
     private func project(_ sides: [PackedSide], width: Int) {
         let tokens = sides[0].output.rowCount
-        if tokens <= Self.fewRows {
+        if tokens <= fewTokens {
             projectFew(sides, width: width, tokens: tokens)
         } else {
             for side in sides { projectMany(side, width: width, tokens: tokens) }

@@ -108,6 +108,12 @@ public struct CPUBackend: Backend {
     /// Up to this many rows each row of weights is widened in registers for all of them; more rows
     /// are worth widening a block of weights once, or rounding it to integers, and a dense product.
     static var fewRows: Int { 64 }
+    /// The same where bfloat16 is multiplied as such: a dense product widens nothing there.
+    static var fewRoundedRows: Int { 8 }
+
+    private func fewRows(of weight: Tensor) -> Int {
+        roundsInKernels && weight.dtype == .bfloat16 ? Self.fewRoundedRows : Self.fewRows
+    }
 
     /// Whether few rows are multiplied as float32: bytes are the cost then, so that rounding activations
     /// would win nothing; float32 weights are only rounded where both operands are asked to be.
@@ -121,7 +127,7 @@ public struct CPUBackend: Backend {
     ) {
         let rows = x.rowCount
         let (outputs, inputs) = (weight.shape[0], weight.shape[1])
-        guard rows <= Self.fewRows, readsInRegisters(weight),
+        guard rows <= fewRows(of: weight), readsInRegisters(weight),
             let format = rowKernels(weight.dtype, rows: rows)
         else {
             matrixProduct.multiply(
@@ -163,7 +169,8 @@ public struct CPUBackend: Backend {
     ) throws -> [Tensor] {
         let (rows, inputs) = (x.rowCount, x.columnCount)
         let formats = given.compactMap { $0 }
-        guard rows <= Self.fewRows, formats.count == weights.count, weights.allSatisfy(readsInRegisters),
+        guard formats.count == weights.count,
+            weights.allSatisfy({ rows <= fewRows(of: $0) && readsInRegisters($0) }),
             weights.allSatisfy({ $0.shape.count == 2 && $0.shape[1] == inputs }), x.dtype == .float32
         else { return try weights.map { try linear(x, weight: $0, bias: nil) } }
         let outputs = weights.map { Tensor(uninitialized: [rows, $0.shape[0]]) }
