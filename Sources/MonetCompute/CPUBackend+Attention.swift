@@ -114,7 +114,7 @@ extension CPUBackend {
             queries, rows: heads, columns: width, stride: width, for: keyFormat, pool: pool)
         keyFormat.dot(
             scores.pointer, count, activations.address, activations.stride, nil, heads, work.keys.address,
-            work.keys.rowBytes, count, width)
+            work.keys.rowBytes, count, width, nil)
         for head in 0..<heads {
             work.logSumExp.pointer[row * layout.heads + first + head] = kernels.softmax(
                 scores.pointer + head * count, layout.scale, count)
@@ -122,8 +122,7 @@ extension CPUBackend {
         memset(out, 0, heads * width * 4)
         work.values.kernels(instructionSet)?.accumulate(
             out, width, nil, heads, scores.pointer, count, work.values.address, work.values.rowBytes, count,
-            0,
-            width, width)
+            0, width, width, nil)
     }
 
     private func rotate(

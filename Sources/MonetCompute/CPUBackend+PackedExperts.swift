@@ -134,20 +134,17 @@ extension CPUBackend {
                 // Among many tokens an expert's few get what the others get: no rounding of their own.
                 let readsStored = isSmall || (task.count <= Self.fewEntries && !view.roundsActivations)
                 if readsStored || view.rounds {
-                    if isSmall, place + 1 < range.upperBound {
-                        let next = views[tasks[place + 1].side]
-                        prefetch(
-                            next.weights, tasks[place + 1].expert * next.units * next.rowBytes,
-                            of: next.byteCount)
-                    }
                     let rounded =
                         view.rounds && !view.isBFloat16
                         ? roundedRows(sides[task.side].up.weight, rowsOfExpert) : nil
+                    // The expert that comes next is rarely a neighbour.
+                    let next = place + 1 < range.upperBound && rounded == nil ? tasks[place + 1] : nil
                     view.format.dot(
                         out, units, view.activations, view.activationStride, view.tokens + task.first,
                         task.count,
-                        rounded?.address ?? view.weights + rowsOfExpert.lowerBound * view.rowBytes,
-                        rounded == nil ? view.rowBytes : 2 * columns, units, columns)
+                        rounded.map { UnsafeRawPointer($0.address) } ?? view.rows(of: task.expert),
+                        rounded == nil ? view.rowBytes : 2 * columns, units, columns,
+                        next.map { views[$0.side].rows(of: $0.expert) })
                 } else {
                     let wide = widenedRows(sides[task.side].up.weight, rowsOfExpert)
                     kernels.gathered_dot(
@@ -161,11 +158,6 @@ extension CPUBackend {
         }
         withExtendedLifetime((sides, activations)) {}
         return hidden
-    }
-
-    /// Asks memory for the first rows of the expert that comes next: it is rarely a neighbour.
-    private func prefetch(_ weights: UnsafeMutableRawPointer, _ start: Int, of byteCount: Int) {
-        kernels.prefetch(weights + start, max(0, min(1 << 13, byteCount - start)))
     }
 
     /// Some rows as float32; the rows themselves if they are.
@@ -206,7 +198,6 @@ extension CPUBackend {
             else { return }
             let (rowBytes, biasBytes) = (side.down.weight.rowByteCount, side.down.bias.rowByteCount)
             let (weights, bias) = (side.down.weight.address, side.down.bias.address)
-            let byteCount = side.down.weight.byteCount
             let (tokensOfEntries, allCoefficients) = (selection.rows, side.coefficients.pointer)
             let count = selection.occupied.count
             for place in (count * part / parts)..<(count * (part + 1) / parts) {
@@ -214,15 +205,16 @@ extension CPUBackend {
                 let first = selection.offsets[expert]
                 let entryCount = selection.offsets[expert + 1] - first
                 let coefficients = allCoefficients + first * (rows + 1)
-                if place + 1 < count {
-                    prefetch(weights, Int(selection.occupied[place + 1]) * rows * rowBytes, of: byteCount)
-                }
+                // The expert that comes next is rarely a neighbour.
+                let next = place + 1 < count ? Int(selection.occupied[place + 1]) : nil
                 format.accumulate(
                     sums, width, tokensOfEntries + first, entryCount, coefficients, rows + 1,
-                    weights + expert * rows * rowBytes, rowBytes, rows, 0, width, width)
+                    weights + expert * rows * rowBytes, rowBytes, rows, 0, width, width,
+                    next.map { UnsafeRawPointer(weights + $0 * rows * rowBytes) })
                 biasFormat.accumulate(
                     sums, width, tokensOfEntries + first, entryCount, coefficients + rows, rows + 1,
-                    bias + expert * biasBytes, biasBytes, 1, 0, width, width)
+                    bias + expert * biasBytes, biasBytes, 1, 0, width, width,
+                    next.map { UnsafeRawPointer(bias + $0 * biasBytes) })
             }
         }
         pool.forEachRange(of: tokens, minimum: 2) { range, _ in
@@ -339,7 +331,6 @@ private struct RowsOfExperts {
     /// Whether operands are rounded to bfloat16, of any number of rows.
     let rounds: Bool
     let rowBytes: Int
-    let byteCount: Int
     let units: Int
     let experts: Int
     let bias: UnsafeMutableRawPointer
@@ -361,7 +352,6 @@ private struct RowsOfExperts {
         roundsActivations = up.weight.dtype == .int4Rows
         self.rounds = rounds
         rowBytes = up.weight.rowByteCount
-        byteCount = up.weight.byteCount
         units = hidden.columnCount
         experts = selection.experts
         bias = up.bias.address
@@ -372,4 +362,7 @@ private struct RowsOfExperts {
         self.hidden = hidden.pointer
         tokens = selection.rows
     }
+
+    /// Where the rows of an expert begin.
+    func rows(of expert: Int) -> UnsafeRawPointer { UnsafeRawPointer(weights + expert * units * rowBytes) }
 }

@@ -143,7 +143,7 @@ public struct CPUBackend: Backend {
                 let sums = Tensor(uninitialized: [rows, range.count])
                 format.dot(
                     sums.pointer, range.count, activations.address, activations.stride, nil, rows, start,
-                    rowBytes, range.count, inputs)
+                    rowBytes, range.count, inputs, nil)
                 for row in 0..<rows {
                     let target = output + row * stride + range.lowerBound
                     kernels.add(target, target, sums.pointer + row * range.count, range.count)
@@ -151,7 +151,7 @@ public struct CPUBackend: Backend {
             } else {
                 format.dot(
                     output + range.lowerBound, stride, activations.address, activations.stride, nil, rows,
-                    start, rowBytes, range.count, inputs)
+                    start, rowBytes, range.count, inputs, nil)
             }
         }
     }
@@ -194,7 +194,7 @@ public struct CPUBackend: Backend {
             formats[index].dot(
                 output.pointer + start, output.columnCount, activations[index].address,
                 activations[index].stride, nil, rows, weight.address + start * rowBytes, rowBytes,
-                min(chunk, weight.shape[0] - start), inputs)
+                min(chunk, weight.shape[0] - start), inputs, nil)
         }
         return outputs
     }

@@ -126,7 +126,7 @@ extension CPUBackend {
                             out + expert, 1, activations.address + token * activations.stride,
                             activations.stride, nil, 1,
                             weight.address + (head * experts + expert) * weight.rowByteCount,
-                            weight.rowByteCount, 1, width)
+                            weight.rowByteCount, 1, width, nil)
                     } else {
                         out[expert] = -.infinity
                     }

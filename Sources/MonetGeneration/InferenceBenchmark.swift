@@ -75,58 +75,86 @@ public struct InferenceBenchmark {
         KVCache(configuration: model.configuration, dtype: settings.cacheType)
     }
 
-    /// A prompt in one piece and the logits after its last token.
-    public func prefill() throws -> Measurement {
+    /// What can be measured.
+    public enum Workload: Sendable {
+        /// A prompt in one piece and the logits after its last token.
+        case prefill
+        /// Some texts, one token each a step.
+        case decode(streams: Int, name: String)
+    }
+
+    /// Measures the workloads, their runs in turns: what the machine gains or loses meanwhile falls on all.
+    public func measure(_ workloads: [Workload]) throws -> [Measurement] {
+        let runs = try workloads.map { workload in
+            switch workload {
+            case .prefill: prefill()
+            case .decode(let streams, let name): try decode(streams: streams, name: name)
+            }
+        }
+        for run in runs { try run.body(true) }
+        var seconds = runs.map { _ in [Double]() }
+        for _ in 0..<settings.repeats {
+            for (place, run) in runs.enumerated() {
+                let start = ContinuousClock.now
+                try run.body(false)
+                seconds[place].append((ContinuousClock.now - start).seconds)
+            }
+        }
+        return zip(runs, seconds).map { run, seconds in
+            Measurement(name: run.name, tokens: run.tokens, seconds: seconds, work: run.work())
+        }
+    }
+
+    /// A workload made ready.
+    private struct Run {
+        let name: String
+        /// Of one run.
+        let tokens: Int
+        /// The first call warms up and counts experts, which takes time of its own.
+        let body: (_ isWarmUp: Bool) throws -> Void
+        /// Known after the first call.
+        let work: () -> WorkEstimate
+    }
+
+    private func prefill() -> Run {
         var generator = SplitMix64(seed: settings.seed)
         var share = 0.0
         let prompt = ids(settings.promptTokens, &generator)
-        let seconds = try timed { isWarmUp in
+        return Run(name: "prefill", tokens: prompt.count) { isWarmUp in
             let output = try model.forward([prompt], caches: [cache()], context())
             let rows = output.hidden.value.shape[0]
             _ = try model.logits(output.hidden.value.slice((rows - 1)..<rows), on: backend)
             if isWarmUp { share = output.activeShare }
-        }
-        return Measurement(
-            name: "prefill", tokens: prompt.count, seconds: seconds,
-            work: WorkEstimate(
+        } work: {
+            WorkEstimate(
                 model, tokens: prompt.count, streams: 1, activeShare: share, unionShare: 1, logits: 1,
-                context: prompt.count / 2))
+                context: prompt.count / 2)
+        }
     }
 
-    /// `streams` texts, one token each a step: every step's tokens are random, so that experts vary.
-    public func decode(streams: Int, name: String) throws -> Measurement {
+    /// Every step's tokens are random, so that experts vary.
+    private func decode(streams: Int, name: String) throws -> Run {
         var generator = SplitMix64(seed: settings.seed + 1)
         let caches = (0..<streams).map { _ in cache() }
         let prompts = caches.map { _ in ids(settings.contextTokens, &generator) }
         _ = try model.forward(prompts, caches: caches, context())
         var active = 0.0
         var union = 0.0
-        let seconds = try timed { isWarmUp in
+        return Run(name: name, tokens: streams * settings.newTokens) { isWarmUp in
             for cache in caches { cache.truncate(to: settings.contextTokens) }
             for _ in 0..<settings.newTokens {
                 let output = try model.forward(
                     caches.map { _ in ids(1, &generator) }, caches: caches, context())
                 _ = try model.logits(output.hidden.value, on: backend)
-                // Counting the experts takes time of its own.
                 if isWarmUp {
                     active += output.activeShare / Double(settings.newTokens)
                     union += output.unionShare / Double(settings.newTokens)
                 }
             }
-        }
-        return Measurement(
-            name: name, tokens: streams * settings.newTokens, seconds: seconds,
-            work: WorkEstimate(
+        } work: {
+            WorkEstimate(
                 model, tokens: streams, streams: streams, activeShare: active, unionShare: union,
-                logits: streams, context: settings.contextTokens + settings.newTokens / 2))
-    }
-
-    private func timed(_ body: (_ isWarmUp: Bool) throws -> Void) throws -> [Double] {
-        try body(true)
-        return try (0..<settings.repeats).map { _ in
-            let start = ContinuousClock.now
-            try body(false)
-            return (ContinuousClock.now - start).seconds
+                logits: streams, context: settings.contextTokens + settings.newTokens / 2)
         }
     }
 }

@@ -55,14 +55,17 @@ typedef struct monet_row_kernels {
     size_t (*_Nullable activation_bytes)(size_t n);
     void (*_Nullable prepare)(void *out, const float *x, size_t n);
     /// y[r * y_stride + u] = sum over c < n of x[r, c] * w[u, c], where row r of the activations lies at
-    /// x + rows[r] * x_stride bytes; rows may be NULL for 0..<count.
+    /// x + rows[r] * x_stride bytes; rows may be NULL for 0..<count. `next`, if not NULL, is where the rows of weights
+    /// lie that will be read after these: memory is asked for them meanwhile. Nothing is read from there.
     void (*_Nonnull dot)(float *y, size_t y_stride, const void *x, size_t x_stride, const int32_t *_Nullable rows,
-                         size_t count, const void *w, size_t w_stride, size_t units, size_t n);
+                         size_t count, const void *w, size_t w_stride, size_t units, size_t n,
+                         const void *_Nullable next);
     /// out[rows[r] * out_stride + c] += sum over u of coefficients[r * coefficient_stride + u] * w[u, c] for c in
-    /// first..<first + n of rows of `columns`; first is a multiple of 64, rows may be NULL for 0..<count.
+    /// first..<first + n of rows of `columns`; first is a multiple of 64, rows may be NULL for 0..<count; `next` as
+    /// for `dot`.
     void (*_Nonnull accumulate)(float *out, size_t out_stride, const int32_t *_Nullable rows, size_t count,
                                 const float *coefficients, size_t coefficient_stride, const void *w, size_t w_stride,
-                                size_t units, size_t first, size_t n, size_t columns);
+                                size_t units, size_t first, size_t n, size_t columns, const void *_Nullable next);
     /// out[c] = w[first + c] for c < n, of a row of `columns`.
     void (*_Nonnull widen)(float *out, const void *w, size_t first, size_t n, size_t columns);
 } monet_row_kernels;
@@ -169,8 +172,6 @@ typedef struct monet_kernels {
     void (*_Nonnull adamw)(float *parameter, float *moment1, float *moment2, const float *gradient, const monet_adamw *s,
                   size_t n);
 
-    /// Asks memory for bytes that will be read soon.
-    void (*_Nonnull prefetch)(const void *p, size_t bytes);
 
     // Products of bfloat16 values with gathered rows; bfloat16.inc says how.
     /// Whether they are faster than float32 products.

@@ -16,7 +16,7 @@ struct BenchCommand: ParsableCommand {
               monet bench --model checkpoints/big --tests decode,batch --streams 8 --json
               monet bench --tests train --preset small-vd --vocab-size 8192
 
-            Medians over --repeats runs on random tokens. "floor" is the larger of operations over the \
+            Medians over --repeats runs on random tokens, the tests' runs in turns. "floor" is the larger of operations over the \
             machine's measured peak and bytes over its measured bandwidth; the share of it that was \
             reached says how much could still be won. Load is from the start of reading to the first token.
             """)
@@ -162,21 +162,18 @@ struct BenchCommand: ParsableCommand {
             benchmark.mask = ExpertMask.random(
                 share: maskShare, configuration: model.configuration, seed: seed)
         }
-        for test in tests {
+        let workloads = tests.compactMap { test -> InferenceBenchmark.Workload? in
             switch test {
-            case .prefill:
-                note("prefill")
-                results.append(try benchmark.prefill())
-            case .decode:
-                note("decode")
-                results.append(try benchmark.decode(streams: 1, name: "decode"))
-            case .batch:
-                note("batch")
-                results.append(try benchmark.decode(streams: streams, name: "batch"))
-            case .load, .train: continue
+            case .prefill: .prefill
+            case .decode: .decode(streams: 1, name: test.rawValue)
+            case .batch: .decode(streams: streams, name: test.rawValue)
+            case .load, .train: nil
             }
         }
-        return results
+        note(
+            tests.filter { $0 != .load && $0 != .train }.map(\.rawValue).joined(separator: ", ")
+                + ", in turns")
+        return results + (try benchmark.measure(workloads))
     }
 
     private func measureTraining(_ backend: CPUBackend, _ note: (String) -> Void) throws
