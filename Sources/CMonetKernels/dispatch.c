@@ -48,6 +48,14 @@ const monet_kernels *monet_kernels_best(void) {
     return &monet_kernels_scalar;
 }
 
+int monet_bfloat16_outruns_float32(void) {
+#if defined(__x86_64__)
+    return !__builtin_cpu_is("intel");
+#else
+    return 1;
+#endif
+}
+
 static _Thread_local int inside_pool;
 
 int monet_inside_pool(void) { return inside_pool; }

@@ -74,7 +74,7 @@ extension CPUBackend {
     }
 
     /// Up to this many tokens the weights, or widening them, cost more than the products.
-    private var fewTokens: Int { roundsInKernels ? Self.fewRoundedRows : Self.fewRows }
+    private var fewTokens: Int { roundsManyInKernels ? Self.fewRoundedRows : Self.fewRows }
 
     /// Up to this many of more tokens read an expert's rows as they are stored; for more they are widened once.
     private static var fewEntries: Int { 8 }
@@ -88,7 +88,9 @@ extension CPUBackend {
         let columns = x.columnCount
         let isSmall = x.rowCount <= fewTokens
         // Quantized rows keep their own products for few tokens: the bytes are the cost there.
-        let rounds = sides.map { roundsInKernels && (!isSmall || $0.up.weight.dtype == .bfloat16) }
+        let rounds = sides.map {
+            isSmall ? roundsInKernels && $0.up.weight.dtype == .bfloat16 : roundsManyInKernels
+        }
         let rows =
             isSmall || rounds.allSatisfy { $0 }
             ? x : paddedRows(x.pointer, rows: x.rowCount, columns: columns, stride: columns)
@@ -99,7 +101,8 @@ extension CPUBackend {
             let stored = sides[side].up.weight.dtype
             // 4-bit rows are widened for many tokens: none needs its activations rounded.
             let read = isSmall || stored != .int4Rows ? stored : .float32
-            return rowKernels(rounds[side] ? .bfloat16 : read, rows: isSmall ? x.rowCount : 1)
+            if isSmall { return rowKernels(read, rows: x.rowCount) }
+            return rounds[side] ? kernels.rounded_bf16 : instructionSet.rows(read)
         }
         let activations = formats.map { format in
             format.map { RowActivations(rows, columns: columns, for: $0, pool: pool) }
@@ -238,7 +241,7 @@ extension CPUBackend {
         let panel = min(width, max(64, (1 << 16) / block / 64 * 64))
         let panelStride = panel + 16
         let rounded =
-            roundsInKernels
+            roundsManyInKernels
             ? RoundedDownProjection(side.down, coefficients: side.coefficients, kernels: kernels, pool: pool)
             : nil
         pool.parallel(chunks: (tokens + block - 1) / block) { index in

@@ -8,6 +8,9 @@ extension CPUBackend {
     /// Whether operands may be rounded to bfloat16 and the kernels multiply such values as they are.
     var roundsInKernels: Bool { precision == .bfloat16 && kernels.bfloat16_pays != 0 }
 
+    /// The same for experts of many tokens, where bytes are not the cost.
+    var roundsManyInKernels: Bool { roundsInKernels && instructionSet.bfloat16OutrunsFloat32 }
+
     /// The products of some rows of activations with rows of weights of one type in this precision; nil for
     /// integers.
     func rowKernels(_ dtype: DType, rows: Int) -> monet_row_kernels? {

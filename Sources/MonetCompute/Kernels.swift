@@ -4,6 +4,9 @@ import Foundation
 /// The SIMD kernels of one instruction set.
 public struct Kernels: @unchecked Sendable {
     package let table: UnsafePointer<monet_kernels>
+    /// Whether products of bfloat16 values, where `table` has an instruction for them, are also faster where
+    /// arithmetic is the cost. Where not, they only save bytes, and many tokens' experts run in float32.
+    package let bfloat16OutrunsFloat32: Bool
 
     /// The best kernels that this processor runs, unless `MONET_ISA` names others.
     ///
@@ -15,14 +18,18 @@ public struct Kernels: @unchecked Sendable {
         return Kernels(table: monet_kernels_best())
     }()
 
-    package init(table: UnsafePointer<monet_kernels>) {
+    package init(
+        table: UnsafePointer<monet_kernels>,
+        bfloat16OutrunsFloat32: Bool = monet_bfloat16_outruns_float32() != 0
+    ) {
         self.table = table
+        self.bfloat16OutrunsFloat32 = bfloat16OutrunsFloat32
     }
 
     /// The kernels of the instruction set `name`, if this processor runs them.
     public init?(named name: String) {
         guard let table = monet_kernels_named(name) else { return nil }
-        self.table = table
+        self.init(table: table)
     }
 
     /// The instruction set's name: `scalar`, `avx2`, `avx512`, `avx512vnni`,

@@ -16,7 +16,10 @@ import Testing
 
     /// Every instruction set that the machine runs, and the widest one's loops emulated.
     static let instructionSets: [Kernels] =
-        Kernels.available.compactMap { Kernels(named: $0) } + [Kernels(table: emulated_kernels())]
+        Kernels.available.compactMap { Kernels(named: $0) }
+        + [true, false].map {
+            Kernels(table: emulated_kernels(), bfloat16OutrunsFloat32: $0)
+        }
 
     /// Backends to test: every instruction set with one thread, the best one also with three.
     static let backends: [CPUBackend] =
