@@ -76,7 +76,8 @@ extension CPUBackend {
     /// Up to this many tokens the weights, or widening them, cost more than the products.
     private var fewTokens: Int { roundsManyInKernels ? Self.fewRoundedRows : Self.fewRows }
 
-    /// Up to this many of more tokens read an expert's rows as they are stored; for more they are widened once.
+    /// Up to this many of more tokens read an expert's rows as they are stored; for more they are widened once,
+    /// unless they are bfloat16, which costs least to widen.
     private static var fewEntries: Int { 8 }
 
     // MARK: Up-projection
@@ -135,7 +136,9 @@ extension CPUBackend {
                 let out = view.hidden + task.first * units
                 let rowsOfExpert = (task.expert * units)..<((task.expert + 1) * units)
                 // Among many tokens an expert's few get what the others get: no rounding of their own.
-                let readsStored = isSmall || (task.count <= Self.fewEntries && !view.roundsActivations)
+                let readsStored =
+                    isSmall
+                    || (!view.roundsActivations && (view.isBFloat16 || task.count <= Self.fewEntries))
                 if readsStored || view.rounds {
                     let rounded =
                         view.rounds && !view.isBFloat16
