@@ -16,9 +16,10 @@ struct BenchCommand: ParsableCommand {
               monet bench --model checkpoints/big --tests decode,batch --streams 8 --json
               monet bench --tests train --preset small-vd --vocab-size 8192
 
-            Medians over --repeats runs on random tokens, the tests' runs in turns. "floor" is the larger of operations over the \
-            machine's measured peak and bytes over its measured bandwidth; the share of it that was \
-            reached says how much could still be won. Load is from the start of reading to the first token.
+            Medians over --repeats runs on random tokens; decode and batch take turns. "floor" is the larger \
+            of operations over the machine's measured peak and bytes over its measured bandwidth; the share \
+            of it that was reached says how much could still be won. Load is from the start of reading to \
+            the first token.
             """)
 
     enum Test: String, CaseIterable, ExpressibleByArgument {
@@ -162,18 +163,20 @@ struct BenchCommand: ParsableCommand {
             benchmark.mask = ExpertMask.random(
                 share: maskShare, configuration: model.configuration, seed: seed)
         }
-        let workloads = tests.compactMap { test -> InferenceBenchmark.Workload? in
+        if tests.contains(.prefill) {
+            note("prefill")
+            results += try benchmark.measure([.prefill])
+        }
+        let decoding = tests.compactMap { test -> InferenceBenchmark.Workload? in
             switch test {
-            case .prefill: .prefill
             case .decode: .decode(streams: 1, name: test.rawValue)
             case .batch: .decode(streams: streams, name: test.rawValue)
-            case .load, .train: nil
+            case .load, .prefill, .train: nil
             }
         }
-        note(
-            tests.filter { $0 != .load && $0 != .train }.map(\.rawValue).joined(separator: ", ")
-                + ", in turns")
-        return results + (try benchmark.measure(workloads))
+        let names = tests.filter { $0 == .decode || $0 == .batch }.map(\.rawValue)
+        if !names.isEmpty { note(names.joined(separator: " and ") + (names.count > 1 ? ", in turns" : "")) }
+        return results + (try benchmark.measure(decoding))
     }
 
     private func measureTraining(_ backend: CPUBackend, _ note: (String) -> Void) throws
