@@ -172,7 +172,6 @@ typedef struct monet_kernels {
     void (*_Nonnull adamw)(float *parameter, float *moment1, float *moment2, const float *gradient, const monet_adamw *s,
                   size_t n);
 
-
     // Products of bfloat16 values with gathered rows; bfloat16.inc says how.
     /// Whether they are faster than float32 products.
     int bfloat16_pays;
