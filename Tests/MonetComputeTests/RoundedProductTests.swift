@@ -1,4 +1,5 @@
 import CMonetKernels
+import EmulatedKernels
 import MonetCompute
 import TestSupport
 import Testing
@@ -120,7 +121,8 @@ import Testing
             let unrounded = try CPUBackend().packedExperts(x, routing: routing, weights: stored)
             // What int8 adds: 0.4% of the largest of a row of 140, in the mean square 0.7% of a weight.
             let bound = dtype == .int8Rows ? 4 * Self.layerBound : Self.layerBound
-            for set in OperationTests.instructionSets {
+            let onlySavesBytes = Kernels(table: emulated_kernels(), bfloat16OutrunsFloat32: false)
+            for set in OperationTests.instructionSets + [onlySavesBytes] {
                 for threads in [1, 3] {
                     let backend = CPUBackend(
                         pool: WorkerPool(threadCount: threads), instructionSet: set, precision: .bfloat16)

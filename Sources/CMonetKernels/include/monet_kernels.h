@@ -216,7 +216,7 @@ const monet_kernels *_Nullable monet_kernels_named(const char *_Nonnull name);
 const monet_kernels *_Nonnull monet_kernels_best(void);
 
 /// Whether products of bfloat16 values are faster than float32 where memory is not the limit, on processors
-/// with an instruction for them. Intel's cores run it on one port of the two that float32 has.
+/// with an instruction for them. Measured so for Intel's: there experts of many tokens are slower with it.
 int monet_bfloat16_outruns_float32(void);
 
 /// Whether the calling thread runs a chunk of a worker pool's job, and a way to say so.
