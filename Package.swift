@@ -26,7 +26,7 @@ let package = Package(
             name: "CMonetKernels",
             exclude: [
                 "kernels.inc", "gathered.inc", "vectors.inc", "weights.inc", "int4.inc", "int8.inc",
-                "integers.inc",
+                "integers.inc", "even_odd.inc",
                 "bfloat16.inc",
             ]),
         .target(

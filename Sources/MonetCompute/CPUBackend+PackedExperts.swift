@@ -102,8 +102,11 @@ extension CPUBackend {
             let stored = sides[side].up.weight.dtype
             // 4-bit rows are widened for many tokens: none needs its activations rounded.
             let read = isSmall || stored != .int4Rows ? stored : .float32
-            if isSmall { return rowKernels(read, rows: x.rowCount) }
-            return rounds[side] ? kernels.rounded_bf16 : instructionSet.rows(read)
+            let selection = sides[side].selection
+            let together = selection.entryCount / max(1, selection.occupied.count)
+            if isSmall { return rowKernels(read, rows: x.rowCount, together: together) }
+            if rounds[side] { return kernels.rounded_bf16 }
+            return read == .bfloat16 ? kernels.even_odd_bf16 : instructionSet.rows(read)
         }
         let activations = formats.map { format in
             format.map { RowActivations(rows, columns: columns, for: $0, pool: pool) }

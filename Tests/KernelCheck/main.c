@@ -106,6 +106,8 @@ int main(int arguments, char **argument) {
             check_rows(&a->rows[format], &b->rows[format], "dot", n, x, rows, bytes, stride);
             if (format == MONET_BF16)
                 check_rows(&a->rounded_bf16, &b->rounded_bf16, "rounded dot", n, x, rows, bytes, stride);
+            if (format == MONET_BF16)
+                check_rows(&a->even_odd_bf16, &b->even_odd_bf16, "even and odd dot", n, x, rows, bytes, stride);
             if (format == MONET_INT8)
                 check_rows(&a->int8_on_integers, &b->int8_on_integers, "int8 dot", n, x, rows, bytes, stride);
         }
