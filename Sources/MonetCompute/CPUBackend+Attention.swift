@@ -8,14 +8,30 @@ extension CPUBackend {
 
     public func attention(_ input: AttentionInput) throws -> AttentionResult {
         let layout = try AttentionLayout(input)
-        let query = rotated(input.query, heads: input.heads, layout: layout, input: input)
-        let key = rotated(input.key, heads: input.keyValueHeads, layout: layout, input: input)
-        try append(key: key, input: input, layout: layout)
+        let result = AttentionResult(
+            output: Tensor(uninitialized: input.query.shape),
+            query: Tensor(uninitialized: input.query.shape), key: Tensor(uninitialized: input.key.shape),
+            logSumExp: Tensor(uninitialized: [input.query.rowCount, input.heads]))
+        let single = layout.segments.filter { $0.count == 1 }
+        if !single.isEmpty { try attendSingleTokens(single, input, layout, into: result) }
+        if single.count < layout.segments.count { try attendBlocks(input, layout, into: result) }
+        return result
+    }
 
-        let output = Tensor(uninitialized: input.query.shape)
-        let logSumExp = Tensor(uninitialized: [input.query.rowCount, input.heads])
+    /// Attention of the sequences of more than one token.
+    private func attendBlocks(
+        _ input: AttentionInput, _ layout: AttentionLayout, into result: AttentionResult
+    ) throws {
+        for (target, source, heads) in [
+            (result.query, input.query, input.heads), (result.key, input.key, input.keyValueHeads),
+        ] {
+            for segment in layout.segments where segment.count > 1 {
+                rotate(source, heads: heads, sign: 1, segment, input.rotary, into: target)
+            }
+        }
+        try append(key: result.key, input: input, layout: layout)
         var tasks: [AttentionTask] = []
-        for (index, segment) in layout.segments.enumerated() {
+        for (index, segment) in layout.segments.enumerated() where segment.count > 1 {
             for start in stride(from: 0, to: segment.count, by: Self.queryBlock) {
                 let rows = start..<min(segment.count, start + Self.queryBlock)
                 for group in 0..<input.keyValueHeads {
@@ -29,15 +45,13 @@ extension CPUBackend {
             let task = tasks[chunk]
             let segment = layout.segments[task.segment]
             let keys = CachedRows(
-                segment.cache?.keys, new: key, segment: segment, group: task.group, layout: layout)
+                segment.cache?.keys, new: result.key, segment: segment, group: task.group, layout: layout)
             let values = CachedRows(
                 segment.cache?.values, new: input.value, segment: segment, group: task.group, layout: layout)
-            let work = AttentionWork(
-                task: task, segment: segment, keys: keys, values: values, query: query, output: output,
-                logSumExp: logSumExp)
-            if task.rows.count == 1 { attendOne(work, layout) } else { attendBlock(work, layout) }
+            attendBlock(
+                AttentionWork(task: task, segment: segment, keys: keys, values: values, result: result),
+                layout)
         }
-        return AttentionResult(output: output, query: query, key: key, logSumExp: logSumExp)
     }
 
     /// Softmax(q · kᵀ) · v for a block of rows of the heads that share keys, over blocks of keys: the
@@ -57,13 +71,14 @@ extension CPUBackend {
             for index in 0..<layout.headsPerKey {
                 let head = work.task.group * layout.headsPerKey + index
                 let offset = firstRow * layout.queryStride + head * width
-                let out = work.output.pointer + offset
+                let out = work.result.output.pointer + offset
                 var transposed = keys.operand
                 transposed.isTransposed = true
                 matrixProduct.singlePrecision(
                     m: rows.count, n: count, k: width,
                     MatrixOperand(
-                        UnsafeMutableRawPointer(work.query.pointer + offset), stride: layout.queryStride),
+                        UnsafeMutableRawPointer(work.result.query.pointer + offset),
+                        stride: layout.queryStride),
                     transposed, c: scores.pointer, cStride: count, accumulate: false)
                 for row in 0..<rows.count {
                     let line = scores.pointer + row * count
@@ -92,118 +107,78 @@ extension CPUBackend {
             let head = work.task.group * layout.headsPerKey + index
             for row in 0..<rows.count {
                 let place = index * rows.count + row
-                let out = work.output.pointer + (firstRow + row) * layout.queryStride + head * width
+                let out = work.result.output.pointer + (firstRow + row) * layout.queryStride + head * width
                 kernels.scale(out, 1 / sums.pointer[place], out, width)
-                work.logSumExp.pointer[(firstRow + row) * layout.heads + head] =
+                work.result.logSumExp.pointer[(firstRow + row) * layout.heads + head] =
                     largest.pointer[place] + log(sums.pointer[place])
             }
         }
     }
 
-    /// One token's queries of the heads that share keys against all keys, for decoding.
-    private func attendOne(_ work: AttentionWork, _ layout: AttentionLayout) {
-        let (width, heads) = (layout.headWidth, layout.headsPerKey)
-        let row = work.segment.firstRow + work.task.rows.lowerBound
-        let count = work.segment.position + work.task.rows.upperBound
-        let first = work.task.group * heads
-        let queries = work.query.pointer + row * layout.queryStride + first * width
-        let out = work.output.pointer + row * layout.queryStride + first * width
-        let scores = Tensor(uninitialized: [heads, count])
-        guard let keyFormat = work.keys.kernels(instructionSet) else { return }
-        let activations = RowActivations(
-            queries, rows: heads, columns: width, stride: width, for: keyFormat, pool: pool)
-        keyFormat.dot(
-            scores.pointer, count, activations.address, activations.stride, nil, heads, work.keys.address,
-            work.keys.rowBytes, count, width, nil)
-        for head in 0..<heads {
-            work.logSumExp.pointer[row * layout.heads + first + head] = kernels.softmax(
-                scores.pointer + head * count, layout.scale, count)
-        }
-        memset(out, 0, heads * width * 4)
-        work.values.kernels(instructionSet)?.accumulate(
-            out, width, nil, heads, scores.pointer, count, work.values.address, work.values.rowBytes, count,
-            0, width, width, nil)
-    }
-
+    /// Rotates the heads of a sequence's rows, forward (sign 1) or back (-1); `target` may be `source`.
     private func rotate(
-        _ x: UnsafeMutablePointer<Float>, position: Int, sign: Float, _ table: RotaryTable
+        _ source: Tensor, heads: Int, sign: Float, _ segment: AttentionLayout.Segment, _ table: RotaryTable,
+        into target: Tensor
     ) {
-        let half = table.cosine.columnCount
-        kernels.rotate(
-            x, table.cosine.pointer + position * half, table.sine.pointer + position * half, sign, half)
+        let stride = source.columnCount
+        pool.forEachRange(of: segment.count, minimum: 32) { range, _ in
+            for row in range {
+                let line = (segment.firstRow + row) * stride
+                rotate(
+                    source.pointer + line, heads: heads, width: stride / heads, sign: sign,
+                    position: segment.position + row, table, into: target.pointer + line)
+            }
+        }
     }
 
-    private func rotated(_ x: Tensor, heads: Int, layout: AttentionLayout, input: AttentionInput) -> Tensor {
-        let result = x.copy()
-        rotateAll(result, heads: heads, sign: 1, layout: layout, input: input)
-        return result
+    /// The same for heads side by side of one token.
+    func rotate(
+        _ source: UnsafePointer<Float>, heads: Int, width: Int, sign: Float, position: Int,
+        _ table: RotaryTable, into target: UnsafeMutablePointer<Float>
+    ) {
+        let half = width / 2
+        let (cosine, sine) = (table.cosine.pointer + position * half, table.sine.pointer + position * half)
+        if UnsafePointer(target) != source { memcpy(target, source, heads * width * 4) }
+        for head in 0..<heads { kernels.rotate(target + head * width, cosine, sine, sign, half) }
     }
 
-    private func rotateAll(
-        _ x: Tensor, heads: Int, sign: Float, layout: AttentionLayout, input: AttentionInput
-    ) {
-        let width = layout.headWidth
-        for segment in layout.segments {
-            pool.forEachRange(of: segment.count, minimum: 32) { range, _ in
-                for row in range {
-                    for head in 0..<heads {
-                        rotate(
-                            x.pointer + ((segment.firstRow + row) * heads + head) * width,
-                            position: segment.position + row, sign: sign, input.rotary)
+    /// Puts the new keys and values into the caches, a head's rows together: a query reads one stretch.
+    private func append(key: Tensor, input: AttentionInput, layout: AttentionLayout) throws {
+        let (heads, width) = (input.keyValueHeads, layout.headWidth)
+        for segment in layout.segments where segment.count > 1 {
+            guard let cache = segment.cache else { continue }
+            try layout.check(cache, segment)
+            for (tensor, new) in [(cache.keys, key), (cache.values, input.value)] {
+                let capacity = tensor.rowCount / heads
+                let first = new.pointer + segment.firstRow * layout.keyStride
+                pool.forEachRange(of: heads, minimum: 2) { range, _ in
+                    for head in range {
+                        store(
+                            first + head * width, rows: segment.count, stride: layout.keyStride,
+                            to: tensor, at: head * capacity + segment.position)
                     }
                 }
             }
         }
     }
 
-    /// Puts the new keys and values into the caches, a head's rows together: a query reads one stretch.
-    private func append(key: Tensor, input: AttentionInput, layout: AttentionLayout) throws {
-        let (heads, width) = (input.keyValueHeads, layout.headWidth)
-        var tasks: [(segment: AttentionLayout.Segment, cache: Tensor, new: Tensor)] = []
-        for segment in layout.segments {
-            guard let cache = segment.cache else { continue }
-            let end = segment.position + segment.count
-            for (tensor, new) in [(cache.keys, key), (cache.values, input.value)] {
-                let capacity = tensor.rowCount / heads
-                guard tensor.columnCount == width, tensor.rowCount % heads == 0, end <= capacity else {
-                    throw ComputeError.indexOutOfRange(
-                        operation: "key-value cache", index: end - 1, limit: capacity)
-                }
-                tasks.append((segment, tensor, new))
-            }
-        }
-        pool.forEachRange(of: tasks.count, minimum: 4) { range, _ in
-            for task in range {
-                let (segment, cache, new) = tasks[task]
-                let first = new.pointer + segment.firstRow * layout.keyStride
-                append(
-                    first, rows: segment.count, layout: layout, to: cache, at: segment.position, heads: heads)
-            }
-        }
-    }
-
-    /// Writes rows of all heads to a cache from a position on.
-    private func append(
-        _ new: UnsafePointer<Float>, rows: Int, layout: AttentionLayout, to cache: Tensor, at position: Int,
-        heads: Int
+    /// Writes one head's rows to a cache, from a row of it on.
+    func store(
+        _ new: UnsafePointer<Float>, rows: Int, stride: Int, to cache: Tensor, at row: Int
     ) {
-        let (width, stride, capacity) = (layout.headWidth, layout.keyStride, cache.rowCount / heads)
-        let rowBytes = cache.rowByteCount
-        for head in 0..<heads {
-            let target = cache.address + (head * capacity + position) * rowBytes
-            let source = new + head * width
-            switch cache.dtype {
-            case .float32:
-                for row in 0..<rows { memcpy(target + row * rowBytes, source + row * stride, rowBytes) }
-            case .bfloat16:
-                let out = target.assumingMemoryBound(to: UInt16.self)
-                for row in 0..<rows { kernels.f32_to_bf16(out + row * width, source + row * stride, width) }
-            default:
-                let lines = Tensor(uninitialized: [rows, width])
-                for row in 0..<rows { memcpy(lines.pointer + row * width, source + row * stride, width * 4) }
-                let stored = lines.converted(to: cache.dtype)
-                memcpy(target, stored.address, stored.byteCount)
-            }
+        let (width, rowBytes) = (cache.columnCount, cache.rowByteCount)
+        let target = cache.address + row * rowBytes
+        switch cache.dtype {
+        case .float32:
+            for row in 0..<rows { memcpy(target + row * rowBytes, new + row * stride, rowBytes) }
+        case .bfloat16:
+            let out = target.assumingMemoryBound(to: UInt16.self)
+            for row in 0..<rows { kernels.f32_to_bf16(out + row * width, new + row * stride, width) }
+        default:
+            let lines = Tensor(uninitialized: [rows, width])
+            for row in 0..<rows { memcpy(lines.pointer + row * width, new + row * stride, width * 4) }
+            let stored = lines.converted(to: cache.dtype)
+            memcpy(target, stored.address, stored.byteCount)
         }
     }
 
@@ -231,8 +206,11 @@ extension CPUBackend {
                     layout: layout, dQuery: dQuery, dKey: dKey, dValue: valueGradient)
             }
         }
-        rotateAll(dQuery, heads: input.heads, sign: -1, layout: layout, input: input)
-        rotateAll(dKey, heads: input.keyValueHeads, sign: -1, layout: layout, input: input)
+        for (gradient, heads) in [(dQuery, input.heads), (dKey, input.keyValueHeads)] {
+            for segment in layout.segments {
+                rotate(gradient, heads: heads, sign: -1, segment, input.rotary, into: gradient)
+            }
+        }
         try accumulate(dQuery, into: queryGradient)
         try accumulate(dKey, into: keyGradient)
     }
@@ -298,73 +276,6 @@ extension CPUBackend {
     }
 }
 
-/// Checked extents of an attention call.
-private struct AttentionLayout {
-    struct Segment {
-        let firstRow: Int
-        let count: Int
-        let position: Int
-        let cache: AttentionCache?
-    }
-
-    let segments: [Segment]
-    let headWidth: Int
-    let heads: Int
-    let headsPerKey: Int
-    let queryStride: Int
-    let keyStride: Int
-    let scale: Float
-
-    init(_ input: AttentionInput) throws {
-        let tokens = input.query.rowCount
-        func check(_ condition: Bool, _ expected: String, _ found: String) throws {
-            if !condition {
-                throw ComputeError.shapeMismatch(operation: "attention", expected: expected, found: found)
-            }
-        }
-        try check(
-            input.heads > 0 && input.keyValueHeads > 0 && input.heads % input.keyValueHeads == 0,
-            "query heads to be a multiple of key-value heads", "\(input.heads) and \(input.keyValueHeads)")
-        var firstRow = 0
-        var segments: [Segment] = []
-        for segment in input.segments {
-            try check(
-                segment.count >= 0 && segment.position >= 0, "counts and positions of 0 or more",
-                "\(segment.count) at \(segment.position)")
-            segments.append(
-                Segment(
-                    firstRow: firstRow, count: segment.count, position: segment.position, cache: segment.cache
-                ))
-            firstRow += segment.count
-        }
-        self.segments = segments
-        try check(firstRow == tokens, "sequences of \(tokens) tokens together", "\(firstRow)")
-        for segment in segments {
-            try check(
-                segment.position == 0 || segment.cache != nil, "a cache for what precedes a sequence",
-                "none before position \(segment.position)")
-        }
-        try check(
-            input.query.columnCount % input.heads == 0, "a width that \(input.heads) heads divide",
-            "\(input.query.columnCount)")
-        heads = input.heads
-        headWidth = input.query.columnCount / input.heads
-        headsPerKey = input.heads / input.keyValueHeads
-        queryStride = input.heads * headWidth
-        keyStride = input.keyValueHeads * headWidth
-        scale = 1 / Float(headWidth).squareRoot()
-        for other in [input.key, input.value] {
-            try check(
-                other.shape == [tokens, keyStride], "keys and values [\(tokens), \(keyStride)]",
-                "\(other.shape)")
-        }
-        let reach = segments.reduce(0) { max($0, $1.position + $1.count) }
-        try check(
-            input.rotary.cosine.columnCount * 2 == headWidth && input.rotary.cosine.rowCount >= reach,
-            "a rotary table [\(reach) or more, \(headWidth / 2)]", "\(input.rotary.cosine.shape)")
-    }
-}
-
 /// Some query rows of one sequence, for the heads that share one key-value head.
 private struct AttentionTask {
     let segment: Int
@@ -377,9 +288,7 @@ private struct AttentionWork {
     let segment: AttentionLayout.Segment
     let keys: CachedRows
     let values: CachedRows
-    let query: Tensor
-    let output: Tensor
-    let logSumExp: Tensor
+    let result: AttentionResult
 }
 
 /// One head's keys or values of a sequence: rows of a cache, or of the projections themselves.

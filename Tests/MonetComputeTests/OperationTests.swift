@@ -222,6 +222,31 @@ import Testing
         }
     }
 
+    /// Caches without room, of another width, or of two types: errors, for one new token and for several.
+    @Test(arguments: [1, 2])
+    func cachesThatDoNotFit(tokens: Int) {
+        var source = TensorSource(seed: 8)
+        let (query, key) = (source.normal([tokens, 12]), source.normal([tokens, 6]))
+        func rows(_ shape: [Int], _ dtype: DType = .float32) -> Tensor {
+            Tensor(zeros: shape).converted(to: dtype)
+        }
+        let caches = [
+            AttentionCache(keys: rows([4, 6]), values: rows([4, 6])),
+            AttentionCache(keys: rows([9, 4]), values: rows([9, 4])),
+            AttentionCache(keys: rows([9, 6]), values: rows([9, 6], .bfloat16)),
+            AttentionCache(keys: rows([9, 6]), values: rows([5, 6])),
+        ]
+        for (place, cache) in caches.enumerated() {
+            #expect(throws: ComputeError.self, "cache \(place)") {
+                try CPUBackend().attention(
+                    AttentionInput(
+                        query: query, key: key, value: key, rotary: rotary(positions: 9, headWidth: 6),
+                        heads: 2, keyValueHeads: 1,
+                        segments: [AttentionSegment(count: tokens, position: 4, cache: cache)]))
+            }
+        }
+    }
+
     @Test(arguments: [(1, 1), (7, 13), (64, 33), (3, 1000)])
     func gatedActivation(rows: Int, width: Int) throws {
         var source = TensorSource(seed: 7)
