@@ -192,9 +192,8 @@ extension CPUBackend {
     /// Shares of the experts are summed for all tokens, each on one thread; the shares are then added in
     /// order, so that the result does not depend on who summed what.
     private func projectFew(_ sides: [PackedSide], width: Int, tokens: Int) {
-        // Every part costs a row of sums for each token: fewer of them for more tokens.
-        let parts =
-            pool.threadCount == 1 ? 1 : max(pool.threadCount, min(4 * pool.threadCount, 512 / max(1, tokens)))
+        // Two shares a thread even out what each takes; every part more costs a row of sums for each token.
+        let parts = pool.threadCount == 1 ? 1 : 2 * pool.threadCount / sides.count
         let partial = Tensor(uninitialized: [sides.count * parts, tokens, width])
         pool.parallel(chunks: sides.count * parts) { chunk in
             let side = sides[chunk / parts]
