@@ -57,8 +57,6 @@ private final class BlockRecycler: Sendable {
 
     private static let smallestKept = 1 << 18
     private static let hugePage = 1 << 21
-    /// MADV_HUGEPAGE, which Glibc's module does not export.
-    private static let adviseHugePages: Int32 = 14
     private static let capacity = 4 << 30
     private struct State {
         var blocks: [Int: [UInt]] = [:]
@@ -83,7 +81,7 @@ private final class BlockRecycler: Sendable {
                 let start = (UInt(bitPattern: pointer) + 4095) / 4096 * 4096
                 let end = (UInt(bitPattern: pointer) + UInt(size)) / 4096 * 4096
                 if let pages = UnsafeMutableRawPointer(bitPattern: start) {
-                    madvise(pages, Int(end - start), Self.adviseHugePages)
+                    madvise(pages, Int(end - start), HugePages.advice)
                 }
             }
         #endif

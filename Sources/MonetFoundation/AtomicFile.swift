@@ -93,12 +93,18 @@ public final class FileWriter {
     private let path: String
     private var descriptor: Int32
     private var buffer: [UInt8] = []
+    /// Where in the file the buffer's first byte goes.
+    private var position: Int
+    /// Writes end at multiples of this: file systems that keep what is written at once in huge pages then do, and
+    /// a mapping of the file is read through them.
+    private static let block = 1 << 21
 
     /// Creates or truncates the file, or appends to it.
     public init(path: String, appending: Bool = false) throws {
         self.path = path
         descriptor = open(path, O_WRONLY | O_CREAT | (appending ? O_APPEND : O_TRUNC), 0o644)
         guard descriptor >= 0 else { throw AtomicFile.failure(path) }
+        position = appending ? max(0, Int(lseek(descriptor, 0, SEEK_END))) : 0
         buffer.reserveCapacity(1 << 16)
     }
 
@@ -112,13 +118,20 @@ public final class FileWriter {
 
     /// Writes bytes.
     public func write(_ bytes: UnsafeRawBufferPointer) throws {
-        if bytes.count >= 1 << 16 {
-            try flush()
-            try writeOut(bytes)
-        } else {
+        let room = Self.block - (position + buffer.count) % Self.block
+        if bytes.count < room {
             buffer.append(contentsOf: bytes)
-            if buffer.count >= 1 << 16 { try flush() }
+            return
         }
+        var rest = bytes[...]
+        if room < Self.block {
+            buffer.append(contentsOf: rest.prefix(room))
+            rest = rest.dropFirst(room)
+        }
+        try flush()
+        let whole = rest.count / Self.block * Self.block
+        try writeOut(UnsafeRawBufferPointer(rebasing: rest.prefix(whole)))
+        buffer.append(contentsOf: rest.dropFirst(whole))
     }
 
     /// Writes bytes.
@@ -148,6 +161,7 @@ public final class FileWriter {
                 throw AtomicFile.failure(path)
             }
             offset += written
+            position += written
         }
     }
 }

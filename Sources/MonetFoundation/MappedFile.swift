@@ -33,10 +33,20 @@ public final class MappedFile: @unchecked Sendable {
         else {
             throw FileError.unreadable(path: path, reason: String(cString: strerror(errno)))
         }
+        #if os(Linux)
+            // Where the file system can, huge pages: read in larger pieces, easier on the translation cache.
+            if size >= 1 << 21 { madvise(address, size, HugePages.advice) }
+        #endif
         bytes = UnsafeRawBufferPointer(start: address, count: size)
     }
 
     deinit {
         if let address = bytes.baseAddress { munmap(UnsafeMutableRawPointer(mutating: address), bytes.count) }
     }
+}
+
+/// Pages of 2 MB instead of 4 KB.
+package enum HugePages {
+    /// MADV_HUGEPAGE, which Glibc's module does not export.
+    package static let advice: Int32 = 14
 }
