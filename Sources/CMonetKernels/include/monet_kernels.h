@@ -204,7 +204,7 @@ typedef struct monet_kernels {
 
     /// rows[MONET_INT8] on integers, faster from three rows of activations on.
     monet_row_kernels int8_on_integers;
-    /// rows[MONET_BF16] for activations with even and odd columns apart, faster from three rows of them on.
+    /// rows[MONET_BF16] for activations with even and odd columns apart, faster from four rows of them on.
     monet_row_kernels even_odd_bf16;
     /// By enum monet_row_format.
     monet_row_kernels rows[MONET_ROW_FORMATS];
