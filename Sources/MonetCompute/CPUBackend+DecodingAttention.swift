@@ -5,6 +5,9 @@ import Foundation
 // one short piece of work on plain pointers; what the next one reads is asked for meanwhile.
 
 extension CPUBackend {
+    /// Fills the rows of `result` that belong to `segments`, of one token each, and their caches.
+    ///
+    /// - Throws: `ComputeError` where a cache does not fit.
     func attendSingleTokens(
         _ segments: [AttentionLayout.Segment], _ input: AttentionInput, _ layout: AttentionLayout,
         into result: AttentionResult
