@@ -44,7 +44,7 @@ extension CPUBackend {
                         scores.pointer + head * token.count, layout.scale, token.count)
                 }
                 memset(output + queries, 0, heads * width * 4)
-                let next = task + 1 < range.upperBound ? task + 1 : task
+                let next = task + 1 < tokens.count * groups ? task + 1 : task
                 token.format.accumulate(
                     output + queries, width, nil, heads, scores.pointer, token.count, values,
                     token.rowBytes, token.count, 0, width, width,

@@ -147,7 +147,7 @@ extension CPUBackend {
                         view.rounds && !view.isBFloat16
                         ? roundedRows(sides[task.side].up.weight, rowsOfExpert) : nil
                     // The expert that comes next is rarely a neighbour.
-                    let next = place + 1 < range.upperBound && rounded == nil ? tasks[place + 1] : nil
+                    let next = place + 1 < tasks.count && rounded == nil ? tasks[place + 1] : nil
                     view.format.dot(
                         out, units, view.activations, view.activationStride, view.tokens + task.first,
                         task.count,

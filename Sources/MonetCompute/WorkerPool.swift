@@ -6,8 +6,9 @@ import Synchronization
 ///
 ///     pool.parallel(chunks: 8) { chunk in process(chunk) }
 ///
-/// Workers spin briefly after a job and then park, so an idle pool takes no processor time. Which
-/// worker runs a chunk varies; a result that depends only on the chunk's index does not.
+/// Workers spin briefly after a job and then park, so an idle pool takes no processor time. Each begins
+/// with a stretch of chunks of its own, in order, and then helps the others: which worker runs a chunk
+/// varies; a result that depends only on the chunk's index does not.
 public final class WorkerPool: Sendable {
     /// Threads at work, the caller's included.
     public let threadCount: Int
@@ -19,10 +20,10 @@ public final class WorkerPool: Sendable {
     /// Starts `threadCount - 1` workers beside the calling thread.
     public init(threadCount: Int) {
         self.threadCount = max(1, threadCount)
-        let state = PoolState()
+        let state = PoolState(threadCount: self.threadCount)
         self.state = state
         for index in 1..<max(2, self.threadCount) where self.threadCount > 1 {
-            let thread = Thread { state.work() }
+            let thread = Thread { state.work(as: index) }
             thread.name = "monet-worker-\(index)"
             thread.stackSize = 1 << 21
             thread.start()
@@ -68,7 +69,7 @@ private final class PoolState: @unchecked Sendable {
     private static let spins = 4000
 
     private let word = Atomic<UInt64>(0)
-    private let nextChunk = Atomic<Int>(0)
+    private let stretches: Stretches
     private let sleepers = Atomic<Int>(0)
     private let stopped = Atomic<Bool>(false)
     private let wakeUp = NSCondition()
@@ -78,12 +79,16 @@ private final class PoolState: @unchecked Sendable {
 
     static var isInsidePool: Bool { monet_inside_pool() != 0 }
 
+    init(threadCount: Int) {
+        stretches = Stretches(count: threadCount)
+    }
+
     func run(chunks: Int, body: @escaping (Int) -> Void) {
         callers.lock()
         defer { callers.unlock() }
         self.chunks = chunks
         self.body = body
-        nextChunk.store(0, ordering: .relaxed)
+        stretches.divide(chunks)
         let generation = (word.load(ordering: .relaxed) >> 17) + 1
         word.store(generation << 17 | Self.openBit, ordering: .sequentiallyConsistent)
         if sleepers.load(ordering: .sequentiallyConsistent) > 0 {
@@ -92,7 +97,7 @@ private final class PoolState: @unchecked Sendable {
             wakeUp.unlock()
         }
         monet_set_inside_pool(1)
-        drain(chunks, body)
+        stretches.drain(chunks, from: 0, body)
         monet_set_inside_pool(0)
         // Nobody may join any more; wait for those who did.
         word.bitwiseXor(Self.openBit, ordering: .acquiringAndReleasing)
@@ -104,15 +109,7 @@ private final class PoolState: @unchecked Sendable {
         self.body = nil
     }
 
-    private func drain(_ chunks: Int, _ body: (Int) -> Void) {
-        while true {
-            let chunk = nextChunk.add(1, ordering: .relaxed).oldValue
-            if chunk >= chunks { return }
-            body(chunk)
-        }
-    }
-
-    func work() {
+    func work(as thread: Int) {
         monet_set_inside_pool(1)
         var lastGeneration: UInt64 = 0
         while !stopped.load(ordering: .relaxed) {
@@ -125,7 +122,7 @@ private final class PoolState: @unchecked Sendable {
                 let (exchanged, original) = word.weakCompareExchange(
                     expected: current, desired: current + 1, ordering: .acquiringAndReleasing)
                 if exchanged {
-                    if let body { drain(chunks, body) }
+                    if let body { stretches.drain(chunks, from: thread, body) }
                     word.subtract(1, ordering: .acquiringAndReleasing)
                     break
                 }
@@ -157,5 +154,45 @@ private final class PoolState: @unchecked Sendable {
         wakeUp.lock()
         wakeUp.broadcast()
         wakeUp.unlock()
+    }
+}
+
+/// A job's chunks, shared out in a stretch for each thread. Neighbours mostly run one after the other on
+/// one thread: what a chunk asks of memory beyond its end is there when the next begins.
+private final class Stretches: @unchecked Sendable {
+    private let count: Int
+    /// The next chunk of each stretch, on a cache line of its own.
+    private let next: UnsafeMutablePointer<Atomic<Int>>
+    private static let spacing = 16
+
+    init(count: Int) {
+        self.count = count
+        next = .allocate(capacity: count * Self.spacing)
+        for place in 0..<(count * Self.spacing) { (next + place).initialize(to: Atomic(0)) }
+    }
+
+    deinit {
+        next.deinitialize(count: count * Self.spacing)
+        next.deallocate()
+    }
+
+    /// Begins a job of `chunks`.
+    func divide(_ chunks: Int) {
+        for stretch in 0..<count {
+            next[stretch * Self.spacing].store(chunks * stretch / count, ordering: .relaxed)
+        }
+    }
+
+    /// Runs chunks until none is left: those of the thread's own stretch, then what is left of the others.
+    func drain(_ chunks: Int, from thread: Int, _ body: (Int) -> Void) {
+        for turn in 0..<count {
+            let stretch = (thread + turn) % count
+            let end = chunks * (stretch + 1) / count
+            while true {
+                let chunk = next[stretch * Self.spacing].add(1, ordering: .relaxed).oldValue
+                if chunk >= end { break }
+                body(chunk)
+            }
+        }
     }
 }

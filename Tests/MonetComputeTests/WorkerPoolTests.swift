@@ -13,6 +13,21 @@ import Testing
         }
     }
 
+    /// While one thread is held up in a chunk, the others run all that is left, its stretch included.
+    @Test(arguments: [2, 3]) func chunksOfABusyThreadAreTakenOver(threads: Int) {
+        let pool = WorkerPool(threadCount: threads)
+        let done = Box()
+        let end = ContinuousClock.now + .seconds(60)
+        pool.parallel(chunks: 40) { chunk in
+            if chunk == 0 {
+                while done.value.load(ordering: .acquiring) < 39, ContinuousClock.now < end {}
+                #expect(done.value.load(ordering: .acquiring) == 39)
+            } else {
+                done.value.add(1, ordering: .releasing)
+            }
+        }
+    }
+
     @Test func nestedLoopsRunInPlace() {
         let pool = WorkerPool(threadCount: 2)
         let total = Box()
