@@ -57,7 +57,8 @@ public final class Tokenizer: @unchecked Sendable {
         }
         var message: UnsafeMutablePointer<CChar>?
         let base = file.bytes.bindMemory(to: CChar.self).baseAddress
-        guard let processor = monet_sp_load(base, file.bytes.count, &message) else {
+        let loaded = withExtendedLifetime(file) { monet_sp_load(base, file.bytes.count, &message) }
+        guard let processor = loaded else {
             throw TextError.malformedTokenizer(path: path, reason: takeMessage(message))
         }
         func known(_ id: Int32) -> Int32? { id >= 0 ? id : nil }

@@ -120,7 +120,8 @@ import Testing
             let text = try TextFile.read(pieces)
             try AtomicFile.write(text + #"{"edit": 0, "pro"#, to: pieces)
             let results = try experiment().run(edits(), recordsPath: pieces)
-            #expect(try TextFile.read(pieces) == TextFile.read(whole))
+            let (found, wanted) = (try TextFile.read(pieces), try TextFile.read(whole))
+            #expect(found == wanted)
             #expect(results.map(\.expectedMaximum) == expected.map(\.expectedMaximum))
             // Everything is there: nothing is generated again.
             var calls = 0

@@ -194,7 +194,8 @@ import Testing
             for group in 0..<whole.groups {
                 for number in 0..<(side * side) {
                     let id = ExpertID(group: group, index: number)
-                    #expect(try whole.dossier(of: id) == parts.dossier(of: id))
+                    let (found, wanted) = (try parts.dossier(of: id), try whole.dossier(of: id))
+                    #expect(found == wanted)
                 }
             }
             #expect(
