@@ -1,6 +1,12 @@
 // swift-tools-version: 6.0
 import PackageDescription
 
+// Every module that a target imports, or whose types lie inside types that it uses, stands among its
+// dependencies: only then is the target compiled again when the layout of such a type changes.
+let runtime: [Target.Dependency] = ["MonetFoundation", "MonetCompute", "MonetText", "MonetModel"]
+let library: [Target.Dependency] =
+    runtime + ["MonetGeneration", "MonetTraining", "MonetInsight", "MonetEvaluation"]
+
 let package = Package(
     name: "Monet",
     platforms: [.macOS(.v15)],
@@ -43,39 +49,39 @@ let package = Package(
         .target(
             name: "MonetModel", dependencies: ["MonetCompute", "MonetFoundation"],
             resources: [.embedInCode("Resources/modeling_masked_monet.py")]),
-        .target(name: "MonetGeneration", dependencies: ["MonetModel", "MonetText"]),
-        .target(name: "MonetTraining", dependencies: ["MonetModel", "MonetText"]),
+        .target(name: "MonetGeneration", dependencies: runtime),
+        .target(name: "MonetTraining", dependencies: runtime),
         .target(
             name: "MonetInsight",
-            dependencies: ["MonetGeneration", .product(name: "GRDB", package: "GRDB.swift")]),
+            dependencies: runtime + ["MonetGeneration", .product(name: "GRDB", package: "GRDB.swift")]),
         .target(
-            name: "MonetEvaluation", dependencies: ["MonetInsight"],
+            name: "MonetEvaluation", dependencies: runtime + ["MonetGeneration", "MonetInsight"],
             resources: [.embedInCode("Resources/toxicity-classifier.json")]),
         .executableTarget(
             name: "monet",
-            dependencies: [
-                "MonetEvaluation", "MonetTraining",
+            dependencies: library + [
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Yams", package: "Yams"),
             ]),
         .executableTarget(
-            name: "ContinueText", dependencies: ["MonetGeneration"], path: "Examples/ContinueText"),
+            name: "ContinueText", dependencies: runtime + ["MonetGeneration"], path: "Examples/ContinueText"),
         .executableTarget(
-            name: "ExpertsOfAWord", dependencies: ["MonetInsight"], path: "Examples/ExpertsOfAWord"),
-        .target(name: "TestSupport", dependencies: ["MonetModel"], path: "Tests/TestSupport"),
+            name: "ExpertsOfAWord", dependencies: runtime + ["MonetGeneration", "MonetInsight"],
+            path: "Examples/ExpertsOfAWord"),
+        .target(name: "TestSupport", dependencies: runtime, path: "Tests/TestSupport"),
         .target(
             name: "EmulatedKernels", dependencies: ["CMonetKernels"], path: "Tests/EmulatedKernels"),
         .testTarget(
             name: "MonetComputeTests",
-            dependencies: ["CMonetKernels", "EmulatedKernels", "MonetCompute", "TestSupport"]),
-        .testTarget(name: "MonetModelTests", dependencies: ["MonetModel", "TestSupport"]),
-        .testTarget(name: "MonetTextTests", dependencies: ["MonetText", "TestSupport"]),
-        .testTarget(name: "MonetTrainingTests", dependencies: ["MonetTraining", "TestSupport"]),
-        .testTarget(name: "MonetGenerationTests", dependencies: ["MonetInsight", "TestSupport"]),
-        .testTarget(name: "MonetInsightTests", dependencies: ["MonetInsight", "TestSupport"]),
-        .testTarget(name: "MonetEvaluationTests", dependencies: ["MonetEvaluation", "TestSupport"]),
-        .testTarget(name: "MonetCommandTests", dependencies: ["monet", "MonetModel", "TestSupport"]),
+            dependencies: runtime + ["CMonetKernels", "EmulatedKernels", "TestSupport"]),
+        .testTarget(name: "MonetModelTests", dependencies: runtime + ["TestSupport"]),
+        .testTarget(name: "MonetTextTests", dependencies: runtime + ["TestSupport"]),
+        .testTarget(name: "MonetTrainingTests", dependencies: runtime + ["MonetTraining", "TestSupport"]),
+        .testTarget(name: "MonetGenerationTests", dependencies: library + ["TestSupport"]),
+        .testTarget(name: "MonetInsightTests", dependencies: library + ["TestSupport"]),
+        .testTarget(name: "MonetEvaluationTests", dependencies: library + ["TestSupport"]),
+        .testTarget(name: "MonetCommandTests", dependencies: library + ["monet", "TestSupport"]),
     ],
     swiftLanguageModes: [.v6],
     cxxLanguageStandard: .cxx17
