@@ -56,6 +56,14 @@ int monet_bfloat16_outruns_float32(void) {
 #endif
 }
 
+size_t monet_bytes_ahead(void) {
+#if defined(__x86_64__)
+    return __builtin_cpu_is("intel") ? 4096 : 0;
+#else
+    return 0;
+#endif
+}
+
 static _Thread_local int inside_pool;
 
 int monet_inside_pool(void) { return inside_pool; }

@@ -139,11 +139,12 @@ public struct CPUBackend: Backend {
         let activations = RowActivations(x, columns: inputs, for: format, pool: pool)
         pool.forEachRange(of: outputs, minimum: Self.rowsPerChunk(inputs), perThread: 8) { range, _ in
             let start = weight.address + range.lowerBound * rowBytes
+            let ahead = instructionSet.ahead(of: start, rows: rows)
             if accumulate {
                 let sums = Tensor(uninitialized: [rows, range.count])
                 format.dot(
                     sums.pointer, range.count, activations.address, activations.stride, nil, rows, start,
-                    rowBytes, range.count, inputs, nil)
+                    rowBytes, range.count, inputs, ahead)
                 for row in 0..<rows {
                     let target = output + row * stride + range.lowerBound
                     kernels.add(target, target, sums.pointer + row * range.count, range.count)
@@ -151,7 +152,7 @@ public struct CPUBackend: Backend {
             } else {
                 format.dot(
                     output + range.lowerBound, stride, activations.address, activations.stride, nil, rows,
-                    start, rowBytes, range.count, inputs, nil)
+                    start, rowBytes, range.count, inputs, ahead)
             }
         }
     }
@@ -191,10 +192,11 @@ public struct CPUBackend: Backend {
             let (index, start) = chunks[place]
             let (weight, output) = (weights[index], outputs[index])
             let rowBytes = weight.rowByteCount
+            let first = weight.address + start * rowBytes
             formats[index].dot(
                 output.pointer + start, output.columnCount, activations[index].address,
-                activations[index].stride, nil, rows, weight.address + start * rowBytes, rowBytes,
-                min(chunk, weight.shape[0] - start), inputs, nil)
+                activations[index].stride, nil, rows, first, rowBytes, min(chunk, weight.shape[0] - start),
+                inputs, instructionSet.ahead(of: first, rows: rows))
         }
         return outputs
     }

@@ -7,6 +7,8 @@ public struct Kernels: @unchecked Sendable {
     /// Whether products of bfloat16 values, where `table` has an instruction for them, are also faster where
     /// arithmetic is the cost. Where not, they only save bytes, and many tokens' experts run in float32.
     package let bfloat16OutrunsFloat32: Bool
+    /// How far ahead of a thread that reads rows in order memory is asked for what follows, in bytes.
+    package let bytesAhead: Int
 
     /// The best kernels that this processor runs, unless `MONET_ISA` names others.
     ///
@@ -20,10 +22,12 @@ public struct Kernels: @unchecked Sendable {
 
     package init(
         table: UnsafePointer<monet_kernels>,
-        bfloat16OutrunsFloat32: Bool = monet_bfloat16_outruns_float32() != 0
+        bfloat16OutrunsFloat32: Bool = monet_bfloat16_outruns_float32() != 0,
+        bytesAhead: Int = monet_bytes_ahead()
     ) {
         self.table = table
         self.bfloat16OutrunsFloat32 = bfloat16OutrunsFloat32
+        self.bytesAhead = bytesAhead
     }
 
     /// The kernels of the instruction set `name`, if this processor runs them.
@@ -61,6 +65,13 @@ public struct Kernels: @unchecked Sendable {
         case .int4Rows: formats.4
         case .int32, .int64, .uint8: nil
         }
+    }
+
+    /// What memory should be asked for while `count` rows of activations meet rows of weights from `start` on,
+    /// one after another; nil leaves it to the kernel. Several rows of activations share their rows of weights,
+    /// and the kernel asks for the next ones.
+    func ahead(of start: UnsafeMutableRawPointer, rows count: Int) -> UnsafeRawPointer? {
+        count == 1 && bytesAhead > 0 ? UnsafeRawPointer(start + bytesAhead) : nil
     }
 
     /// The functions themselves.

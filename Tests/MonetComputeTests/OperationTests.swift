@@ -19,10 +19,16 @@ import Testing
         Kernels.available.compactMap { Kernels(named: $0) }
         + [Kernels(table: emulated_kernels(), bfloat16OutrunsFloat32: true)]
 
-    /// Backends to test: every instruction set with one thread, the best one also with three.
+    /// Backends to test: every instruction set with one thread; the best one also with three, and asking memory
+    /// ahead, whether or not that is faster here.
     static let backends: [CPUBackend] =
         instructionSets.map { CPUBackend(pool: WorkerPool(threadCount: 1), instructionSet: $0) }
         + [CPUBackend(pool: WorkerPool(threadCount: 3))]
+        + [
+            CPUBackend(
+                pool: WorkerPool(threadCount: 2),
+                instructionSet: Kernels(table: Kernels.best.table, bytesAhead: 4096))
+        ]
 
     /// What an operation computes and adds: the output and one gradient for every input.
     typealias Computed = (output: Tensor, gradients: [Tensor?])
