@@ -1,3 +1,5 @@
+import CMonetKernels
+
 /// The weights of an expert layer in the order that inference reads them: expert after expert.
 ///
 /// The up-projections are the checkpoint's. The down-projections, whose columns belong to experts
@@ -56,41 +58,32 @@ public struct PackedExperts: Sendable {
         let units = columns / experts
         let rows = matrices.count * units
         let result = Tensor(uninitialized: [experts * rows, width], dtype: dtype)
-        let (blockRows, blockColumns) = (64, 64)
-        pool.parallel(chunks: (columns + blockColumns - 1) / blockColumns) { chunk in
-            let range = (chunk * blockColumns)..<min(columns, (chunk + 1) * blockColumns)
+        // Neighbouring columns, of which a row's make up several cache lines.
+        let block = 256
+        pool.parallel(chunks: (columns + block - 1) / block) { chunk in
+            let range = (chunk * block)..<min(columns, (chunk + 1) * block)
             for (place, matrix) in matrices.enumerated() {
-                for start in stride(from: 0, to: width, by: blockRows) {
-                    let end = min(width, start + blockRows)
-                    switch dtype.byteCount {
-                    case 2:
-                        transpose(
-                            UInt16.self, matrix, into: result, columns: range, rows: start..<end,
-                            units: units,
-                            stride: rows, place: place * units)
-                    default:
-                        transpose(
-                            UInt32.self, matrix, into: result, columns: range, rows: start..<end,
-                            units: units,
-                            stride: rows, place: place * units)
-                    }
+                let targets = range.map { $0 / units * rows + place * units + $0 % units }
+                if dtype.byteCount == 2 {
+                    lines(monet_columns_16, of: matrix, from: range.lowerBound, to: targets, of: result)
+                } else {
+                    lines(monet_columns_32, of: matrix, from: range.lowerBound, to: targets, of: result)
                 }
             }
         }
         return result
     }
 
-    private static func transpose<Element>(
-        _ type: Element.Type, _ source: Tensor, into target: Tensor, columns: Range<Int>, rows: Range<Int>,
-        units: Int, stride: Int, place: Int
+    /// Columns of a matrix from `first` on, each to a row of `target`.
+    private static func lines<Element>(
+        _ copy: (
+            UnsafePointer<UnsafeMutablePointer<Element>>, UnsafePointer<Element>, Int, Int, Int
+        ) -> Void,
+        of matrix: Tensor, from first: Int, to rows: [Int], of target: Tensor
     ) {
-        let from = source.address.assumingMemoryBound(to: type)
-        let to = target.address.assumingMemoryBound(to: type)
-        let (sourceStride, width) = (source.columnCount, target.columnCount)
-        for column in columns {
-            let out = to + (column / units * stride + place + column % units) * width
-            let line = from + column
-            for row in rows { out[row] = line[row * sourceStride] }
-        }
+        let from = matrix.address.assumingMemoryBound(to: Element.self)
+        let to = target.address.assumingMemoryBound(to: Element.self)
+        let lines = rows.map { to + $0 * target.columnCount }
+        copy(lines, from + first, matrix.columnCount, matrix.shape[0], rows.count)
     }
 }

@@ -80,6 +80,25 @@ static void check_pairs(const monet_kernels *a, const monet_kernels *b, size_t n
 }
 
 // The name of the instruction set is the argument.
+// Columns as lines, values that differ at every place.
+#define CHECK_COLUMNS(BITS)                                                                              \
+    static void check_columns_##BITS(size_t rows, size_t columns) {                                      \
+        static uint##BITS##_t x[701 * 701], y[701 * 701], *lines[701];                                   \
+        for (size_t i = 0; i < rows * columns; i++) x[i] = (uint##BITS##_t)(i * 2654435761u >> 7);       \
+        for (size_t c = 0; c < columns; c++) lines[c] = y + c * rows;                                    \
+        monet_columns_##BITS(lines, x, columns, rows, columns);                                          \
+        checks++;                                                                                        \
+        for (size_t r = 0; r < rows; r++)                                                                \
+            for (size_t c = 0; c < columns; c++)                                                         \
+                if (y[c * rows + r] != x[r * columns + c]) {                                             \
+                    printf("columns of %d bits, %zu x %zu: wrong at %zu, %zu\n", BITS, rows, columns, r, c); \
+                    failures++;                                                                          \
+                    return;                                                                              \
+                }                                                                                        \
+    }
+CHECK_COLUMNS(16)
+CHECK_COLUMNS(32)
+
 int main(int arguments, char **argument) {
     const monet_kernels *a = arguments == 2 ? monet_kernels_named(argument[1]) : NULL;
     const monet_kernels *b = monet_kernels_named("scalar");
@@ -112,6 +131,7 @@ int main(int arguments, char **argument) {
                 check_rows(&a->int8_on_integers, &b->int8_on_integers, "int8 dot", n, x, rows, bytes, stride);
         }
         check_pairs(a, b, n, x, w, rows);
+        check_columns_16(n, 19), check_columns_16(19, n), check_columns_32(n, 19), check_columns_32(19, n);
         // The left operand's lines in memory one after another, the right one's element by element.
         size_t blocks = (n + a->integer_block - 1) / a->integer_block;
         static int16_t packed[2][2][16 * 704];

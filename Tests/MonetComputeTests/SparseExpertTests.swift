@@ -141,6 +141,26 @@ import Testing
                     down: .init(weight: PackedExperts.rows(of: [t[2]], experts: experts), bias: t[3])))
     }
 
+    /// Columns of an expert in all matrices become its rows, value for value.
+    @Test(arguments: [DType.float32, .bfloat16, .float16], [1, 3, 8, 17, 70])
+    func columnsOfExpertsBecomeRows(dtype: DType, width: Int) {
+        var source = TensorSource(seed: 3)
+        for (experts, units, count) in [(1, 1, 1), (5, 3, 2), (33, 8, 2), (40, 16, 1), (1, 300, 3)] {
+            let matrices = (0..<count).map { _ in source.normal([width, experts * units]).converted(to: dtype) }
+            let values = matrices.map { $0.floats() }
+            let found = PackedExperts.rows(of: matrices, experts: experts)
+            #expect(found.shape == [experts * count * units, width] && found.dtype == dtype)
+            let expected = (0..<experts).flatMap { expert in
+                (0..<(count * units)).flatMap { row in
+                    (0..<width).map {
+                        values[row / units][$0 * experts * units + expert * units + row % units]
+                    }
+                }
+            }
+            #expect(found.floats() == expected, "\(experts) experts of \(units) units")
+        }
+    }
+
     /// Weights in narrow types are read where they lie, by every path.
     @Test(arguments: [DType.bfloat16, .float16], [1, 4, 30])
     func narrowWeights(dtype: DType, tokens: Int) throws {

@@ -225,6 +225,12 @@ int monet_bfloat16_outruns_float32(void);
 /// itself. Measured so for Intel's (nearly twice as fast) and AMD's (slower) server processors.
 size_t monet_bytes_ahead(void);
 
+/// Columns of a matrix of values of 2 or 4 bytes as lines: lines[c][r] = x[r * x_stride + c].
+void monet_columns_16(uint16_t *_Nonnull const *_Nonnull lines, const uint16_t *x, size_t x_stride, size_t rows,
+                      size_t columns);
+void monet_columns_32(uint32_t *_Nonnull const *_Nonnull lines, const uint32_t *x, size_t x_stride, size_t rows,
+                      size_t columns);
+
 /// Whether the calling thread runs a chunk of a worker pool's job, and a way to say so.
 int monet_inside_pool(void);
 void monet_set_inside_pool(int inside);
