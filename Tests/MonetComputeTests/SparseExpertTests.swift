@@ -146,7 +146,9 @@ import Testing
     func columnsOfExpertsBecomeRows(dtype: DType, width: Int) {
         var source = TensorSource(seed: 3)
         for (experts, units, count) in [(1, 1, 1), (5, 3, 2), (33, 8, 2), (40, 16, 1), (1, 300, 3)] {
-            let matrices = (0..<count).map { _ in source.normal([width, experts * units]).converted(to: dtype) }
+            let matrices = (0..<count).map { _ in
+                source.normal([width, experts * units]).converted(to: dtype)
+            }
             let values = matrices.map { $0.floats() }
             let found = PackedExperts.rows(of: matrices, experts: experts)
             #expect(found.shape == [experts * count * units, width] && found.dtype == dtype)
