@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <oneapi/dnnl/dnnl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -21,11 +22,29 @@ void monet_onednn_use_calling_thread(void) {
     if (set_threads != NULL) set_threads(1);
 }
 
+// For long inner dimensions oneDNN's generated products point the stack pointer into a buffer on the heap
+// (uxlfoundation/oneDNN issue 4845; later than 3.11.1 they do not). A signal handled meanwhile would put
+// its frame over whatever lies below that buffer, so signals wait until the product is done. Those that
+// a thread raises by a fault of its own stay as they are: blocked, they would end the process unseen.
+static sigset_t hold_signals(void) {
+    sigset_t held, previous;
+    sigfillset(&held);
+    const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) sigdelset(&held, faults[i]);
+    pthread_sigmask(SIG_BLOCK, &held, &previous);
+    return previous;
+}
+
+static void release_signals(sigset_t previous) { pthread_sigmask(SIG_SETMASK, &previous, NULL); }
+
 int monet_onednn_sgemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const float *a,
                        int64_t lda, const float *b, int64_t ldb, bool accumulate, float *c, int64_t ldc) {
     monet_onednn_use_calling_thread();
-    return dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', m, n, k, 1.0f, a, lda, b, ldb,
-                      accumulate ? 1.0f : 0.0f, c, ldc);
+    sigset_t previous = hold_signals();
+    dnnl_status_t status = dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', m, n, k, 1.0f, a, lda, b,
+                                      ldb, accumulate ? 1.0f : 0.0f, c, ldc);
+    release_signals(previous);
+    return (int)status;
 }
 
 typedef struct {
@@ -150,8 +169,11 @@ int monet_onednn_matmul(bool bf16, bool transpose_a, bool transpose_b, int64_t m
     CHECK(dnnl_memory_set_data_handle(entry->c, c));
     dnnl_exec_arg_t arguments[] = {
         {DNNL_ARG_SRC, entry->a}, {DNNL_ARG_WEIGHTS, entry->b}, {DNNL_ARG_DST, entry->c}};
-    CHECK(dnnl_primitive_execute(entry->primitive, stream, 3, arguments));
-    CHECK(dnnl_stream_wait(stream));
+    sigset_t previous = hold_signals();
+    status = dnnl_primitive_execute(entry->primitive, stream, 3, arguments);
+    dnnl_status_t waited = dnnl_stream_wait(stream);
+    release_signals(previous);
+    if (status == dnnl_success) status = waited;
 finish:
     return (int)status;
 }
