@@ -67,6 +67,7 @@ def main() -> int:
     parser.add_argument("--dtypes", default="float32,bfloat16")
     options = parser.parse_args()
     print(f"{options.preset}, batches of 8×256 tokens, {os.cpu_count()} processors")
+    fastest = {"monet": (0, ""), "pytorch": (0, "")}
     for dtype in options.dtypes.split(","):
         seconds = {"monet": [], "pytorch": []}
         with tempfile.TemporaryDirectory() as folder:
@@ -78,12 +79,17 @@ def main() -> int:
                 except subprocess.TimeoutExpired:
                     seconds["pytorch"] = None
         rates = {name: 2048 / statistics.median(values) if values else None for name, values in seconds.items()}
+        for name, rate in rates.items():
+            fastest[name] = max(fastest[name], (rate or 0, dtype))
         if rates["pytorch"]:
             print(f"{dtype:9} monet {rates['monet']:7.1f} tokens/s  PyTorch {rates['pytorch']:7.1f} tokens/s"
                   f"  ratio {rates['monet'] / rates['pytorch']:.2f}", flush=True)
         else:
             print(f"{dtype:9} monet {rates['monet']:7.1f} tokens/s  PyTorch: no {options.steps + 1} steps"
                   f" within {options.timeout:.0f} s", flush=True)
+    (ours, ours_dtype), (peer, peer_dtype) = fastest["monet"], fastest["pytorch"]
+    if peer:
+        print(f"fastest   monet {ours:7.1f} ({ours_dtype})  PyTorch {peer:7.1f} ({peer_dtype})  ratio {ours / peer:.2f}")
     return 0
 
 

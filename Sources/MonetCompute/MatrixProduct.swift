@@ -159,9 +159,11 @@ struct MatrixProduct: Sendable {
                 Int32(m), Int32(n), Int32(k), 1, left, Int32(a.stride), right, Int32(b.stride),
                 accumulate ? 1 : 0, c, Int32(cStride))
         #else
-            _ = monet_onednn_sgemm(
+            let status = monet_onednn_sgemm(
                 a.isTransposed, b.isTransposed, Int64(m), Int64(n), Int64(k), left, Int64(a.stride),
                 right, Int64(b.stride), accumulate, c, Int64(cStride))
+            // It fails for lack of memory alone, where Swift's own allocations end the process too.
+            precondition(status == 0, "oneDNN could not multiply \(m)×\(k) by \(k)×\(n): status \(status)")
         #endif
     }
 
