@@ -23,7 +23,7 @@ void monet_onednn_use_calling_thread(void) {
 }
 
 // For long inner dimensions oneDNN's generated products point the stack pointer into a buffer on the heap
-// (uxlfoundation/oneDNN issue 4845; later than 3.11.1 they do not). A signal handled meanwhile would put
+// (uxlfoundation/oneDNN issue 4845, reported for 3.11.1 and mended since). A signal handled meanwhile would put
 // its frame over whatever lies below that buffer, so signals wait until the product is done. Those that
 // a thread raises by a fault of its own stay as they are: blocked, they would end the process unseen.
 static sigset_t hold_signals(void) {
