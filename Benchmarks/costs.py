@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures how the time of a token grows with context, experts, heads and batch; writes a table and a plot.
 
-    python Benchmarks/costs.py --folder /tmp/costs --svg Docs/Monet.docc/Resources/costs.svg
+    python Benchmarks/costs.py --folder /tmp/costs --svg Docs/Monet.docc/costs.svg
 
 Random models of 8 layers of width 512 (m 16, k 8, bfloat16) that differ in one number from E 256, H 4.
 """

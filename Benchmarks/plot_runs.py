@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draws held-out loss and the use of experts of several runs as an SVG.
 
-    python Benchmarks/plot_runs.py --out Docs/Monet.docc/Resources/learning.svg VD=runs/vd Llama=runs/dense
+    python Benchmarks/plot_runs.py --out Docs/Monet.docc/learning.svg VD=runs/vd Llama=runs/dense
 """
 import argparse
 import json
