@@ -13,12 +13,11 @@ guard CommandLine.arguments.count == 4 else {
     exit(64)
 }
 /// Each expert's mean score over the tokens of a text, from its strongest ones.
-func scores(_ text: String, _ model: MonetLanguageModel, _ tokenizer: Tokenizer) throws -> [ExpertID: Double]
-{
+func scores(_ text: String, _ model: MonetLanguageModel, _ tokenizer: Tokenizer) throws -> [UnitID: Double] {
     let ids = try tokenizer.encode(text, addBegin: true)
     let trace = try RoutingTrace(
         of: ids, model: model, tokenizer: tokenizer, count: 64, backend: CPUBackend())
-    var sums: [ExpertID: Double] = [:]
+    var sums: [UnitID: Double] = [:]
     for token in trace.tokens {
         for expert in token.groups.flatMap(\.experts) { sums[expert.expert, default: 0] += expert.score }
     }

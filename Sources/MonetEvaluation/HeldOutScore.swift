@@ -32,15 +32,6 @@ public struct HeldOutScore: Sendable, Equatable {
     }
 }
 
-/// What is changed about a model while it is measured.
-public enum ModelEdit: Sendable {
-    case none
-    /// Experts removed, weakened or amplified.
-    case experts(ExpertMask)
-    /// A dense model's hidden units set to zero, by layer.
-    case neurons([Int: [Int]])
-}
-
 /// Scores documents by label.
 public struct HeldOutScorer {
     private let model: MonetLanguageModel
@@ -56,13 +47,13 @@ public struct HeldOutScorer {
     ///
     /// - Parameter progress: called with the tokens of each batch; false stops.
     public func scores(
-        _ documents: LabelledDocuments, edit: ModelEdit = .none, progress: (Int) -> Bool = { _ in true }
+        _ documents: LabelledDocuments, mask: UnitMask? = nil, progress: (Int) -> Bool = { _ in true }
     ) throws -> [HeldOutScore] {
         guard let set = documents.labelSets.first else {
             throw InsightError.noLabels(origin: documents.origin)
         }
         var scores = Array(repeating: HeldOutScore(), count: set.labels.count)
-        try forEachDocument(documents, edit: edit, progress: progress) { document, score in
+        try forEachDocument(documents, mask: mask, progress: progress) { document, score in
             let label = documents.labels(document)[0]
             if label >= 0 { scores[label] = scores[label] + score }
         }
@@ -73,56 +64,37 @@ public struct HeldOutScorer {
     ///
     /// - Parameter progress: called with the tokens of each batch; false stops.
     public func total(
-        _ documents: LabelledDocuments, edit: ModelEdit = .none, progress: (Int) -> Bool = { _ in true }
+        _ documents: LabelledDocuments, mask: UnitMask? = nil, progress: (Int) -> Bool = { _ in true }
     ) throws -> HeldOutScore {
         var total = HeldOutScore()
-        try forEachDocument(documents, edit: edit, progress: progress) { total = total + $1 }
+        try forEachDocument(documents, mask: mask, progress: progress) { total = total + $1 }
         return total
     }
 
     /// Hands over the score of every piece of a document.
     private func forEachDocument(
-        _ documents: LabelledDocuments, edit: ModelEdit, progress: (Int) -> Bool,
+        _ documents: LabelledDocuments, mask: UnitMask?, progress: (Int) -> Bool,
         _ body: (Int, HeldOutScore) -> Void
     ) throws {
-        let reader = DocumentReader(model: model, backend: backend) { context in
-            switch edit {
-            case .none: break
-            case .experts(let mask): context.mask = model.withOwnMask(mask)
-            case .neurons(let removed): context.removedNeurons = removed
-            }
-        }
+        let reader = DocumentReader(model: model, backend: backend, mask: mask)
         try reader.forEachBatch(of: documents) { batch in
             // The last token of a piece predicts nothing that is at hand.
             let targets = batch.pieces.flatMap { $0.tokens.dropFirst() + [-1] }
-            let hidden = batch.output.hidden
-            let context = ForwardContext(inferenceOn: backend)
-            let losses = try model.crossEntropy(hidden, targets: targets, scale: 1, context)
-            let best = try mostLikely(hidden.value)
+            let losses = try model.crossEntropy(batch.output, targets: targets).floats()
+            let logits = try model.logits(batch.output.hidden.value, on: backend)
+            let best = try backend.largestColumns(logits).integers()
             var row = 0
             for piece in batch.pieces {
                 var score = HeldOutScore()
                 for place in row..<(row + piece.tokens.count) where targets[place] >= 0 {
                     score.tokens += 1
                     score.negativeLogLikelihood += Double(losses[place])
-                    score.hits += best[place] == targets[place] ? 1 : 0
+                    score.hits += best[place] == Int(targets[place]) ? 1 : 0
                 }
                 body(piece.document, score)
                 row += piece.tokens.count
             }
             return progress(batch.tokenCount)
-        }
-    }
-
-    /// The most likely next token of every row.
-    private func mostLikely(_ hidden: Tensor) throws -> [Int32] {
-        let logits = try model.logits(hidden, on: backend)
-        let width = logits.columnCount
-        return (0..<logits.rowCount).map { row in
-            let line = logits.pointer + row * width
-            var best = 0
-            for id in 1..<max(1, width) where line[id] > line[best] { best = id }
-            return Int32(best)
         }
     }
 }

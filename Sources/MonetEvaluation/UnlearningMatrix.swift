@@ -126,15 +126,15 @@ public struct UnlearningExperiment {
         }
         self.documents = documents
         scorer = HeldOutScorer(model: model, backend: backend)
-        baseline = try Self.scored(scorer, documents, .none, progress)
+        baseline = try Self.scored(scorer, documents, nil, progress)
     }
 
     private static func scored(
-        _ scorer: HeldOutScorer, _ documents: LabelledDocuments, _ edit: ModelEdit,
+        _ scorer: HeldOutScorer, _ documents: LabelledDocuments, _ mask: UnitMask?,
         _ progress: (Int) -> Bool
     ) throws -> [HeldOutScore] {
         var isStopped = false
-        let scores = try scorer.scores(documents, edit: edit) { tokens in
+        let scores = try scorer.scores(documents, mask: mask) { tokens in
             isStopped = !progress(tokens)
             return !isStopped
         }
@@ -142,33 +142,27 @@ public struct UnlearningExperiment {
         return scores
     }
 
-    /// One row: all labels' scores with an edit.
-    public func row(_ edit: ModelEdit, progress: (Int) -> Bool = { _ in true }) throws -> UnlearningMatrix.Row
+    /// One row: all labels' scores with units removed.
+    public func row(_ mask: UnitMask, progress: (Int) -> Bool = { _ in true }) throws -> UnlearningMatrix.Row
     {
-        let removed =
-            switch edit {
-            case .none: 0
-            case .experts(let mask): mask.count
-            case .neurons(let neurons): neurons.values.reduce(0) { $0 + $1.count }
-            }
         // Nothing removed changes nothing: no need to run it again.
-        if removed == 0 { return UnlearningMatrix.Row(removed: 0, scores: baseline) }
+        if mask.count == 0 { return UnlearningMatrix.Row(removed: 0, scores: baseline) }
         return UnlearningMatrix.Row(
-            removed: removed, scores: try Self.scored(scorer, documents, edit, progress))
+            removed: mask.count, scores: try Self.scored(scorer, documents, mask, progress))
     }
 
-    /// A row for every label's edit, and one for a random mask of the size of each.
+    /// A row for every label's mask, and one for a random mask of the size of each.
     ///
     /// - Parameter randomSeeds: how many random masks stand beside each.
     public func matrix(
-        _ edits: [ModelEdit], randomSeeds: Int = 0, progress: (Int) -> Bool = { _ in true }
+        _ masks: [UnitMask], randomSeeds: Int = 0, progress: (Int) -> Bool = { _ in true }
     ) throws -> UnlearningMatrix {
-        let rows = try edits.map { try row($0, progress: progress) }
+        let rows = try masks.map { try row($0, progress: progress) }
         var randomRows: [UnlearningMatrix.Row] = []
         for seed in 0..<randomSeeds {
-            for case .experts(let mask) in edits {
-                let random = mask.randomOfEqualSize(seed: UInt64(seed))
-                randomRows.append(try row(.experts(random), progress: progress))
+            for mask in masks {
+                randomRows.append(
+                    try row(mask.randomOfEqualSize(seed: UInt64(seed)), progress: progress))
             }
         }
         return UnlearningMatrix(labels: labels, baseline: baseline, rows: rows, randomRows: randomRows)

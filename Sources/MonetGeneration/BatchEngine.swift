@@ -2,64 +2,105 @@ import Foundation
 import MonetCompute
 import MonetFoundation
 import MonetModel
-import MonetText
 
-/// Continues many texts at once: every step runs one token of each text under way together with a
-/// chunk of the prompts that wait, and reads each weight once for all of them.
+/// What to continue, and how.
+public struct GenerationRequest: Sendable {
+    /// The tokens to continue.
+    public var tokens: [Int32]
+    /// How tokens are drawn, and when to stop.
+    public var settings = GenerationSettings()
+    /// Units to remove, weaken or amplify for this request alone, on top of the model's own mask.
+    public var mask: UnitMask?
+    /// Places of the forward pass whose values the events carry.
+    public var observed: Set<HookPoint> = []
+    /// Whether the events carry the units of every token.
+    public var observesUnits = false
+
+    /// A request for a continuation.
+    public init(
+        _ tokens: [Int32], settings: GenerationSettings = GenerationSettings(), mask: UnitMask? = nil
+    ) {
+        self.tokens = tokens
+        self.settings = settings
+        self.mask = mask
+    }
+}
+
+/// Continues many sequences of tokens at once: every step runs one token of each sequence that decodes together
+/// with a chunk of the waiting prompts, and reads each weight once for all of them.
 ///
-///     let engine = try BatchEngine(model: model, tokenizer: tokenizer, backend: CPUBackend())
-///     for prompt in prompts { try engine.submit(prompt) }
+///     let engine = try BatchEngine(model: model)
+///     for prompt in prompts { try engine.submit(GenerationRequest(prompt)) }
 ///     while !engine.isIdle {
-///         for event in try engine.step() { print(event.request, event.step.text) }
+///         for event in engine.step() { print(event.request, event.kind) }
 ///     }
 ///
-/// A text joins as soon as a place is free and leaves when it ends (continuous batching). A prompt that
-/// begins as another text did takes over the keys and values of what they share.
+/// A sequence joins as soon as a place is free and leaves when it ends (continuous batching). A prompt that begins
+/// as another one with an equal mask did takes over the keys and values of what they share. An error is an event
+/// of the request that it belongs to; the others go on. Text is a layer above: `TextEngine`.
 public final class BatchEngine {
     /// How much runs together.
     public struct Limits: Sendable, Equatable {
-        /// Texts under way at a time.
+        /// Sequences under way at a time.
         public var sequences = 8
-        /// Prompt tokens in a step, so that texts under way do not stand still for long.
+        /// Prompt tokens in a step, so that sequences that decode do not stand still for long.
         public var promptTokensPerStep = 256
-        /// Ended texts whose keys and values are kept for prompts that begin alike.
+        /// Ended sequences whose keys and values are kept for prompts that begin alike.
         public var keptPrefixes = 8
         /// Shared tokens that are worth taking over.
         public var shortestPrefix = 16
 
-        /// 8 texts, 256 prompt tokens a step, 8 kept prefixes.
+        /// 8 sequences, 256 prompt tokens a step, 8 kept prefixes.
         public init() {}
     }
 
-    /// What one step brought for a text.
-    public struct Event: Sendable {
+    /// What a step brought for one request.
+    public struct Event {
+        /// What happened.
+        public enum Kind {
+            /// A token was drawn.
+            case token(GeneratedToken)
+            /// Tokens ran whose values were asked for.
+            case observed(Observation)
+            /// It has ended.
+            case finished(GenerationResult)
+            /// It has failed; the others go on.
+            case failed(any Error)
+        }
+
         /// The number that `submit` gave.
         public let request: Int
-        /// The token and the text that is complete now.
-        public let step: GenerationStep
+        public let kind: Kind
+    }
+
+    /// Values of some tokens of a request.
+    public struct Observation {
+        /// Positions of the tokens in the sequence.
+        public let positions: Range<Int>
+        /// Rows of these tokens at each observed place.
+        public let values: [HookPoint: Tensor]
+        /// What each group of units left, if asked for, and the rows of these tokens in it.
+        public let groups: [any UnitActivations]
+        public let rows: Range<Int>
     }
 
     /// The model.
     public let model: MonetLanguageModel
-    /// Needed for text and stop strings; token ids do without.
-    public let tokenizer: Tokenizer?
     private let backend: any Backend
-    /// Experts to remove, weaken or amplify in all texts. To be set before the first text.
-    public var mask: ExpertMask?
     private let limits: Limits
     private let cacheType: DType
     private let context: Int
     private var waiting: [Running] = []
     private var running: [Running] = []
-    private var kept: [KVCache] = []
-    private var results: [Int: GenerationResult] = [:]
+    private var kept: [(cache: KVCache, mask: UnitMask?)] = []
     private var requests = 0
 
     /// - Parameters:
-    ///   - contextLength: tokens that a text may reach; the model's context by default.
+    ///   - contextLength: tokens that a sequence may reach; the model's context by default.
     ///   - cacheType: how keys and values are stored.
+    /// - Throws: `GenerationError.invalidSetting`.
     public init(
-        model: MonetLanguageModel, tokenizer: Tokenizer?, backend: any Backend, limits: Limits = Limits(),
+        model: MonetLanguageModel, backend: any Backend = CPUBackend(), limits: Limits = Limits(),
         contextLength: Int? = nil, cacheType: DType = .float32
     ) throws {
         for (name, value, least) in [
@@ -69,7 +110,6 @@ public final class BatchEngine {
             throw GenerationError.invalidSetting(name: name, found: "\(value)", expected: "\(least) or more")
         }
         self.model = model
-        self.tokenizer = tokenizer
         self.backend = backend
         self.limits = limits
         self.cacheType = cacheType
@@ -77,103 +117,163 @@ public final class BatchEngine {
     }
 
     private struct Running {
-        let request: Int
-        let prompt: [Int32]
+        let number: Int
+        let request: GenerationRequest
         var cache: KVCache
         var progress: SequenceProgress
         /// Tokens that no forward pass has seen yet.
         var pending: [Int32]
         let start: ContinuousClock.Instant
         var promptEnd: ContinuousClock.Instant?
+        var error: (any Error)?
+
+        /// Whether it has left its prompt behind.
+        var isDecoding: Bool { promptEnd != nil && pending.count == 1 }
+        /// A sequence that asked for no tokens still runs its prompt, unless cancelled.
+        var isOver: Bool {
+            error != nil
+                || (progress.finishReason.map {
+                    $0 != .length || promptEnd != nil || !progress.tokens.isEmpty
+                }
+                    ?? false)
+        }
     }
 
     /// Whether nothing waits and nothing runs.
     public var isIdle: Bool { waiting.isEmpty && running.isEmpty }
-    /// Texts under way.
+    /// Sequences under way.
     public var runningCount: Int { running.count }
-    /// Prompt tokens that were taken over from other texts so far.
+    /// Prompt tokens that were taken over from other sequences so far.
     public private(set) var reusedTokens = 0
 
-    /// Queues a text; returns the number that its events carry.
+    /// Queues a request; returns the number that its events carry.
     ///
     /// - Throws: `GenerationError`, `ModelError.contextExceeded` if the prompt does not fit.
     @discardableResult
-    public func submit(_ prompt: [Int32], settings: GenerationSettings = GenerationSettings()) throws -> Int {
-        guard !prompt.isEmpty else { throw GenerationError.emptyPrompt }
-        guard prompt.count <= context else {
-            throw ModelError.contextExceeded(tokens: prompt.count, context: context)
+    public func submit(_ request: GenerationRequest) throws -> Int {
+        let tokens = request.tokens
+        guard !tokens.isEmpty else { throw GenerationError.emptyPrompt }
+        guard tokens.count <= context else {
+            throw ModelError.contextExceeded(tokens: tokens.count, context: context)
+        }
+        let vocabulary = model.configuration.vocabularySize
+        if let bad = tokens.first(where: { $0 < 0 || Int($0) >= vocabulary }) {
+            throw GenerationError.invalidToken(id: Int(bad), vocabularySize: vocabulary)
+        }
+        if let mask = request.mask, mask.unitsPerGroup != model.units.unitsPerGroup {
+            throw GenerationError.invalidSetting(
+                name: "mask", found: "one for groups of \(mask.unitsPerGroup) units",
+                expected: "\(model.units.unitsPerGroup)")
         }
         let progress = try SequenceProgress(
-            history: prompt, settings: settings, tokenizer: tokenizer,
-            endTokenIDs: model.configuration.endTokenIDs, limit: context)
+            history: tokens, settings: request.settings, endTokenIDs: model.configuration.endTokenIDs,
+            limit: context)
         requests += 1
         waiting.append(
             Running(
-                request: requests, prompt: prompt,
+                number: requests, request: request,
                 cache: KVCache(configuration: model.configuration, limit: context, dtype: cacheType),
-                progress: progress, pending: prompt, start: .now))
+                progress: progress, pending: tokens, start: .now))
         return requests
     }
 
-    /// Ends a text at the caller's wish; its result has what was drawn so far.
-    public func cancel(_ request: Int) {
-        for index in running.indices where running[index].request == request {
-            running[index].progress.cancel()
+    /// Ends a request; what was drawn so far is its result.
+    public func finish(_ request: Int, reason: FinishReason = .cancelled) {
+        for index in running.indices where running[index].number == request {
+            running[index].progress.finish(reason)
         }
-        for index in waiting.indices where waiting[index].request == request {
-            waiting[index].progress.cancel()
+        for index in waiting.indices where waiting[index].number == request {
+            waiting[index].progress.finish(reason)
         }
     }
 
-    /// The result of a text that has ended, once.
-    public func takeResult(_ request: Int) -> GenerationResult? { results.removeValue(forKey: request) }
-
-    /// Runs one forward pass over all texts under way.
+    /// Runs one forward pass over all sequences under way.
     ///
-    /// - Returns: the tokens drawn, in the order of the texts' numbers.
-    public func step() throws -> [Event] {
+    /// - Returns: what happened, in the order of the requests.
+    public func step() -> [Event] {
         var events: [Event] = []
-        try retire(&events)
-        try admit()
+        retire(&events)
+        admit()
         let batch = nextBatch()
-        if batch.isEmpty { return events }
-        let context = ForwardContext(inferenceOn: backend)
-        context.mask = mask
-        let hidden = try model.forward(
-            batch.map(\.tokens), caches: batch.map { running[$0.index].cache }, context
-        ).hidden.value
-        // Only texts whose tokens have all been seen need logits, of their last row alone.
-        var lastRows: [(index: Int, row: Int)] = []
-        var row = 0
-        for (index, tokens) in batch {
-            row += tokens.count
-            running[index].pending.removeFirst(tokens.count)
-            if running[index].pending.isEmpty { lastRows.append((index, row - 1)) }
-        }
-        if !lastRows.isEmpty {
-            let width = hidden.columnCount
-            let last = Tensor(
-                lastRows.flatMap { hidden.slice($0.row..<($0.row + 1)).floats() },
-                shape: [lastRows.count, width])
-            let logits = try model.logits(last, on: backend)
-            for (place, (index, _)) in lastRows.enumerated() {
-                if running[index].promptEnd == nil { running[index].promptEnd = .now }
-                if running[index].progress.finishReason != nil { continue }
-                let step = try running[index].progress.next(logits.slice(place..<(place + 1)).floats())
-                if let id = step.token?.id { running[index].pending = [id] }
-                events.append(Event(request: running[index].request, step: step))
+        guard !batch.isEmpty else { return events }
+        do {
+            try run(batch, &events)
+        } catch {
+            // Something is wrong with one of them: each alone, so that only that one fails.
+            for part in batch {
+                do {
+                    if batch.count == 1 { throw error }
+                    try run([part], &events)
+                } catch {
+                    running[part.index].error = error
+                }
             }
         }
-        try retire(&events)
+        retire(&events)
         return events
     }
 
-    /// The tokens to run now: one of every text that is decoding, prompts as far as the budget goes.
-    private func nextBatch() -> [(index: Int, tokens: [Int32])] {
-        let isDecoding = { [running] (index: Int) in
-            running[index].promptEnd != nil && running[index].pending.count == 1
+    private func run(_ batch: [(index: Int, tokens: [Int32])], _ events: inout [Event]) throws {
+        var input = ForwardInput(
+            batch.map {
+                ForwardSequence(
+                    $0.tokens, cache: running[$0.index].cache, mask: running[$0.index].request.mask)
+            })
+        for part in batch {
+            input.hooks.observed.formUnion(running[part.index].request.observed)
+            input.keepsUnits = input.keepsUnits || running[part.index].request.observesUnits
         }
-        // With rotations that depend on the length, texts beyond the trained length run alone and whole.
+        let output = try model.forward(input, on: backend)
+        // Only sequences whose tokens have all been seen need logits, of their last row alone.
+        var rows: [Int32] = []
+        var seen = 0
+        for (index, tokens) in batch {
+            seen += tokens.count
+            if running[index].pending.count == tokens.count { rows.append(Int32(seen - 1)) }
+        }
+        let logits =
+            try rows.isEmpty
+            ? nil : model.logits(backend.embed(rows, table: output.hidden.value), on: backend)
+        var (first, place) = (0, 0)
+        for (number, (index, tokens)) in batch.enumerated() {
+            let range = first..<(first + tokens.count)
+            first = range.upperBound
+            observe(index, output, range, &events)
+            running[index].cache = output.caches[number]
+            running[index].pending.removeFirst(tokens.count)
+            guard running[index].pending.isEmpty, let logits else { continue }
+            let own = logits.slice(place..<(place + 1))
+            place += 1
+            if running[index].promptEnd == nil { running[index].promptEnd = .now }
+            if running[index].progress.finishReason != nil { continue }
+            do {
+                let token = try running[index].progress.next(own.floats())
+                running[index].pending = [token.id]
+                events.append(Event(request: running[index].number, kind: .token(token)))
+            } catch {
+                running[index].error = error
+            }
+        }
+    }
+
+    private func observe(_ index: Int, _ output: ForwardOutput, _ rows: Range<Int>, _ events: inout [Event]) {
+        let request = running[index].request
+        guard !request.observed.isEmpty || request.observesUnits else { return }
+        let start = running[index].cache.count
+        let values = output.observations.filter { request.observed.contains($0.key) }
+            .mapValues { $0.value.slice(rows) }
+        events.append(
+            Event(
+                request: running[index].number,
+                kind: .observed(
+                    Observation(
+                        positions: start..<(start + rows.count), values: values,
+                        groups: request.observesUnits ? output.groups : [], rows: rows))))
+    }
+
+    /// The tokens to run now: one of every sequence that decodes, prompts as far as the budget goes.
+    private func nextBatch() -> [(index: Int, tokens: [Int32])] {
+        // With rotations that depend on the length, sequences beyond the trained length run alone and whole.
         let trained = model.configuration.maxPositionEmbeddings
         if model.rotationsDependOnLength,
             let alone = running.indices.first(where: {
@@ -185,67 +285,71 @@ public final class BatchEngine {
         var batch: [(index: Int, tokens: [Int32])] = []
         var budget = limits.promptTokensPerStep
         for index in running.indices {
-            if isDecoding(index) {
+            if running[index].isDecoding {
                 batch.append((index, running[index].pending))
             } else if budget > 0 {
                 let tokens = Array(running[index].pending.prefix(budget))
                 budget -= tokens.count
-                batch.append((index, tokens))
+                if !tokens.isEmpty { batch.append((index, tokens)) }
             }
         }
         return batch
     }
 
-    /// Gives waiting texts the free places.
-    private func admit() throws {
+    /// Gives waiting requests the free places.
+    private func admit() {
         while running.count < limits.sequences, !waiting.isEmpty {
             var next = waiting.removeFirst()
-            try takePrefix(&next)
+            takePrefix(&next)
             running.append(next)
         }
     }
 
-    /// Takes over the keys and values of the longest beginning shared with another text. The last token
-    /// always runs, to have logits.
-    private func takePrefix(_ next: inout Running) throws {
-        let candidates = kept + running.map(\.cache)
+    /// Takes over the keys and values of the longest beginning shared with another sequence of equal mask. The last
+    /// token always runs, to have logits; so does every token of a request that observes something.
+    private func takePrefix(_ next: inout Running) {
+        let request = next.request
         let trained = model.rotationsDependOnLength ? model.configuration.maxPositionEmbeddings : .max
-        guard next.prompt.count <= trained else { return }
-        let shared = candidates.map { cache in
-            cache.count > trained
-                ? 0 : zip(cache.tokens, next.prompt.dropLast()).prefix { $0 == $1 }.count
+        guard request.tokens.count <= trained, request.observed.isEmpty, !request.observesUnits else {
+            return
+        }
+        let candidates = (kept + running.map { ($0.cache, $0.request.mask) }).filter {
+            $0.cache.count <= trained && $0.mask == request.mask
+        }
+        let shared = candidates.map { candidate in
+            zip(candidate.cache.tokens, request.tokens.dropLast()).prefix { $0 == $1 }.count
         }
         guard let best = shared.indices.max(by: { shared[$0] < shared[$1] }),
             shared[best] >= limits.shortestPrefix
         else { return }
-        next.cache = try candidates[best].copy(first: shared[best], configuration: model.configuration)
-        next.pending = Array(next.prompt.dropFirst(shared[best]))
+        next.cache = candidates[best].cache.prefix(shared[best])
+        next.pending = Array(request.tokens.dropFirst(shared[best]))
         reusedTokens += shared[best]
     }
 
-    /// Takes ended texts out and keeps their keys and values for others that begin alike.
-    private func retire(_ events: inout [Event]) throws {
-        for group in [\BatchEngine.running, \BatchEngine.waiting] {
-            for index in self[keyPath: group].indices.reversed() {
-                guard let reason = self[keyPath: group][index].progress.finishReason else { continue }
-                // A text that asked for no tokens still runs its prompt, unless cancelled.
-                var ended = self[keyPath: group][index]
-                if reason == .length, ended.progress.tokens.isEmpty, ended.promptEnd == nil { continue }
-                self[keyPath: group].remove(at: index)
-                if let rest = try ended.progress.finish() {
-                    events.append(Event(request: ended.request, step: rest))
-                }
-                let promptEnd = ended.promptEnd ?? .now
-                results[ended.request] = GenerationResult(
-                    promptTokens: ended.prompt.count, tokens: ended.progress.tokens,
-                    text: ended.progress.text,
-                    finishReason: reason, promptSeconds: (promptEnd - ended.start).seconds,
-                    decodeSeconds: (.now - promptEnd).seconds)
-                if limits.keptPrefixes > 0, ended.cache.count >= limits.shortestPrefix {
-                    kept.append(ended.cache)
-                    if kept.count > limits.keptPrefixes { kept.removeFirst() }
-                }
+    /// Takes ended sequences out and keeps their keys and values for others that begin alike.
+    private func retire(_ events: inout [Event]) {
+        for ended in running.filter(\.isOver) + waiting.filter(\.isOver) {
+            if let error = ended.error {
+                events.append(Event(request: ended.number, kind: .failed(error)))
+                continue
+            }
+            let promptEnd = ended.promptEnd ?? .now
+            events.append(
+                Event(
+                    request: ended.number,
+                    kind: .finished(
+                        GenerationResult(
+                            promptTokens: ended.request.tokens.count, tokens: ended.progress.tokens, text: "",
+                            finishReason: ended.progress.finishReason ?? .length,
+                            promptSeconds: (promptEnd - ended.start).seconds,
+                            decodeSeconds: (.now - promptEnd).seconds))))
+            if limits.keptPrefixes > 0, ended.cache.count >= limits.shortestPrefix {
+                kept.append((ended.cache, ended.request.mask))
+                if kept.count > limits.keptPrefixes { kept.removeFirst() }
             }
         }
+        running.removeAll(where: \.isOver)
+        waiting.removeAll(where: \.isOver)
     }
 }

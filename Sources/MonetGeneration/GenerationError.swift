@@ -6,6 +6,8 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
     case emptyPrompt
     /// Logits that are no numbers: the weights or the activations overflowed.
     case logitsNotFinite(position: Int)
+    /// A token id beyond the vocabulary.
+    case invalidToken(id: Int, vocabularySize: Int)
     /// Text was asked of a model without a tokenizer.
     case missingTokenizer(purpose: String)
 
@@ -15,6 +17,7 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
         case .emptyPrompt: "the prompt has no tokens"
         case .logitsNotFinite(let position):
             "the logits of token \(position) are not finite; the weights are damaged or overflow this precision"
+        case .invalidToken(let id, let size): "token \(id) is not in the model's vocabulary of \(size)"
         case .missingTokenizer(let purpose):
             "\(purpose) needs the tokenizer, and the checkpoint has no tokenizer.model"
         }

@@ -52,7 +52,7 @@ public struct InferenceBenchmark {
     private let backend: CPUBackend
     private let settings: Settings
     /// Experts to remove, weaken or amplify.
-    public var mask: ExpertMask?
+    public var mask: UnitMask?
 
     /// Joins a model and a backend.
     public init(model: MonetLanguageModel, backend: CPUBackend, settings: Settings = Settings()) {
@@ -65,10 +65,10 @@ public struct InferenceBenchmark {
         (0..<count).map { _ in Int32(generator.next() % UInt64(model.configuration.vocabularySize)) }
     }
 
-    private func context() -> ForwardContext {
-        let context = ForwardContext(inferenceOn: backend)
-        context.mask = mask
-        return context
+    private func forward(_ sequences: [[Int32]], _ caches: [KVCache]) throws -> ForwardOutput {
+        try model.forward(
+            ForwardInput(zip(sequences, caches).map { ForwardSequence($0, cache: $1, mask: mask) }),
+            on: backend)
     }
 
     private func cache() -> KVCache {
@@ -121,7 +121,7 @@ public struct InferenceBenchmark {
         var share = 0.0
         let prompt = ids(settings.promptTokens, &generator)
         return Run(name: "prefill", tokens: prompt.count) { isWarmUp in
-            let output = try model.forward([prompt], caches: [cache()], context())
+            let output = try forward([prompt], [cache()])
             let rows = output.hidden.value.shape[0]
             _ = try model.logits(output.hidden.value.slice((rows - 1)..<rows), on: backend)
             if isWarmUp { share = output.activeShare }
@@ -135,16 +135,15 @@ public struct InferenceBenchmark {
     /// Every step's tokens are random, so that experts vary.
     private func decode(streams: Int, name: String) throws -> Run {
         var generator = SplitMix64(seed: settings.seed + 1)
-        let caches = (0..<streams).map { _ in cache() }
-        let prompts = caches.map { _ in ids(settings.contextTokens, &generator) }
-        _ = try model.forward(prompts, caches: caches, context())
+        let prompts = (0..<streams).map { _ in ids(settings.contextTokens, &generator) }
+        var caches = try forward(prompts, prompts.map { _ in cache() }).caches
         var active = 0.0
         var union = 0.0
         return Run(name: name, tokens: streams * settings.newTokens) { isWarmUp in
-            for cache in caches { cache.truncate(to: settings.contextTokens) }
+            for stream in caches.indices { caches[stream].truncate(to: settings.contextTokens) }
             for _ in 0..<settings.newTokens {
-                let output = try model.forward(
-                    caches.map { _ in ids(1, &generator) }, caches: caches, context())
+                let output = try forward(caches.map { _ in ids(1, &generator) }, caches)
+                caches = output.caches
                 _ = try model.logits(output.hidden.value, on: backend)
                 if isWarmUp {
                     active += output.activeShare / Double(settings.newTokens)
@@ -189,7 +188,7 @@ public struct WorkEstimate: Sendable {
                 bytes += size / Double(tokens)
             } else if isEmbedding {
                 continue
-            } else if parameter.name.contains(".moe.") {
+            } else if parameter.role.isOfExperts {
                 operations += 2 * count * activeShare
                 bytes += size * unionShare / Double(tokens)
             } else {
@@ -206,7 +205,7 @@ public struct WorkEstimate: Sendable {
     }
 }
 
-extension MonetLanguageModel.ForwardOutput {
+extension ForwardOutput {
     /// Share of a side's experts that a token selects, over all heads; 1 without routers.
     var activeShare: Double { share { $0.activeShare } }
 
@@ -214,7 +213,7 @@ extension MonetLanguageModel.ForwardOutput {
     var unionShare: Double { share { $0.unionShare } }
 
     private func share(_ value: (Tensor) -> Double) -> Double {
-        let sides = routings.flatMap { [$0.routing.left.value, $0.routing.right.value] }
+        let sides = routings.flatMap { [$0.left.value, $0.right.value] }
         return sides.isEmpty ? 1 : sides.reduce(0) { $0 + value($1) } / Double(sides.count)
     }
 }

@@ -30,12 +30,12 @@ public struct Perplexity: Sendable {
     ///   - stride: new tokens that each window after the first scores.
     ///   - reference: a model of the same vocabulary to compare predictions with, such as the one that
     ///     this one is a quantized form of.
-    ///   - mask: experts to remove, weaken or amplify in the model, not in the reference.
+    ///   - mask: units to remove, weaken or amplify in the model, not in the reference.
     ///   - progress: called with the tokens scored so far; false stops.
     /// - Throws: `GenerationError.invalidSetting`, `ModelError`.
     public init(
         of ids: [Int32], model: MonetLanguageModel, window: Int, stride: Int, backend: any Backend,
-        reference: MonetLanguageModel? = nil, mask: ExpertMask? = nil,
+        reference: MonetLanguageModel? = nil, mask: UnitMask? = nil,
         progress: (Perplexity) -> Bool = { _ in true }
     ) throws {
         guard ids.count >= 2 else {
@@ -64,14 +64,12 @@ public struct Perplexity: Sendable {
             let part = Array(ids[start..<end])
             // The prediction at place i is of token i + 1.
             let targets = (start..<end).map { $0 + 1 >= scored && $0 + 1 < end ? ids[$0 + 1] : -1 }
-            let context = ForwardContext(inferenceOn: backend)
-            context.mask = mask
-            let output = try model.forward([part], context)
-            let losses = try model.crossEntropy(output.hidden, targets: targets, scale: 1, context)
+            let output = try model.forward(ForwardInput([part], mask: mask), on: backend)
+            let losses = try model.crossEntropy(output, targets: targets).floats()
             negativeLogLikelihood += losses.reduce(0.0) { $0 + Double($1) }
             tokens += targets.count { $0 >= 0 }
             if let reference {
-                let other = try reference.forward([part], ForwardContext(inferenceOn: backend))
+                let other = try reference.forward(ForwardInput([part]), on: backend)
                 try compare(
                     targets.indices.filter { targets[$0] >= 0 },
                     { try model.logits(output.hidden.value.slice($0..<($0 + 1)), on: backend).floats() },

@@ -65,9 +65,6 @@ public struct Sampler: Sendable {
         generator = SplitMix64(seed: settings.seed)
     }
 
-    /// Starts again from a seed.
-    public mutating func reseed(_ seed: UInt64) { generator = SplitMix64(seed: seed) }
-
     /// The next token.
     ///
     /// - Parameters:

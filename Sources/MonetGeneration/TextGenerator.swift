@@ -4,153 +4,152 @@ import MonetFoundation
 import MonetModel
 import MonetText
 
-/// What to generate, and when to stop.
-public struct GenerationSettings: Sendable, Equatable {
-    /// Tokens at most.
-    public var maxNewTokens = 256
-    /// How tokens are drawn.
-    public var sampling = SamplingSettings()
-    /// Texts that end the generation; they are not part of the result.
-    public var stopStrings: [String] = []
-    /// Tokens that end the generation; nil takes the checkpoint's.
-    public var endTokenIDs: [Int]?
-    /// Alternatives to report with each token.
-    public var topLogProbabilities = 0
-    /// Whether keys and values are kept between tokens. Without, every token runs the whole text again.
-    public var usesCache = true
-
-    /// 256 tokens at most.
-    public init() {}
-}
-
-/// One generated token.
-public struct GeneratedToken: Sendable, Equatable {
-    /// The token.
-    public let id: Int32
-    /// log p of the token under the model, before any sampling setting.
-    public let logProbability: Double
-    /// The most likely tokens at this place, if asked for.
-    public let alternatives: [TokenProbability]
-}
-
-/// Progress of a generation.
-public struct GenerationStep: Sendable, Equatable {
-    /// The token drawn; nil for text that was held back until the end.
-    public let token: GeneratedToken?
-    /// Text that is complete now; empty while a character or a stop string is under way.
-    public let text: String
-}
-
-/// Why a generation ended.
-public enum FinishReason: String, Sendable, Codable {
-    /// An end token or a stop string.
-    case stop
-    /// The number of tokens asked for, or a full context.
-    case length
-    /// The caller's wish.
-    case cancelled
-}
-
-/// A finished generation.
-public struct GenerationResult: Sendable {
-    /// Prompt tokens.
-    public let promptTokens: Int
-    /// What was drawn; an end token is the last.
-    public let tokens: [GeneratedToken]
-    /// All text, without stop strings; empty without a tokenizer.
-    public let text: String
-    /// Why it ended.
-    public let finishReason: FinishReason
-    /// Seconds for the prompt and for the tokens after the first.
-    public let promptSeconds: Double
-    public let decodeSeconds: Double
-
-    /// The ids that were drawn.
-    public var ids: [Int32] { tokens.map(\.id) }
-}
-
-/// Continues texts with a model.
+/// Continues one text with a model.
 ///
-///     let generator = TextGenerator(model: model, tokenizer: tokenizer, backend: CPUBackend())
-///     let result = try generator.generate(tokenizer.encode("The sea", addBegin: true)) { step in
-///         print(step.text, terminator: "")
-///         return true
-///     }
-public struct TextGenerator {
+///     let generator = TextGenerator(model: model, tokenizer: tokenizer)
+///     let prompt = try tokenizer.encode("The sea", addBegin: true)
+///     for try await step in generator.steps(prompt) { print(step.text, terminator: "") }
+public struct TextGenerator: Sendable {
     /// The model.
     public let model: MonetLanguageModel
     /// Needed for text and stop strings; token ids do without.
     public let tokenizer: Tokenizer?
     private let backend: any Backend
-    /// Experts to remove, weaken or amplify.
-    public var mask: ExpertMask?
-    /// Embeddings to use instead of the tokens' own, by position in the text, `[d]`.
-    public var replacedEmbeddings: [Int: [Float]] = [:]
+    /// Units to remove, weaken or amplify.
+    public var mask: UnitMask?
+    /// Whether keys and values are kept between tokens. Without, every token runs the whole text again.
+    public var usesCache = true
     /// Prompt tokens that run at a time, which bounds the memory for activations.
     private static let promptBlock = 512
 
     /// Joins a model and its tokenizer.
-    public init(model: MonetLanguageModel, tokenizer: Tokenizer?, backend: any Backend) {
+    public init(
+        model: MonetLanguageModel, tokenizer: Tokenizer?, backend: any Backend = CPUBackend()
+    ) {
         self.model = model
         self.tokenizer = tokenizer
         self.backend = backend
     }
 
-    /// Continues `prompt`.
+    /// Continues token ids.
     ///
     /// - Parameters:
-    ///   - cache: keys and values of an earlier part of the same text; `prompt` follows it.
+    ///   - stopStrings: texts that end the generation; they are not part of the result.
+    ///   - cache: keys and values of an earlier part of the same text; `prompt` follows it. Afterwards those of
+    ///     all that has run.
     ///   - onStep: called with every token; false stops.
     /// - Throws: `GenerationError`, `ModelError.contextExceeded` if the prompt leaves no room.
     public func generate(
-        _ prompt: [Int32], settings: GenerationSettings = GenerationSettings(), cache: KVCache? = nil,
+        _ prompt: [Int32], settings: GenerationSettings = GenerationSettings(), stopStrings: [String] = [],
+        cache: inout KVCache, onStep: (GenerationStep) throws -> Bool = { _ in true }
+    ) throws -> GenerationResult {
+        try generate(
+            segments: [.tokens(prompt)], settings: settings, stopStrings: stopStrings, cache: &cache,
+            onStep: onStep)
+    }
+
+    /// Continues token ids that nothing precedes.
+    public func generate(
+        _ prompt: [Int32], settings: GenerationSettings = GenerationSettings(), stopStrings: [String] = [],
         onStep: (GenerationStep) throws -> Bool = { _ in true }
     ) throws -> GenerationResult {
-        guard !prompt.isEmpty else { throw GenerationError.emptyPrompt }
-        let cache = cache ?? KVCache(configuration: model.configuration)
-        guard cache.count + prompt.count <= cache.limit else {
-            throw ModelError.contextExceeded(tokens: cache.count + prompt.count, context: cache.limit)
+        try generate(
+            segments: [.tokens(prompt)], settings: settings, stopStrings: stopStrings, onStep: onStep)
+    }
+
+    /// Continues token ids and embeddings in their place that nothing precedes.
+    public func generate(
+        segments prompt: [ForwardSegment], settings: GenerationSettings = GenerationSettings(),
+        stopStrings: [String] = [], onStep: (GenerationStep) throws -> Bool = { _ in true }
+    ) throws -> GenerationResult {
+        var cache = KVCache(configuration: model.configuration)
+        return try generate(
+            segments: prompt, settings: settings, stopStrings: stopStrings, cache: &cache, onStep: onStep)
+    }
+
+    /// The steps of a generation as they come; it runs on a thread of its own and ends when nobody waits for it.
+    public func steps(
+        _ prompt: [Int32], settings: GenerationSettings = GenerationSettings(), stopStrings: [String] = []
+    ) -> AsyncThrowingStream<GenerationStep, any Error> {
+        AsyncThrowingStream { continuation in
+            let task = Task.detached {
+                do {
+                    _ = try generate(prompt, settings: settings, stopStrings: stopStrings) { step in
+                        if case .terminated = continuation.yield(step) { return false }
+                        return !Task.isCancelled
+                    }
+                    continuation.finish()
+                } catch {
+                    continuation.finish(throwing: error)
+                }
+            }
+            continuation.onTermination = { _ in task.cancel() }
+        }
+    }
+
+    private func generate(
+        segments prompt: [ForwardSegment], settings: GenerationSettings, stopStrings: [String],
+        cache: inout KVCache, onStep: (GenerationStep) throws -> Bool
+    ) throws -> GenerationResult {
+        let sequence = ForwardSequence(segments: prompt)
+        guard sequence.count > 0 else { throw GenerationError.emptyPrompt }
+        guard cache.count + sequence.count <= cache.limit else {
+            throw ModelError.contextExceeded(tokens: cache.count + sequence.count, context: cache.limit)
         }
         var progress = try SequenceProgress(
-            history: cache.tokens + prompt, settings: settings, tokenizer: tokenizer,
+            history: cache.tokens + sequence.ids, settings: settings,
             endTokenIDs: model.configuration.endTokenIDs, limit: cache.limit)
+        var assembler = try TextAssembler(tokenizer: tokenizer, stopStrings: stopStrings)
 
         let clock = ContinuousClock()
         let start = clock.now
-        var logits = try lastLogits(of: prompt, cache)
+        var logits = try lastLogits(of: prompt, &cache)
         let promptEnd = clock.now
         while progress.finishReason == nil {
-            let step = try progress.next(logits)
-            if try !onStep(step) { progress.cancel() }
+            let token = try progress.next(logits)
+            let step = GenerationStep(
+                token: token, text: try progress.endedByToken ? "" : assembler.append(token.id))
+            if assembler.isStopped { progress.finish(.stop) }
+            if try !onStep(step) { progress.finish(.cancelled) }
             if progress.finishReason != nil { break }
-            if settings.usesCache {
-                logits = try lastLogits(of: progress.history.suffix(1), cache)
+            if usesCache {
+                logits = try lastLogits(of: [.tokens([token.id])], &cache)
             } else {
                 cache.truncate(to: 0)
-                logits = try lastLogits(of: progress.history, cache)
+                logits = try lastLogits(
+                    of: prompt + [.tokens(progress.tokens.map(\.id))], &cache)
             }
         }
-        if let rest = try progress.finish() { _ = try onStep(rest) }
+        if let rest = assembler.finish() { _ = try onStep(GenerationStep(token: nil, text: rest)) }
         return GenerationResult(
-            promptTokens: prompt.count, tokens: progress.tokens, text: progress.text,
+            promptTokens: sequence.count, tokens: progress.tokens, text: assembler.text,
             finishReason: progress.finishReason ?? .length,
             promptSeconds: (promptEnd - start).seconds, decodeSeconds: (clock.now - promptEnd).seconds)
     }
 
-    /// Logits after the last of `ids`, `[vocabulary]`.
-    private func lastLogits(of ids: some RandomAccessCollection<Int32>, _ cache: KVCache) throws -> [Float] {
-        let context = ForwardContext(inferenceOn: backend)
-        context.mask = mask
-        context.replacedEmbeddings = replacedEmbeddings
+    /// Logits after the last of a sequence's new tokens, `[vocabulary]`.
+    private func lastLogits(of segments: [ForwardSegment], _ cache: inout KVCache) throws -> [Float] {
         // Dynamic rotary scaling depends on the whole length: the prompt runs in one piece.
-        let block = model.rotationsDependOnLength ? ids.count : Self.promptBlock
+        let block = model.rotationsDependOnLength ? Int.max : Self.promptBlock
         var hidden: Tensor?
-        for start in stride(from: 0, to: ids.count, by: block) {
-            let part = Array(ids.dropFirst(start).prefix(block))
-            hidden = try model.forward([part], caches: [cache], context).hidden.value
+        for part in Self.parts(segments, of: block) {
+            let output = try model.forward(
+                ForwardInput([ForwardSequence(segments: part, cache: cache, mask: mask)]), on: backend)
+            cache = output.caches[0]
+            hidden = output.hidden.value
         }
         guard let hidden else { throw GenerationError.emptyPrompt }
         let last = hidden.slice((hidden.shape[0] - 1)..<hidden.shape[0])
         return try model.logits(last, on: backend).floats()
+    }
+
+    /// Segments in parts of at most `block` tokens; embeddings stay in one piece.
+    private static func parts(_ segments: [ForwardSegment], of block: Int) -> [[ForwardSegment]] {
+        guard segments.count == 1, case .tokens(let ids) = segments[0], ids.count > block else {
+            return [segments]
+        }
+        return stride(from: 0, to: ids.count, by: block).map {
+            [.tokens(Array(ids[$0..<min(ids.count, $0 + block)]))]
+        }
     }
 }

@@ -8,9 +8,6 @@ import MonetModel
 /// A unit's score is its routing score, or the absolute activation. `Docs/Monet.docc/Monosemanticity.md`
 /// defines every measure; each stands beside the same with labels dealt out at random.
 public struct Monosemanticity: Sendable, Equatable {
-    /// What the units are.
-    public enum Unit: String, Sendable { case experts, neurons }
-
     /// The measures that depend on labels.
     public struct LabelMeasures: Sendable, Equatable {
         /// Mean entropy of a unit's mean scores over labels, bits; log2(labels) if it ignores them.
@@ -24,7 +21,8 @@ public struct Monosemanticity: Sendable, Equatable {
         public let overlap: Double
     }
 
-    public let unit: Unit
+    /// What the units are.
+    public let unit: UnitLayout.Kind
     /// All units, and those that scored on `minimumCount` tokens or more, over which means are taken.
     public let units: Int
     public let activeUnits: Int
@@ -51,11 +49,10 @@ public struct Monosemanticity: Sendable, Equatable {
             throw InsightError.noLabels(origin: documents.origin)
         }
         let reading = try UnitReading(documents, labels: set.labels.count, model, backend, seed, progress)
-        self.init(
-            reading, unit: model.configuration.feedForward == .dense ? .neurons : .experts, minimumCount)
+        self.init(reading, unit: model.units.kind, minimumCount)
     }
 
-    private init(_ reading: UnitReading, unit: Unit, _ minimumCount: Int) {
+    private init(_ reading: UnitReading, unit: UnitLayout.Kind, _ minimumCount: Int) {
         let labels = reading.labels
         var concentration = 0.0
         var active = 0
@@ -87,24 +84,17 @@ private struct UnitReading {
         _ documents: LabelledDocuments, labels: Int, _ model: MonetLanguageModel, _ backend: any Backend,
         _ seed: UInt64, _ progress: (Int) -> Bool
     ) throws {
-        let c = model.configuration
-        let isDense = c.feedForward == .dense
         self.labels = labels
-        let experts = isDense ? c.intermediateSize : c.expertsPerSide * c.expertsPerSide
-        let groups = (0..<(isDense ? c.layerCount : c.routerLayers.count)).map { _ in
-            GroupStatistics(experts: experts, labels: 2 * labels, top: Self.top)
+        let units = model.units
+        let groups = (0..<units.groups).map { _ in
+            GroupStatistics(experts: units.unitsPerGroup, labels: 2 * labels, top: Self.top)
         }
         let deal = LabelDeal(documents, labels: labels, seed: seed)
         var labelTokens = Array(repeating: 0.0, count: 2 * labels)
         var tokenIDs: [Int32] = []
-        var hidden: [Tensor] = []
-        var scratch = isDense ? nil : PairScores(heads: c.routingHeads, experts: c.expertsPerSide)
-        let reader = DocumentReader(model: model, backend: backend) { context in
-            hidden.removeAll(keepingCapacity: true)
-            if isDense { context.observesNeurons = { _, values in hidden.append(values) } }
-        }
+        let reader = DocumentReader(model: model, backend: backend)
         try reader.forEachBatch(of: documents) { batch in
-            let sides = batch.sides
+            var readers = batch.output.groups.map { (group: $0.group, scores: $0.reader()) }
             var row = 0
             for piece in batch.pieces {
                 let label = documents.labels(piece.document)[0]
@@ -115,19 +105,10 @@ private struct UnitReading {
                     for number in numbers { labelTokens[number] += 1 }
                     let number = UInt32(tokenIDs.count)
                     tokenIDs.append(token)
-                    for (group, statistic) in groups.enumerated() {
-                        if isDense {
-                            let line = hidden[group].pointer + row * experts
-                            for unit in 0..<experts where line[unit] != 0 {
-                                statistic.add(abs(line[unit]), expert: unit, token: number, labels: numbers)
-                            }
-                        } else {
-                            scratch?.read(
-                                row, left: sides[group].left.pointer, right: sides[group].right.pointer)
-                            for index in scratch?.indices ?? [] {
-                                statistic.add(
-                                    scratch?[index] ?? 0, expert: index, token: number, labels: numbers)
-                            }
+                    for index in readers.indices {
+                        let statistic = groups[readers[index].group]
+                        readers[index].scores.visit(row) { unit, score in
+                            statistic.add(score, expert: unit, token: number, labels: numbers)
                         }
                     }
                     row += 1

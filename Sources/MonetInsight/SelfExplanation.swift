@@ -76,15 +76,18 @@ public struct SelfExplanation {
         let mean = (0..<width).map { column in
             (0..<tokens.count).reduce(0) { $0 + rows[$1 * width + column] } / Float(tokens.count)
         }
-        var generator = TextGenerator(model: model, tokenizer: tokenizer, backend: backend)
-        for place in places { generator.replacedEmbeddings[place] = mean }
+        let generator = TextGenerator(model: model, tokenizer: tokenizer, backend: backend)
+        let embedding = Variable(try backend.tensor(Tensor(mean, shape: [1, width])))
+        let prompt = ids.enumerated().map { place, id -> ForwardSegment in
+            places.contains(place) ? .embeddings(embedding) : .tokens([id])
+        }
         return try (0..<max(0, samples)).map { sample in
             var settings = GenerationSettings()
             settings.maxNewTokens = maxNewTokens
-            settings.stopStrings = ["\"", "\n"]
             settings.sampling.temperature = sample == 0 ? 0 : 0.7
             settings.sampling.seed = seed &+ UInt64(sample)
-            return try generator.generate(ids, settings: settings).text.trimmingCharacters(in: .whitespaces)
+            return try generator.generate(segments: prompt, settings: settings, stopStrings: ["\"", "\n"])
+                .text.trimmingCharacters(in: .whitespaces)
         }
     }
 }

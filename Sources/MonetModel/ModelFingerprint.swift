@@ -12,10 +12,8 @@ extension MonetLanguageModel {
         var low = FingerprintHash(seed: 0xcbf2_9ce4_8422_2325)
         var high = FingerprintHash(seed: 0x6c62_272e_07bb_0142)
         for number in [
-            c.layerCount, c.hiddenSize, c.vocabularySize, c.expertsPerSide, c.routingHeads, c.topK,
-            c.layersPerRouter, c.expertWidth,
-            c.feedForward == .vertical ? 1 : c.feedForward == .dense ? 2 : 0,
-        ] {
+            c.layerCount, c.hiddenSize, c.vocabularySize,
+        ] + c.feedForward.fingerprintNumbers {
             low.add(UInt64(number))
             high.add(UInt64(number))
         }

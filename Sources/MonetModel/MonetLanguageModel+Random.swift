@@ -16,7 +16,7 @@ extension MonetLanguageModel {
             let tensor: Tensor
             switch shape.role {
             case .norm: tensor = Tensor(filled: shape.shape, with: 1).converted(to: dtype)
-            case .bias: tensor = Tensor(zeros: shape.shape, dtype: dtype)
+            case .bias, .expertBias: tensor = Tensor(zeros: shape.shape, dtype: dtype)
             case .runningMean: tensor = Tensor(zeros: shape.shape)
             case .runningVariance: tensor = Tensor(filled: shape.shape, with: 1)
             case .batchCount: tensor = Tensor(scalar: 0)
@@ -39,18 +39,14 @@ extension MonetLanguageModel {
         let ids = (0..<tokens).map { _ in
             Int32(generator.next() % UInt64(configuration.vocabularySize))
         }
-        let context = ForwardContext(inferenceOn: backend)
-        context.calibratesRouters = true
-        _ = try forward([ids], context)
+        var input = ForwardInput([ids])
+        input.statistics = .batch
+        try updateRouters(with: forward(input, on: backend).routerStatistics, momentum: 1)
     }
 
+    /// Blocks of numbers, each from a stream of its own.
     private static func normal(_ shape: [Int], deviation: Float, dtype: DType, seed: UInt64) -> Tensor {
-        let result = Tensor(uninitialized: shape, dtype: dtype)
-        let block = 1 << 16
-        let blocks = (result.count + block - 1) / block
-        WorkerPool.shared.parallel(chunks: blocks) { index in
-            let start = index * block
-            let count = min(block, result.count - start)
+        Tensor(shape: shape, dtype: dtype, blocks: 1 << 16) { index, count in
             var generator = SplitMix64(seed: seed &+ UInt64(index) &* 0x9e37_79b9_7f4a_7c15)
             var values: [Float] = []
             values.reserveCapacity(count + 1)
@@ -59,10 +55,7 @@ extension MonetLanguageModel {
                 values.append(Float(first) * deviation)
                 values.append(Float(second) * deviation)
             }
-            let source = Tensor(Array(values.prefix(count)), shape: [count]).converted(to: dtype)
-            (result.address + start * dtype.byteCount).copyMemory(
-                from: source.address, byteCount: source.byteCount)
+            return Array(values.prefix(count))
         }
-        return result
     }
 }

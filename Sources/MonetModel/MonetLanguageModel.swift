@@ -1,19 +1,18 @@
-import Foundation
 import MonetCompute
 import Synchronization
 
 /// A Llama decoder whose feed-forward blocks are Monet experts, or dense for comparison.
 ///
 ///     let model = try MonetLanguageModel.load("checkpoints/monet-vd-1.4B")
-///     let output = try model.forward([[1, 5, 17]], ForwardContext(inferenceOn: CPUBackend()))
-///     let logits = try model.logits(output.hidden)
+///     let output = try model.forward(ForwardInput([[1, 5, 17]]))
+///     let logits = try model.logits(output.hidden.value)
 public final class MonetLanguageModel: Sendable {
     /// The model's shape.
     public let configuration: MonetConfiguration
     /// All tensors, by their names in the checkpoint.
     public let parameters: ParameterSet
-    /// Strengths that belong to the model, of an edited checkpoint: forward runs without a mask use it.
-    public let ownMask: ExpertMask?
+    /// Strengths that belong to the model, of an edited checkpoint. They hold in every forward pass.
+    public let ownMask: UnitMask?
     private let embedding: Parameter
     private let layers: [DecoderLayer]
     private let finalNorm: RMSNorm
@@ -22,127 +21,158 @@ public final class MonetLanguageModel: Sendable {
     private let rotaryTable = Mutex<RotaryTable?>(nil)
 
     /// Builds the layers from a complete set of tensors.
-    public init(configuration: MonetConfiguration, parameters: ParameterSet, ownMask: ExpertMask? = nil)
-        throws
-    {
+    public convenience init(
+        configuration: MonetConfiguration, parameters: ParameterSet, ownMask: UnitMask? = nil
+    ) throws {
+        try self.init(
+            configuration, parameters, ownMask,
+            layers: try (0..<configuration.layerCount).map { try DecoderLayer($0, configuration, parameters) }
+        )
+    }
+
+    private init(
+        _ configuration: MonetConfiguration, _ parameters: ParameterSet, _ ownMask: UnitMask?,
+        layers: [DecoderLayer]
+    ) throws {
         self.configuration = configuration
         self.ownMask = ownMask
         self.parameters = parameters
+        self.layers = layers
         embedding = try parameters("model.embed_tokens.weight")
-        layers = try (0..<configuration.layerCount).map { try DecoderLayer($0, configuration, parameters) }
         finalNorm = RMSNorm(
             weight: try parameters("model.norm.weight"), epsilon: Float(configuration.rmsNormEpsilon))
         head = configuration.tieWordEmbeddings ? embedding : try parameters("lm_head.weight")
         rotary = RotaryEmbedding(configuration)
     }
 
-    /// What a forward pass gives.
-    public struct ForwardOutput {
-        /// After the final norm, `[tokens, d]`.
-        public let hidden: Variable
-        /// Input of every layer and the final norm's output, if asked for.
-        public let hiddenStates: [Tensor]
-        /// The routing of each layer that owns a router.
-        public let routings: [(layer: Int, routing: Routing)]
-
-        /// The values of each sequence's last `count` tokens.
-        func lastTokens(_ count: Int, sequences: Int) -> ForwardOutput {
-            func last(_ tensor: Tensor) -> Tensor { tensor.lastRows(count, of: sequences) }
-            return ForwardOutput(
-                hidden: Variable(last(hidden.value)), hiddenStates: hiddenStates.map(last),
-                routings: routings.map { layer, routing in
-                    let (left, right) = (last(routing.left.value), last(routing.right.value))
-                    let experts = ExpertRouting(
-                        left: left, right: right, strengths: routing.experts.strengths)
-                    return (
-                        layer,
-                        Routing(
-                            left: Variable(left), right: Variable(right), experts: experts,
-                            leftObjective: routing.leftObjective, rightObjective: routing.rightObjective)
-                    )
-                })
-        }
+    /// The model with its weights on a device.
+    public func moved(to backend: any Backend) throws -> MonetLanguageModel {
+        try MonetLanguageModel(
+            configuration: configuration, parameters: parameters.moved(to: backend), ownMask: ownMask)
     }
 
-    /// Runs token ids through the layers.
+    /// The model with its weights on a device and, for passes without gradients, in the form that the device runs
+    /// fastest.
+    public func prepared(on backend: any Backend) throws -> MonetLanguageModel {
+        let moved = try parameters.moved(to: backend)
+        let layers = try (0..<configuration.layerCount).map {
+            try DecoderLayer($0, configuration, moved).prepared(on: backend)
+        }
+        return try MonetLanguageModel(configuration, moved, ownMask, layers: layers)
+    }
+
+    /// The units that interpretability reads.
+    public var units: UnitLayout { configuration.feedForward.units(layerCount: configuration.layerCount) }
+
+    // MARK: Forward
+
+    /// Runs sequences through the layers, without gradients.
     ///
-    /// - Parameters:
-    ///   - sequences: token ids, lists of any length.
-    ///   - caches: earlier tokens of each sequence, to which these are added.
-    /// - Returns: rows of the sequences' tokens, one sequence after the other.
+    /// The pass changes neither the model nor the input: caches with the new tokens are part of the output.
+    ///
     /// - Throws: `ModelError.contextExceeded`, `ModelError.invalidInput`, `ComputeError`.
+    public func forward(_ input: ForwardInput, on backend: any Backend = CPUBackend()) throws -> ForwardOutput
+    {
+        try forward(
+            ForwardPass(
+                input, own: ownMask, tape: GradientTape(backend: backend, isRecording: false)))
+    }
+
+    /// Runs sequences through the layers and records how to go back; gradients of parameters add up in
+    /// `variables`, those of embeddings in their segments, those of observed values in themselves.
+    ///
+    /// - Throws: as the pass without gradients; for caches too, through which no gradient flows.
     public func forward(
-        _ sequences: [[Int32]], caches: [KVCache]? = nil, _ context: ForwardContext
+        _ input: ForwardInput, variables: ParameterVariables, on backend: any Backend = CPUBackend()
     ) throws -> ForwardOutput {
-        guard let length = sequences.first?.count, !sequences.contains(where: \.isEmpty) else {
+        try forward(
+            ForwardPass(
+                input, own: ownMask, tape: GradientTape(backend: backend, isRecording: true),
+                variables: variables))
+    }
+
+    private func forward(_ pass: ForwardPass) throws -> ForwardOutput {
+        let sequences = pass.input.sequences
+        guard let length = sequences.first?.count, sequences.allSatisfy({ $0.count > 0 }) else {
             throw ModelError.invalidInput(reason: "a batch needs one or more sequences, not empty")
         }
-        if context.mask == nil { context.mask = ownMask }
-        let starts = caches?.map(\.count) ?? Array(repeating: 0, count: sequences.count)
-        let reach = zip(starts, sequences).reduce(0) { max($0, $1.0 + $1.1.count) }
-        if caches == nil, isStretched(length: reach), !sequences.allSatisfy({ $0.count == length }) {
+        for mask in sequences.compactMap(\.mask) where mask.unitsPerGroup != units.unitsPerGroup {
             throw ModelError.invalidInput(
                 reason:
-                    "beyond the trained length, dynamic rope scaling runs sequences of one length together")
+                    "a mask for groups of \(mask.unitsPerGroup) units, the model has \(units.unitsPerGroup)")
         }
-        if let caches {
-            guard caches.count == sequences.count else {
+        let starts = sequences.map { $0.cache?.count ?? 0 }
+        let reach = zip(starts, sequences).reduce(0) { max($0, $1.0 + $1.1.count) }
+        if isStretched(length: reach) || sequences.contains(where: { $0.cache?.isStretched ?? false }) {
+            // Each length has rotations of its own: sequences of one length, and caches one at a time.
+            guard sequences.allSatisfy({ $0.count == length && $0.cache == nil }) || sequences.count == 1
+            else {
                 throw ModelError.invalidInput(
-                    reason: "\(caches.count) caches for a batch of \(sequences.count)")
+                    reason: "beyond the trained length, dynamic rope scaling runs one sequence at a time, "
+                        + "or several of one length without caches")
             }
-            for (cache, sequence) in zip(caches, sequences) { try cache.reserve(sequence.count) }
-            if isStretched(length: reach) || caches.contains(where: \.isStretched) {
-                // Each length has rotations of its own: one sequence at a time.
-                if sequences.count > 1 {
-                    throw ModelError.invalidInput(
-                        reason: "beyond the trained length, dynamic rope scaling runs one sequence at a time")
-                }
-                if starts[0] > 0 { return try recompute(sequences[0], caches[0], context) }
-            }
+            if starts[0] > 0 { return try recompute(pass) }
+        }
+        let caches = try sequences.map { sequence in
+            try sequence.cache?.appending(
+                sequence.ids, isStretched: isStretched(length: reach), configuration, on: pass.tape.backend)
         }
         let positions = SequencePositions(
-            counts: sequences.map(\.count), starts: starts, caches: caches, rotary: rotations(length: reach))
-        var x = try context.tape.embed(sequences.flatMap { $0 }, table: context(embedding))
-        if !context.replacedEmbeddings.isEmpty { x = try replaced(x, positions, context) }
-        var hiddenStates: [Tensor] = []
-        var routing: Routing?
-        var routings: [(Int, Routing)] = []
-        for (index, layer) in layers.enumerated() {
-            if context.keepsHiddenStates { hiddenStates.append(x.value) }
-            x = try layer(x, routing: &routing, positions: positions, layer: index, context)
-            if layer.router != nil, let routing { routings.append((index, routing)) }
+            counts: sequences.map(\.count), starts: starts, caches: caches,
+            rotary: try rotations(length: reach, on: pass.tape.backend))
+        var x = try embedded(sequences, pass)
+        var shared: (any UnitActivations)?
+        var groups: [any UnitActivations] = []
+        for layer in layers {
+            x = try layer(x, shared: &shared, positions: positions, pass)
+            if let shared, shared.group != groups.last?.group { groups.append(shared) }
         }
-        for (index, sequence) in sequences.enumerated() {
-            caches?[index].append(sequence, isStretched: isStretched(length: reach))
-        }
-        let hidden = try finalNorm(x, context)
-        if context.keepsHiddenStates { hiddenStates.append(hidden.value) }
-        return ForwardOutput(hidden: hidden, hiddenStates: hiddenStates, routings: routings)
+        return ForwardOutput(
+            hidden: try finalNorm(x, pass), groups: groups, caches: caches.compactMap { $0 },
+            routerStatistics: pass.routerStatistics, observations: pass.observations, pass: pass)
     }
 
-    /// Embeddings with those rows replaced that the context gives for their positions.
-    private func replaced(_ x: Variable, _ positions: SequencePositions, _ context: ForwardContext) throws
-        -> Variable
-    {
-        let values = x.value.copy()
-        let width = configuration.hiddenSize
-        var row = 0
-        for (count, start) in zip(positions.counts, positions.starts) {
-            for (position, embedding) in context.replacedEmbeddings
-            where (start..<(start + count)).contains(position) {
-                guard embedding.count == width else {
+    /// Embeddings of all segments, `[tokens, d]`.
+    private func embedded(_ sequences: [ForwardSequence], _ pass: ForwardPass) throws -> Variable {
+        var rows: [Variable] = []
+        var ids: [Int32] = []
+        // Tokens that follow one another are looked up together.
+        func lookUp() throws {
+            if !ids.isEmpty { rows.append(try pass.tape.embed(ids, table: pass(embedding))) }
+            ids.removeAll()
+        }
+        for segment in sequences.flatMap(\.segments) where segment.count > 0 {
+            switch segment {
+            case .tokens(let new): ids += new
+            case .embeddings(let given):
+                guard given.value.shape == [given.value.rowCount, configuration.hiddenSize] else {
                     throw ModelError.invalidInput(
-                        reason: "an embedding of \(embedding.count) values, expected \(width)")
+                        reason: "embeddings of shape \(given.value.shape), expected "
+                            + "[tokens, \(configuration.hiddenSize)]")
                 }
-                values.slice((row + position - start)..<(row + position - start + 1)).overwrite(embedding)
+                try lookUp()
+                rows.append(given)
             }
-            row += count
         }
-        return Variable(values)
+        try lookUp()
+        return rows.count == 1 ? rows[0] : try pass.tape.concatenated(rows)
     }
 
-    /// A mask on top of the model's own.
-    public func withOwnMask(_ mask: ExpertMask) -> ExpertMask { ownMask?.union(mask) ?? mask }
+    // MARK: Predictions
+
+    /// Next-token logits of hidden states, `[tokens, vocabulary]`.
+    public func logits(_ hidden: Tensor, on backend: any Backend = CPUBackend()) throws -> Tensor {
+        try backend.linear(hidden, weight: head.tensor, bias: nil)
+    }
+
+    /// Cross entropy of every token of a pass against `targets` (negative: left out), `[tokens]`; in a pass with
+    /// gradients `scale · sum` is a loss.
+    public func crossEntropy(_ output: ForwardOutput, targets: [Int32], scale: Float = 1) throws -> Tensor {
+        try output.pass.tape.crossEntropy(
+            hidden: output.hidden, weight: output.pass(head), targets: targets, scale: scale)
+    }
+
+    // MARK: Rotations
 
     /// Whether the rotations of all positions change with the length, as with dynamic scaling.
     public var rotationsDependOnLength: Bool { rotary.changesWithLength }
@@ -151,58 +181,49 @@ public final class MonetLanguageModel: Sendable {
         rotary.changesWithLength && length > configuration.maxPositionEmbeddings
     }
 
-    /// Runs earlier tokens again with new ones: dynamic scaling rotates all keys anew at each length,
-    /// so that keys rotated for a shorter one would give other values than no cache at all.
-    private func recompute(_ new: [Int32], _ cache: KVCache, _ context: ForwardContext) throws
-        -> ForwardOutput
-    {
-        let earlier = cache.tokens
-        cache.truncate(to: 0)
-        do {
-            return try forward([earlier + new], caches: [cache], context).lastTokens(new.count, sequences: 1)
-        } catch {
-            cache.truncate(to: 0)
-            throw error
+    /// Runs earlier tokens again with new ones: dynamic scaling rotates all keys anew at each length, so that keys
+    /// rotated for a shorter one would give other values than no cache at all.
+    private func recompute(_ pass: ForwardPass) throws -> ForwardOutput {
+        var input = pass.input
+        let new = input.sequences[0].count
+        guard let cache = input.sequences[0].cache, !cache.tokens.contains(where: { $0 < 0 }),
+            !pass.tape.isRecording
+        else {
+            throw ModelError.invalidInput(
+                reason: "beyond the trained length, dynamic rope scaling needs all tokens again, "
+                    + "which a cache of embeddings or a pass with gradients does not have")
         }
-    }
-
-    /// Next-token logits of hidden states, `[tokens, vocabulary]`.
-    public func logits(_ hidden: Tensor, on backend: any Backend) throws -> Tensor {
-        try backend.linear(hidden, weight: head.tensor, bias: nil)
-    }
-
-    /// Cross entropy of every token against `targets` (negative: left out), `scale · sum` on the tape.
-    public func crossEntropy(
-        _ hidden: Variable, targets: [Int32], scale: Float, _ context: ForwardContext
-    ) throws -> [Float] {
-        try context.tape.crossEntropy(hidden: hidden, weight: context(head), targets: targets, scale: scale)
+        input.sequences[0].segments.insert(.tokens(cache.tokens), at: 0)
+        input.sequences[0].cache = cache.prefix(0)
+        let whole = try forward(ForwardPass(input, own: ownMask, tape: pass.tape))
+        return ForwardOutput(
+            hidden: Variable(whole.hidden.value.lastRows(new)),
+            groups: try whole.groups.map { try $0.lastRows(new, on: pass.tape.backend) },
+            caches: whole.caches,
+            routerStatistics: whole.routerStatistics,
+            observations: whole.observations.mapValues { Variable($0.value.lastRows(new)) }, pass: pass)
     }
 
     /// Rotations for at least `length` positions; kept and grown, unless they depend on the length.
-    private func rotations(length: Int) -> RotaryTable {
-        if isStretched(length: length) { return rotary.table(length: length) }
-        return rotaryTable.withLock { kept in
-            if let kept, kept.cosine.rowCount >= length { return kept }
+    private func rotations(length: Int, on backend: any Backend) throws -> RotaryTable {
+        func table(_ length: Int) throws -> RotaryTable {
+            let table = rotary.table(length: length)
+            return RotaryTable(
+                cosine: try backend.tensor(table.cosine), sine: try backend.tensor(table.sine))
+        }
+        if isStretched(length: length) { return try table(length) }
+        return try rotaryTable.withLock { kept in
+            if let kept, kept.cosine.rowCount >= length,
+                ObjectIdentifier(type(of: kept.cosine.storage))
+                    == ObjectIdentifier(type(of: embedding.tensor.storage))
+            {
+                return kept
+            }
             var room = max(length, 2 * (kept?.cosine.rowCount ?? 32))
             if rotary.changesWithLength { room = min(room, configuration.maxPositionEmbeddings) }
-            let table = rotary.table(length: room)
-            kept = table
-            return table
+            let new = try table(room)
+            kept = new
+            return new
         }
-    }
-}
-
-extension Tensor {
-    /// The last `count` outermost rows of each of `parts` equal parts, `[parts × count, …]`.
-    fileprivate func lastRows(_ count: Int, of parts: Int) -> Tensor {
-        let length = shape[0] / parts
-        if count == length { return self }
-        let result = Tensor(uninitialized: [parts * count] + shape.dropFirst(), dtype: dtype)
-        for part in 0..<parts {
-            let rows = slice((part * length + length - count)..<((part + 1) * length))
-            result.slice((part * count)..<((part + 1) * count)).address.copyMemory(
-                from: rows.address, byteCount: rows.byteCount)
-        }
-        return result
     }
 }

@@ -40,6 +40,14 @@ public struct ParameterSet: Sendable {
         return all[index]
     }
 
+    /// The same tensors on a device.
+    func moved(to backend: any Backend) throws -> ParameterSet {
+        ParameterSet(
+            try all.map {
+                Parameter(name: $0.name, tensor: try backend.tensor($0.tensor), role: $0.role)
+            })
+    }
+
     /// Those that training changes by gradient.
     public var trainable: [Parameter] { all.filter(\.role.isParameter) }
 }

@@ -31,10 +31,15 @@ public final class AdamW {
     public private(set) var step = 0
 
     /// An optimizer at rest.
-    public init(_ parameters: [Parameter], settings: Settings) {
+    public init(_ parameters: [Parameter], settings: Settings, on backend: any Backend) throws {
         self.parameters = parameters
         self.settings = settings
-        moments = parameters.map { (Tensor(zeros: $0.tensor.shape), Tensor(zeros: $0.tensor.shape)) }
+        moments = try parameters.map {
+            (
+                try backend.zeros($0.tensor.shape, dtype: .float32),
+                try backend.zeros($0.tensor.shape, dtype: .float32)
+            )
+        }
     }
 
     /// ‖gradient‖ over all parameters.
@@ -53,7 +58,7 @@ public final class AdamW {
         step += 1
         for (parameter, moment) in zip(parameters, moments) {
             guard let gradient = variables.gradient(of: parameter) else { continue }
-            let decays = settings.decaysEverything || !(parameter.role == .norm || parameter.role == .bias)
+            let decays = settings.decaysEverything || !parameter.role.isNormOrBias
             try backend.adamWStep(
                 AdamWStep(
                     learningRate: Float(learningRate), beta1: Float(settings.beta1),
@@ -84,7 +89,7 @@ public final class AdamW {
                 throw ModelError.wrongShape(
                     file: file.path, tensor: name, expected: tensor.shape, found: saved.shape)
             }
-            tensor.overwrite(saved.floats())
+            try tensor.write(saved.floats())
         }
         self.step = step
     }

@@ -24,25 +24,25 @@ public struct HeldOutEvaluation: Sendable, Equatable {
         var sum = 0.0
         var alive: [Set<Int>] = []
         var selected = 0.0
+        var experts = 1
         for batch in batches {
-            let context = ForwardContext(inferenceOn: backend)
-            context.measuresRouting = true
-            let output = try model.forward(batch.inputs, context)
-            let losses = try model.crossEntropy(output.hidden, targets: batch.targets, scale: 1, context)
+            var input = ForwardInput(batch.inputs)
+            input.objective = RouterObjectiveSettings()
+            let output = try model.forward(input, on: backend)
+            let losses = try model.crossEntropy(output, targets: batch.targets).floats()
             sum += losses.reduce(0.0) { $0 + Double($1) }
             tokens += batch.targets.count { $0 >= 0 }
-            let sides = output.routings.flatMap { [$0.routing.leftObjective, $0.routing.rightObjective] }
-                .compactMap { $0 }
+            let sides = output.routings.flatMap(\.objectives)
             if alive.isEmpty { alive = Array(repeating: [], count: sides.count) }
             for (index, side) in sides.enumerated() {
-                alive[index].formUnion(
-                    side.selectedExperts(
-                        heads: model.configuration.routingHeads, experts: model.configuration.expertsPerSide))
-                selected += side.selectedPerHead / Double(sides.count * batches.count)
+                let usage = RouterUsage(side)
+                alive[index].formUnion(usage.selected)
+                experts = side.selectionCounts.columnCount
+                selected += usage.selectedPerHead / Double(sides.count * batches.count)
             }
         }
         loss = tokens > 0 ? sum / Double(tokens) : .nan
-        aliveShares = alive.map { Double($0.count) / Double(model.configuration.expertsPerSide) }
+        aliveShares = alive.map { Double($0.count) / Double(experts) }
         selectedPerHead = selected
     }
 }

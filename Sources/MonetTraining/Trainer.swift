@@ -77,8 +77,8 @@ public final class Trainer {
                 guard directory.exists else {
                     throw TrainingError.cannotResume(folder: directory.path, reason: "there is no run")
                 }
-                model = try Self.initialModel(configuration)
-                optimizer = AdamW(model.parameters.trainable, settings: settings)
+                model = try Self.initialModel(configuration).moved(to: backend)
+                optimizer = try AdamW(model.parameters.trainable, settings: settings, on: backend)
                 state = RunDirectory.State(step: 0)
                 try directory.truncateMetrics(after: 0)
                 return
@@ -88,16 +88,16 @@ public final class Trainer {
                 throw TrainingError.cannotResume(
                     folder: directory.path, reason: "\(newest.path) holds a model of other sizes")
             }
-            model = saved.model
-            optimizer = AdamW(model.parameters.trainable, settings: settings)
+            model = try saved.model.moved(to: backend)
+            optimizer = try AdamW(model.parameters.trainable, settings: settings, on: backend)
             try optimizer.restore(saved.optimizer, step: saved.state.step)
             state = saved.state
             try directory.truncateMetrics(after: state.step)
             try directory.store(configuration)
         } else {
             try directory.create(configuration)
-            model = try Self.initialModel(configuration)
-            optimizer = AdamW(model.parameters.trainable, settings: settings)
+            model = try Self.initialModel(configuration).moved(to: backend)
+            optimizer = try AdamW(model.parameters.trainable, settings: settings, on: backend)
             state = RunDirectory.State(step: 0)
         }
     }
@@ -240,7 +240,7 @@ public final class Trainer {
             ("grad_norm", progress.gradientNorm),
             ("tokens_per_second", progress.tokensPerSecond), ("peak_share", progress.peakShare),
         ]
-        if configuration.model.feedForward != .dense {
+        if !configuration.model.routerLayers.isEmpty {
             scalars += [
                 ("total_loss", losses.total), ("uniformity", losses.uniformity),
                 ("ambiguity", losses.ambiguity),
@@ -255,19 +255,17 @@ public final class Trainer {
         try board.write(scalars.map { ("train/" + $0.0, $0.1) }, step: progress.step)
     }
 
-    /// Operations of one token, forward and backward. Of the experts count those that some head
-    /// selects, taking heads for independent.
+    /// Operations of one token, forward and backward. Of the experts count those that a token
+    /// needs.
     private func operationsPerToken(_ losses: TrainingLosses) -> Double {
         let model = configuration.model
         let embedding = model.tieWordEmbeddings ? 0 : model.vocabularySize * model.hiddenSize
         let attention =
             2 * model.layerCount * configuration.sequenceLength * model.attentionHeads * model.headWidth
         var products = Double(model.parameterCount - embedding)
-        if model.feedForward != .dense {
-            let experts = model.shapes().filter { $0.role == .expert }.reduce(0) { $0 + $1.count }
-            let selected = losses.selectedPerHead / Double(model.expertsPerSide)
-            products -= Double(experts) * pow(1 - min(1, selected), Double(model.routingHeads))
-        }
+        let experts = model.shapes().filter { $0.role == .expert }.reduce(0) { $0 + $1.count }
+        products -=
+            Double(experts) * (1 - model.feedForward.activeShare(selectedPerHead: losses.selectedPerHead))
         return 6 * products + 3 * Double(attention)
     }
 }

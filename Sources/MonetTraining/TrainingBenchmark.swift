@@ -22,10 +22,11 @@ public struct TrainingBenchmark {
     public func run(steps: Int, seed: UInt64) throws -> [Double] {
         let model = try MonetLanguageModel.random(configuration, seed: seed)
         let objective = TrainingObjective(uniformity: .full, uniformityWeight: 1e-3, ambiguityWeight: 1e-3)
-        let optimizer = AdamW(
+        let optimizer = try AdamW(
             model.parameters.trainable,
             settings: AdamW.Settings(
-                beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, decaysEverything: false))
+                beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, decaysEverything: false),
+            on: backend)
         var generator = SplitMix64(seed: seed)
         var seconds: [Double] = []
         for step in 0...steps {

@@ -50,18 +50,19 @@ public struct TrainingObjective: Sendable {
         variables: ParameterVariables
     ) throws -> TrainingLosses {
         let routers = max(1, model.configuration.routerLayers.count)
-        let context = ForwardContext(
-            trainingOn: backend,
-            ForwardContext.Training(
-                uniformity: uniformity, uniformityWeight: Float(uniformityWeight * share / Double(routers)),
-                ambiguityWeight: Float(ambiguityWeight * share / Double(routers)), momentum: Float(momentum)),
-            variables: variables)
-        let output = try model.forward(inputs, context)
+        var input = ForwardInput(inputs)
+        input.statistics = .batch
+        input.objective = RouterObjectiveSettings(
+            uniformity: uniformity, uniformityWeight: Float(uniformityWeight * share / Double(routers)),
+            ambiguityWeight: Float(ambiguityWeight * share / Double(routers)))
+        let output = try model.forward(input, variables: variables, on: backend)
+        try model.updateRouters(with: output.routerStatistics, momentum: Float(momentum))
         let counted = max(1, targets.count { $0 >= 0 })
         let losses = try model.crossEntropy(
-            output.hidden, targets: targets, scale: Float(share / Double(counted)), context)
-        try context.tape.backward()
-        var result = RoutingSummary(output.routings.map(\.routing)).losses
+            output, targets: targets, scale: Float(share / Double(counted))
+        ).floats()
+        try output.backward()
+        var result = RoutingSummary(output.routings).losses
         result.languageModel = losses.reduce(0.0) { $0 + Double($1) } / Double(counted)
         result.total =
             result.languageModel + uniformityWeight * result.uniformity + ambiguityWeight * result.ambiguity
@@ -76,27 +77,31 @@ struct RoutingSummary {
     init(_ routings: [Routing]) {
         let count = Double(max(1, routings.count))
         for routing in routings {
-            for side in [routing.leftObjective, routing.rightObjective].compactMap({ $0 }) {
-                let heads = routing.left.value.shape[1]
-                let experts = routing.left.value.shape[2]
-                losses.uniformity += side.uniformity / count
-                losses.ambiguity += side.ambiguity / count
-                losses.selectedPerHead += side.selectedPerHead / (2 * count)
-                losses.unselectedShare +=
-                    Double(experts - side.selectedExperts(heads: heads, experts: experts).count)
-                    / Double(experts)
-                    / (2 * count)
+            for side in routing.objectives {
+                let usage = RouterUsage(side)
+                let experts = Double(side.selectionCounts.columnCount)
+                let values = side.losses.floats().map(Double.init)
+                losses.uniformity += values[0] / count
+                losses.ambiguity += values[1] / count
+                losses.selectedPerHead += usage.selectedPerHead / (2 * count)
+                losses.unselectedShare += (experts - Double(usage.selected.count)) / experts / (2 * count)
             }
         }
     }
 }
 
-extension RouterObjective {
+/// How one router side's experts were used.
+struct RouterUsage {
     /// Experts that any head selected for any token.
-    func selectedExperts(heads: Int, experts: Int) -> Set<Int> {
-        Set(
-            (0..<experts).filter { expert in
-                (0..<heads).contains { selectionCounts[$0 * experts + expert] > 0 }
-            })
+    let selected: Set<Int>
+    /// Experts that a head selects for a token, on average.
+    let selectedPerHead: Double
+
+    init(_ objective: RouterObjective) {
+        let counts = objective.selectionCounts.floats()
+        let experts = objective.selectionCounts.columnCount
+        selected = Set(counts.indices.filter { counts[$0] > 0 }.map { $0 % experts })
+        let rows = objective.tokens * objective.selectionCounts.rowCount
+        selectedPerHead = counts.reduce(0.0) { $0 + Double($1) } / Double(max(1, rows))
     }
 }

@@ -141,7 +141,6 @@ import Testing
         (["generate", "--model", "model", "--token-ids", "5 99999"], "", "99999"),
         (["generate", "--model", "model", "-f", "long.txt"], "", "256"),
         (["trace", "--model", "model", "-f", "long.txt"], "", "256"),
-        (["trace", "--model", "dense", "The sea"], "", "expert"),
         (["perplexity", "--model", "model", "one", "--stride", "0"], "", "stride"),
         (["forward", "--model", "model", "--tokens", "ragged.json", "--out", "result"], "", "ragged.json"),
         (["forward", "--model", "model", "--tokens", "words.json", "--out", "result"], "", "words.json"),
@@ -272,7 +271,7 @@ import Testing
                 ], in: folder)
             #expect(made.status == 0, "\(made.errors)")
             #expect(
-                try MonetConfiguration(contentsOfFile: folder + "/model/config.json").expertsPerSide == 24)
+                try MonetConfiguration(contentsOfFile: folder + "/model/config.json").experts?.perSide == 24)
             let result = try Command.run(
                 [
                     "bench", "--model", "model", "--prompt-tokens", "20", "--new-tokens", "3", "--streams",

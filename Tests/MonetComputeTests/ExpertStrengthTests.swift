@@ -39,7 +39,9 @@ import Testing
         func probabilities() throws -> Tensor {
             let logits = source.normal([test.tokens, heads, experts])
             return try backendForRouting.route(
-                logits, statistics: backendForRouting.routerStatistics(logits), epsilon: 1e-5, threshold: 0.5)
+                logits,
+                rule: RouterSelectionRule(
+                    statistics: backendForRouting.routerStatistics(logits), epsilon: 1e-5, threshold: 0.5))
         }
         let (left, right) = (try probabilities(), try probabilities())
         let x = source.normal([test.tokens, width])
@@ -69,31 +71,21 @@ import Testing
 
         for backend in OperationTests.backends {
             let routing = ExpertRouting(
-                left: left, right: right, strengths: ExpertStrengths(experts: experts, strengths: strengths))
-            let packed = try backend.packedExperts(
-                x, routing: routing,
-                weights: SparseExpertTests.packed(weights, experts: experts, isVertical: test.isVertical))
+                left: left, right: right,
+                strengths: [
+                    RowStrengths(
+                        rows: 0..<test.tokens,
+                        factors: [UnitStrengths(units: experts * experts, strengths: strengths)])
+                ])
+            let listed = ExpertWeights(listed: weights)
+            let packed = try backend.experts(x, routing: routing, prepared: backend.prepare(listed))
             let g = weights.map { Tensor(zeros: $0.shape) }
             let gradient = ExpertGradient(
                 x: Tensor(zeros: x.shape), left: Tensor(zeros: left.shape), right: Tensor(zeros: right.shape))
-            let output: Tensor
-            if test.isVertical {
-                let forward = try backend.verticalExperts(
-                    x, routing: routing, weights: .init(listed: weights))
-                output = forward.output
-                try backend.verticalExpertsGradient(
-                    dOut, x: x, routing: routing, weights: .init(listed: weights), saved: forward.saved,
-                    into: gradient,
-                    weightGradient: .init(listed: g))
-            } else {
-                let forward = try backend.horizontalExperts(
-                    x, routing: routing, weights: .init(listed: weights))
-                output = forward.output
-                try backend.horizontalExpertsGradient(
-                    dOut, x: x, routing: routing, weights: .init(listed: weights), saved: forward.saved,
-                    into: gradient,
-                    weightGradient: .init(listed: g))
-            }
+            let (output, saved) = try backend.experts(x, routing: routing, weights: listed)
+            try backend.expertsGradient(
+                dOut, x: x, routing: routing, weights: listed, saved: saved, into: gradient,
+                weightGradient: .init(listed: g))
             for (name, found) in [("packed", packed), ("sparse", output)] {
                 if isEmpty {
                     #expect(found.floats().allSatisfy { $0 == 0 }, "\(name): nothing is left")
@@ -121,6 +113,64 @@ import Testing
                     max($0, abs(Double(values[$1.0]) - $1.1))
                 }
                 #expect(difference <= 1e-4 * max(size, 1e-3), "gradient \(place), \(backend.name)")
+            }
+        }
+    }
+
+    /// Ranges of tokens with strengths of their own, some with two factors, some with none: each row is what it is
+    /// when all tokens have its strengths.
+    @Test(arguments: [true, false])
+    func rowsHaveTheirOwnStrengths(isVertical: Bool) throws {
+        var source = TensorSource(seed: 5)
+        var random = SplitMix64(seed: 6)
+        let (experts, heads, width, units, tokens) = (7, 2, 12, 4, 9)
+        let router = CPUBackend()
+        func probabilities() throws -> Tensor {
+            let logits = source.normal([tokens, heads, experts])
+            return try router.route(
+                logits,
+                rule: RouterSelectionRule(
+                    statistics: router.routerStatistics(logits), epsilon: 1e-5, threshold: 0.3))
+        }
+        func strengths() -> UnitStrengths {
+            var values: [Int: Float] = [:]
+            for index in 0..<(experts * experts) where random.next() % 2 == 0 {
+                values[index] = Float(random.next() % 4) / 2
+            }
+            return UnitStrengths(units: experts * experts, strengths: values)
+        }
+        let (left, right) = (try probabilities(), try probabilities())
+        let (half, up) = (width / 2, [experts * units, width])
+        let shapes =
+            isVertical
+            ? [up, [up[0]], up, [up[0]]] + Array(repeating: [half, up[0]], count: 4)
+                + [[experts, half], [experts, half]]
+            : [up, [up[0]], [width, up[0]], [experts, width]]
+        let weights = ExpertWeights(listed: shapes.map { source.normal($0) })
+        let x = source.normal([tokens, width])
+        let (first, second) = (strengths(), strengths())
+        let parts = [
+            RowStrengths(rows: 0..<3, factors: [first]), RowStrengths(rows: 5..<8, factors: [first, second]),
+        ]
+        for backend in OperationTests.backends {
+            func output(_ strengths: [RowStrengths]) throws -> [Tensor] {
+                let routing = ExpertRouting(left: left, right: right, strengths: strengths)
+                return [
+                    try backend.experts(x, routing: routing, weights: weights).output,
+                    try backend.experts(x, routing: routing, prepared: backend.prepare(weights)),
+                ]
+            }
+            let found = try output(parts)
+            for (rows, factors) in [
+                (0..<3, [first]), (3..<5, []), (5..<8, [first, second]), (8..<9, [UnitStrengths]()),
+            ] {
+                let expected = try output([RowStrengths(rows: 0..<tokens, factors: factors)])
+                for (a, b) in zip(found, expected) {
+                    #expect(relativeError(a.slice(rows), b.slice(rows)) < 1e-6, "\(rows), \(backend.name)")
+                }
+            }
+            #expect(throws: ComputeError.self) {
+                try output([RowStrengths(rows: 0..<(tokens + 1), factors: [first])])
             }
         }
     }

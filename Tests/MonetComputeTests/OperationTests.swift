@@ -171,9 +171,10 @@ import Testing
             },
             compute: { backend, outputGradient, g in
                 let input = AttentionInput(
-                    query: inputs[0], key: inputs[1], value: inputs[2], rotary: table, heads: heads,
-                    keyValueHeads: keyValueHeads,
-                    segments: (0..<sequences).map { _ in AttentionSegment(count: length) })
+                    query: inputs[0], key: inputs[1], value: inputs[2],
+                    shape: AttentionShape(
+                        rotary: table, heads: heads, keyValueHeads: keyValueHeads,
+                        segments: (0..<sequences).map { _ in AttentionSegment(count: length) }))
                 let result = try backend.attention(input)
                 try backend.attentionGradient(
                     outputGradient, input: input, result: result, into: g[0], keyGradient: g[1],
@@ -216,11 +217,12 @@ import Testing
                 let result = try backend.attention(
                     AttentionInput(
                         query: joined(query, range), key: joined(key, range), value: joined(value, range),
-                        rotary: table, heads: heads, keyValueHeads: keyValueHeads,
-                        segments: [
-                            AttentionSegment(count: 1, position: min(index, total - 1), cache: caches[1]),
-                            AttentionSegment(count: piece, position: start, cache: caches[0]),
-                        ]))
+                        shape: AttentionShape(
+                            rotary: table, heads: heads, keyValueHeads: keyValueHeads,
+                            segments: [
+                                AttentionSegment(count: 1, position: min(index, total - 1), cache: caches[1]),
+                                AttentionSegment(count: piece, position: start, cache: caches[0]),
+                            ])))
                 outputs += result.output.slice(1..<(piece + 1)).floats()
                 start += piece
             }
@@ -246,9 +248,10 @@ import Testing
             #expect(throws: ComputeError.self, "cache \(place)") {
                 try CPUBackend().attention(
                     AttentionInput(
-                        query: query, key: key, value: key, rotary: rotary(positions: 9, headWidth: 6),
-                        heads: 2, keyValueHeads: 1,
-                        segments: [AttentionSegment(count: tokens, position: 4, cache: cache)]))
+                        query: query, key: key, value: key,
+                        shape: AttentionShape(
+                            rotary: rotary(positions: 9, headWidth: 6), heads: 2, keyValueHeads: 1,
+                            segments: [AttentionSegment(count: tokens, position: 4, cache: cache)])))
             }
         }
     }
@@ -306,10 +309,12 @@ import Testing
             let gradients = inputs.map { Tensor(zeros: $0.shape) }
             let losses = try backend.crossEntropy(
                 hidden: inputs[0], weight: inputs[1], targets: targets, scale: Float(scale),
-                gradient: LinearGradient(x: gradients[0], weight: gradients[1], bias: nil))
+                gradient: LinearGradient(x: gradients[0], weight: gradients[1], bias: nil)
+            ).floats()
             #expect(relativeError(losses.map(Double.init), expected) < Self.forwardBound)
             let silent = try backend.crossEntropy(
-                hidden: inputs[0], weight: inputs[1], targets: targets, scale: 1, gradient: nil)
+                hidden: inputs[0], weight: inputs[1], targets: targets, scale: 1, gradient: nil
+            ).floats()
             #expect(silent == losses)
             for input in 0..<2 {
                 let indices = spread(inputs[input].floats().count, limit: 30)

@@ -167,7 +167,9 @@ import Testing
             let logits = source.normal([tokens, heads, experts])
             let backend = CPUBackend()
             return try backend.route(
-                logits, statistics: backend.routerStatistics(logits), epsilon: 1e-5, threshold: 0.7)
+                logits,
+                rule: RouterSelectionRule(
+                    statistics: backend.routerStatistics(logits), epsilon: 1e-5, threshold: 0.7))
         }
         let (left, right) = (try probabilities(), try probabilities())
         let x = source.normal([tokens, width])
@@ -175,17 +177,13 @@ import Testing
         let down = [half, experts * units]
         let weights = [up, [up[0]], up, [up[0]], down, down, down, down, [experts, half], [experts, half]]
             .map { source.normal($0) }
-        guard
-            case .vertical(let leftUp, let rightUp, let upper, let lower) = SparseExpertTests.packed(
-                weights, experts: experts, isVertical: true
-            ).decomposition
-        else { return }
-        let quantized = PackedExperts(
-            .vertical(
-                left: .init(weight: leftUp.weight.converted(to: dtype), bias: leftUp.bias),
-                right: .init(weight: rightUp.weight.converted(to: dtype), bias: rightUp.bias),
-                upper: .init(weight: upper.weight.converted(to: dtype), bias: upper.bias),
-                lower: .init(weight: lower.weight.converted(to: dtype), bias: lower.bias)))
+        let packed = ExpertWeights(listed: weights).packed(experts: experts)
+        let quantized = packed.converted(to: dtype)
+        guard case .rows(let upper) = packed.down[0].matrices, case .rows(let lower) = packed.down[1].matrices
+        else {
+            Issue.record("packed weights are rows")
+            return
+        }
         // Back to the checkpoint's layout, from the decoded numbers.
         func upRows(_ tensor: Tensor) -> Reference {
             Reference(decoded(tensor.converted(to: dtype)), shape: tensor.shape)
@@ -205,16 +203,16 @@ import Testing
         }
         let weightsAsRead = [
             upRows(weights[0]), Reference(weights[1]), upRows(weights[2]), Reference(weights[3]),
-            downColumns(upper.weight, part: 0), downColumns(upper.weight, part: 1),
-            downColumns(lower.weight, part: 0),
-            downColumns(lower.weight, part: 1), Reference(weights[8]), Reference(weights[9]),
+            downColumns(upper, part: 0), downColumns(upper, part: 1),
+            downColumns(lower, part: 0),
+            downColumns(lower, part: 1), Reference(weights[8]), Reference(weights[9]),
         ]
         for backend in OperationTests.backends {
             let expected = ReferenceMath.verticalExperts(
                 read(x, by: dtype, on: backend), left: Reference(left), right: Reference(right),
                 weights: weightsAsRead)
-            let found = try backend.packedExperts(
-                x, routing: ExpertRouting(left: left, right: right), weights: quantized)
+            let found = try backend.experts(
+                x, routing: ExpertRouting(left: left, right: right), prepared: backend.prepare(quantized))
             #expect(
                 relativeError(found.floats().map(Double.init), expected.values) < Self.bound,
                 "\(backend.name)")

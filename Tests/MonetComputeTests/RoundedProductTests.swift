@@ -120,7 +120,9 @@ import Testing
             let logits = source.normal([tokens, heads, experts])
             let backend = CPUBackend()
             return try backend.route(
-                logits, statistics: backend.routerStatistics(logits), epsilon: 1e-5, threshold: 0.7)
+                logits,
+                rule: RouterSelectionRule(
+                    statistics: backend.routerStatistics(logits), epsilon: 1e-5, threshold: 0.7))
         }
         let routing = ExpertRouting(left: try probabilities(), right: try probabilities())
         let x = source.normal([tokens, 2 * half])
@@ -129,11 +131,12 @@ import Testing
             .map { source.normal($0) }
         let horizontal = [up, [up[0]], [2 * half, experts * units], [experts, 2 * half]]
             .map { source.normal($0) }
-        for (weights, isVertical) in [(vertical, true), (horizontal, false)] {
-            let packed = SparseExpertTests.packed(weights, experts: experts, isVertical: isVertical)
-            let exact = try CPUBackend().packedExperts(x, routing: routing, weights: packed)
-            let stored = PackedExperts(converted(packed.decomposition, to: dtype))
-            let unrounded = try CPUBackend().packedExperts(x, routing: routing, weights: stored)
+        for weights in [vertical, horizontal] {
+            let packed = ExpertWeights(listed: weights).packed(experts: experts)
+            let exact = try CPUBackend().experts(
+                x, routing: routing, prepared: CPUBackend().prepare(packed))
+            let stored = try CPUBackend().prepare(packed.converted(to: dtype))
+            let unrounded = try CPUBackend().experts(x, routing: routing, prepared: stored)
             // What int8 adds: 0.4% of the largest of a row of 140, in the mean square 0.7% of a weight.
             let bound = dtype == .int8Rows ? 4 * Self.layerBound : Self.layerBound
             let onlySavesBytes = Kernels(table: emulated_kernels(), bfloat16OutrunsFloat32: false)
@@ -141,7 +144,7 @@ import Testing
                 for threads in [1, 3] {
                     let backend = CPUBackend(
                         pool: WorkerPool(threadCount: threads), instructionSet: set, precision: .bfloat16)
-                    let found = try backend.packedExperts(x, routing: routing, weights: stored)
+                    let found = try backend.experts(x, routing: routing, prepared: stored)
                     let error = relativeError(
                         found.floats().map(Double.init), exact.floats().map(Double.init))
                     #expect(error < bound, "\(backend.name): \(error)")
@@ -157,22 +160,6 @@ import Testing
                     }
                 }
             }
-        }
-    }
-
-    private func converted(
-        _ decomposition: PackedExperts.Decomposition, to dtype: DType
-    ) -> PackedExperts.Decomposition {
-        func up(_ side: PackedExperts.UpProjection) -> PackedExperts.UpProjection {
-            .init(weight: side.weight.converted(to: dtype), bias: side.bias)
-        }
-        func down(_ side: PackedExperts.DownProjection) -> PackedExperts.DownProjection {
-            .init(weight: side.weight.converted(to: dtype), bias: side.bias)
-        }
-        return switch decomposition {
-        case .horizontal(let first, let second): .horizontal(up: up(first), down: down(second))
-        case .vertical(let left, let right, let upper, let lower):
-            .vertical(left: up(left), right: up(right), upper: down(upper), lower: down(lower))
         }
     }
 }

@@ -18,7 +18,7 @@ import Testing
             }
         }
         let weight = Tensor(values, shape: [rows, sizes.width]).converted(to: dtype)
-        let screen = RouterScreen(of: weight)
+        let rounded = RoundedRouter(of: weight)
         for backend in OperationTests.backends {
             for tokens in 1...3 {
                 let x = source.normal([tokens, sizes.width])
@@ -26,25 +26,25 @@ import Testing
                 for threshold: Float in [-9, -0.5, 0.7, 2.1, 9] {
                     let logits = try backend.linear(x, weight: weight, bias: nil)
                         .reshaped([tokens, sizes.heads, sizes.experts])
-                    let statistics = try backend.routerStatistics(logits)
                     let rule = RouterSelectionRule(
-                        statistics: statistics, epsilon: 1e-5, threshold: threshold)
-                    let screened = try backend.screenedLogits(x, sides: [(weight, screen, rule)])[0]
-                    let expected = try backend.route(
-                        logits, statistics: statistics, epsilon: 1e-5, threshold: threshold)
-                    let found = try backend.route(
-                        screened.reshaped(logits.shape), statistics: statistics, epsilon: 1e-5,
-                        threshold: threshold)
-                    // One row at a time sums as several at a time do only for one token. Logits of some
-                    // hundreds, 2^-24 of which is 2e-5, are exponents.
-                    if tokens == 1 {
-                        #expect(found.floats() == expected.floats(), "\(backend.name), \(threshold)")
-                    } else {
-                        #expect(relativeError(found, expected) < 1e-4, "\(backend.name), \(threshold)")
+                        statistics: try backend.routerStatistics(logits), epsilon: 1e-5, threshold: threshold)
+                    func sides(_ rounded: RoundedRouter?) throws -> (left: Tensor, right: Tensor) {
+                        let side = RouterWeights.Side(weight: weight, rule: rule, rounded: rounded)
+                        return try backend.route(
+                            x,
+                            prepared: backend.prepare(
+                                RouterWeights(left: side, right: side, heads: sizes.heads)))
                     }
-                    if threshold > 2, sizes.experts > 50, sizes.width > 100 {
-                        let exact = screened.floats().count { $0 > -.infinity }
-                        #expect(exact < tokens * rows / 2, "\(exact) of \(tokens * rows) rows were read")
+                    let expected = try backend.route(logits, rule: rule)
+                    let (screened, whole) = (try sides(rounded), try sides(nil))
+                    for found in [screened.left, screened.right, whole.left, whole.right] {
+                        // One row at a time sums as several at a time do only for one token. Logits of some
+                        // hundreds, 2^-24 of which is 2e-5, are exponents.
+                        if tokens == 1 {
+                            #expect(found.floats() == expected.floats(), "\(backend.name), \(threshold)")
+                        } else {
+                            #expect(relativeError(found, expected) < 1e-4, "\(backend.name), \(threshold)")
+                        }
                     }
                 }
             }

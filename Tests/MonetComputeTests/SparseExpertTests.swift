@@ -14,9 +14,7 @@ import Testing
         let left: Tensor
         let right: Tensor
         let outputGradient: Tensor
-        var strengths: ExpertStrengths?
-
-        var routing: ExpertRouting { ExpertRouting(left: left, right: right, strengths: strengths) }
+        var routing: ExpertRouting { ExpertRouting(left: left, right: right) }
     }
 
     private func probabilities(
@@ -31,35 +29,24 @@ import Testing
         }
         let backend = CPUBackend()
         return try backend.route(
-            logits, statistics: try backend.routerStatistics(logits), epsilon: 1e-5, threshold: threshold)
+            logits,
+            rule: RouterSelectionRule(
+                statistics: try backend.routerStatistics(logits), epsilon: 1e-5, threshold: threshold))
     }
 
     /// Output and gradients of one kind of layer on one backend.
     private func run(
-        _ backend: CPUBackend, _ inputs: Inputs, weights: [Tensor], isVertical: Bool
+        _ backend: CPUBackend, _ inputs: Inputs, weights: [Tensor]
     ) throws -> [Tensor] {
         let g = weights.map { Tensor(zeros: $0.shape) }
         let gradient = ExpertGradient(
             x: Tensor(zeros: inputs.x.shape), left: Tensor(zeros: inputs.left.shape),
             right: Tensor(zeros: inputs.right.shape))
-        let output: Tensor
-        if isVertical {
-            let forward = try backend.verticalExperts(
-                inputs.x, routing: inputs.routing, weights: .init(listed: weights))
-            try backend.verticalExpertsGradient(
-                inputs.outputGradient, x: inputs.x, routing: inputs.routing,
-                weights: .init(listed: weights),
-                saved: forward.saved, into: gradient, weightGradient: .init(listed: g))
-            output = forward.output
-        } else {
-            let forward = try backend.horizontalExperts(
-                inputs.x, routing: inputs.routing, weights: .init(listed: weights))
-            try backend.horizontalExpertsGradient(
-                inputs.outputGradient, x: inputs.x, routing: inputs.routing,
-                weights: .init(listed: weights),
-                saved: forward.saved, into: gradient, weightGradient: .init(listed: g))
-            output = forward.output
-        }
+        let (output, saved) = try backend.experts(
+            inputs.x, routing: inputs.routing, weights: .init(listed: weights))
+        try backend.expertsGradient(
+            inputs.outputGradient, x: inputs.x, routing: inputs.routing, weights: .init(listed: weights),
+            saved: saved, into: gradient, weightGradient: .init(listed: g))
         // Probabilities' gradients are determined where the softmax uses them.
         let sides = try [(gradient.left, inputs.left), (gradient.right, inputs.right)].map { d, p in
             let logits = Tensor(zeros: p.shape)
@@ -103,18 +90,17 @@ import Testing
                 let pool = WorkerPool(threadCount: threads)
                 let dense = try run(
                     CPUBackend(pool: pool, instructionSet: kernels, expertExecution: .dense), inputs,
-                    weights: weights,
-                    isVertical: isVertical)
-                let packed = try CPUBackend(pool: pool, instructionSet: kernels).packedExperts(
-                    inputs.x, routing: inputs.routing,
-                    weights: Self.packed(weights, experts: experts, isVertical: isVertical))
+                    weights: weights)
+                let backend = CPUBackend(pool: pool, instructionSet: kernels)
+                let packed = try backend.experts(
+                    inputs.x, routing: inputs.routing, prepared: backend.prepare(.init(listed: weights)))
                 #expect(
                     relativeError(packed, dense[0]) < Self.bound,
                     "packed, \(kernels.name), \(threads) threads")
                 for execution in [ExpertExecution.sparse, .automatic] {
                     let found = try run(
                         CPUBackend(pool: pool, instructionSet: kernels, expertExecution: execution), inputs,
-                        weights: weights, isVertical: isVertical)
+                        weights: weights)
                     for (place, (x, y)) in zip(found, dense).enumerated() {
                         // Where all of a gradient cancels, the noise of both sides is all there is.
                         let scale = max(1, y.floats().reduce(0) { max($0, abs($1)) })
@@ -128,19 +114,6 @@ import Testing
         }
     }
 
-    static func packed(_ t: [Tensor], experts: Int, isVertical: Bool) -> PackedExperts {
-        isVertical
-            ? PackedExperts(
-                .vertical(
-                    left: .init(weight: t[0], bias: t[1]), right: .init(weight: t[2], bias: t[3]),
-                    upper: .init(weight: PackedExperts.rows(of: [t[4], t[5]], experts: experts), bias: t[8]),
-                    lower: .init(weight: PackedExperts.rows(of: [t[6], t[7]], experts: experts), bias: t[9])))
-            : PackedExperts(
-                .horizontal(
-                    up: .init(weight: t[0], bias: t[1]),
-                    down: .init(weight: PackedExperts.rows(of: [t[2]], experts: experts), bias: t[3])))
-    }
-
     /// Columns of an expert in all matrices become its rows, value for value.
     @Test(arguments: [DType.float32, .bfloat16, .float16], [1, 3, 8, 17, 70])
     func columnsOfExpertsBecomeRows(dtype: DType, width: Int) {
@@ -150,7 +123,7 @@ import Testing
                 source.normal([width, experts * units]).converted(to: dtype)
             }
             let values = matrices.map { $0.floats() }
-            let found = PackedExperts.rows(of: matrices, experts: experts)
+            let found = Tensor.expertRows(of: matrices, experts: experts)
             #expect(found.shape == [experts * count * units, width] && found.dtype == dtype)
             let expected = (0..<experts).flatMap { expert in
                 (0..<(count * units)).flatMap { row in
@@ -181,15 +154,12 @@ import Testing
             Reference(x), left: Reference(left), right: Reference(right), u: Reference(weights[0]),
             uBias: Reference(weights[1]), v: Reference(weights[2]), b: Reference(weights[3]))
         for backend in OperationTests.backends {
-            let output = try backend.horizontalExperts(
-                x, routing: ExpertRouting(left: left, right: right),
-                weights: HorizontalWeights(u: weights[0], uBias: weights[1], v: weights[2], b: weights[3])
-            ).output
+            let listed = ExpertWeights(listed: weights)
+            let routing = ExpertRouting(left: left, right: right)
+            let output = try backend.experts(x, routing: routing, weights: listed).output
             #expect(
                 relativeError(output.floats().map(Double.init), expected.values) < 1e-5, "\(backend.name)")
-            let packed = try backend.packedExperts(
-                x, routing: ExpertRouting(left: left, right: right),
-                weights: Self.packed(weights, experts: experts, isVertical: false))
+            let packed = try backend.experts(x, routing: routing, prepared: backend.prepare(listed))
             #expect(
                 relativeError(packed.floats().map(Double.init), expected.values) < 1e-5, "\(backend.name)")
         }

@@ -47,7 +47,7 @@ import Testing
     }
 
     private func edits() -> [ToxicityExperiment.Edit] {
-        var mask = ExpertMask(experts: 10)
+        var mask = UnitMask(unitsPerGroup: 100)
         mask.remove(0..<50, group: 0)
         return [.init(name: "nothing", mask: nil), .init(name: "half", mask: mask)]
     }

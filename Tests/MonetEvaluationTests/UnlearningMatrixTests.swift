@@ -23,7 +23,7 @@ import Testing
             tokenizer: Tokenizer(path: Fixture.path("text/trained.model")))
     }
 
-    private func model(_ kind: MonetConfiguration.FeedForward) throws -> MonetLanguageModel {
+    private func model(_ kind: Family) throws -> MonetLanguageModel {
         var c = smallConfiguration(kind)
         c.vocabularySize = try Tokenizer(path: Fixture.path("text/trained.model")).vocabularySize
         return try scrambledModel(c, seed: 33)
@@ -33,10 +33,10 @@ import Testing
     @Test func scoresAgreeWithTheReference() throws {
         try withTemporaryFolder { folder in
             let (model, documents) = (try model(.vertical), try documents(folder))
-            var mask = ExpertMask(experts: 10)
+            var mask = UnitMask(unitsPerGroup: 100)
             mask.remove(0..<40, group: 0)
             let scores = try HeldOutScorer(model: model, backend: CPUBackend())
-                .scores(documents, edit: .experts(mask))
+                .scores(documents, mask: mask)
             let strengths = [0: Dictionary(uniqueKeysWithValues: (0..<40).map { ($0, 0.0) })]
             var expected = [HeldOutScore(), HeldOutScore()]
             for document in 0..<documents.count {
@@ -72,11 +72,12 @@ import Testing
                 for unit in units {
                     for row in 0..<weight.rowCount { values[row * weight.columnCount + unit] = 0 }
                 }
-                weight.overwrite(values)
+                try weight.write(values)
             }
             let backend = CPUBackend()
-            let found = try HeldOutScorer(model: model, backend: backend)
-                .scores(documents, edit: .neurons(removed))
+            var mask = UnitMask(model.units)
+            for (layer, units) in removed { mask.remove(units, group: layer) }
+            let found = try HeldOutScorer(model: model, backend: backend).scores(documents, mask: mask)
             let expected = try HeldOutScorer(model: edited, backend: backend).scores(documents)
             let untouched = try HeldOutScorer(model: model, backend: backend).scores(documents)
             for label in 0..<2 {
@@ -138,7 +139,7 @@ import Testing
                 model: model, documents: documents, backend: CPUBackend())
             // An empty mask changes nothing, and a random one of its size neither.
             let matrix = try experiment.matrix(
-                [.experts(ExpertMask(experts: 10)), .experts(ExpertMask(experts: 10))], randomSeeds: 1)
+                [UnitMask(unitsPerGroup: 100), UnitMask(unitsPerGroup: 100)], randomSeeds: 1)
             #expect(matrix.summary(.loss).target == 0 && matrix.summary(.loss).random == 0)
         }
     }

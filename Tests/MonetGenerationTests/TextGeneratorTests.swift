@@ -16,7 +16,7 @@ import Testing
         (c.vocabularySize, c.hiddenSize, c.layerCount, c.attentionHeads, c.keyValueHeads, c.headWidth) = (
             4096, 16, 3, 2, 1, 8
         )
-        (c.expertsPerSide, c.topK, c.routingHeads, c.expertWidth, c.layersPerRouter) = (5, 2, 2, 4, 2)
+        c.experts = ExpertSettings(width: 4, heads: 2, perSide: 5, topK: 2, layersPerRouter: 2)
         c.maxPositionEmbeddings = 64
         change(&c)
         return TextGenerator(
@@ -42,7 +42,9 @@ import Testing
             }
             let prompt: [Int32] = [1, 77, 300, 12]
             let cached = try generator.generate(prompt, settings: settings { _ in })
-            let plain = try generator.generate(prompt, settings: settings { $0.usesCache = false })
+            var withoutCache = generator
+            withoutCache.usesCache = false
+            let plain = try withoutCache.generate(prompt, settings: settings { _ in })
             #expect(cached.ids == plain.ids && cached.text == plain.text)
             #expect(cached.ids.count == 24 && cached.finishReason == .length)
         }
@@ -71,7 +73,7 @@ import Testing
                 $0.sampling.temperature = 1.3; $0.sampling.topP = 1
             })
         #expect(again.ids == result.ids)
-        let output = try generator.model.forward([[1, 5, 900]], ForwardContext(inferenceOn: Self.backend))
+        let output = try generator.model.forward(ForwardInput([[1, 5, 900]]), on: Self.backend)
         let logits = try generator.model.logits(output.hidden.value, on: Self.backend).floats().suffix(4096)
         let reference = log(ReferenceMath.softmax(logits.map(Double.init))[Int(result.ids[0])])
         #expect(abs(result.tokens[0].logProbability - reference) < 1e-4)
@@ -87,7 +89,7 @@ import Testing
         let place = try #require(whole.text.range(of: stop))
         var streamed = ""
         let stopped = try generator.generate(
-            [1, 5, 900], settings: settings { $0.stopStrings = ["never there", stop] }
+            [1, 5, 900], settings: settings { _ in }, stopStrings: ["never there", stop]
         ) {
             streamed += $0.text
             return true
@@ -181,8 +183,10 @@ import Testing
                 for (place, expert) in routing.experts.enumerated() {
                     #expect(abs(expert.score - ranked[place]) < 1e-5)
                     #expect(abs(expert.score - scores[expert.expert.index]) < 1e-5)
+                    let halves = try #require(expert.halves)
                     #expect(
-                        expert.expert.group == group && expert.expert.index == expert.left * 5 + expert.right)
+                        expert.expert.group == group
+                            && expert.expert.index == halves.left * 5 + halves.right)
                 }
             }
         }

@@ -28,18 +28,19 @@ import Testing
             numberKey: "value")
     }
 
-    static func model(_ kind: MonetConfiguration.FeedForward = .vertical) throws -> MonetLanguageModel {
+    static func model(_ kind: Family = .vertical) throws -> MonetLanguageModel {
         var c = smallConfiguration(kind)
         c.vocabularySize = try Tokenizer(path: Fixture.path("text/trained.model")).vocabularySize
         return try scrambledModel(c, seed: 21)
     }
 
     static func builder(
-        _ model: MonetLanguageModel, _ documents: LabelledDocuments, batchTokens: Int = 40
+        _ model: MonetLanguageModel, _ documents: LabelledDocuments, batchTokens: Int = 40,
+        window: Int = 12
     ) throws -> ExpertIndexBuilder {
         var settings = ExpertIndexBuilder.Settings()
         settings.top = 4
-        settings.window = 12
+        settings.window = window
         settings.batchTokens = batchTokens
         return try ExpertIndexBuilder(
             model: model, modelPath: "none", tokenizer: Tokenizer(path: Fixture.path("text/trained.model")),
@@ -55,10 +56,11 @@ import Testing
         let labels: [Int]
     }
 
-    private func recount(_ model: MonetLanguageModel, _ documents: LabelledDocuments) -> [ExpertID: [Event]] {
+    private func recount(_ model: MonetLanguageModel, _ documents: LabelledDocuments) -> [UnitID: [Event]] {
         let c = model.configuration
+        let (side, heads) = (c.experts?.perSide ?? 0, c.experts?.heads ?? 0)
         let reference = ReferenceModel(model)
-        var events: [ExpertID: [Event]] = [:]
+        var events: [UnitID: [Event]] = [:]
         var number: UInt32 = 0
         for document in 0..<documents.count {
             let tokens = documents.tokens(document)
@@ -68,14 +70,14 @@ import Testing
                 for (group, layer) in c.routerLayers.enumerated() {
                     guard let (left, right) = routings[layer] else { continue }
                     for token in piece.indices {
-                        for i in 0..<c.expertsPerSide {
-                            for j in 0..<c.expertsPerSide {
-                                let score = (0..<c.routingHeads).reduce(0.0) { sum, head in
-                                    let row = (token * c.routingHeads + head) * c.expertsPerSide
+                        for i in 0..<side {
+                            for j in 0..<side {
+                                let score = (0..<heads).reduce(0.0) { sum, head in
+                                    let row = (token * heads + head) * side
                                     return sum + left.values[row + i] * right.values[row + j]
                                 }
                                 guard score > 0 else { continue }
-                                events[ExpertID(group: group, index: i * c.expertsPerSide + j), default: []]
+                                events[UnitID(group: group, index: i * side + j), default: []]
                                     .append(
                                         Event(
                                             score: score, document: document, position: start + token,
@@ -92,8 +94,8 @@ import Testing
     }
 
     /// Probabilities in float32 against doubles: 1e-5 of the value, as for logits elsewhere.
-    @Test(arguments: [MonetConfiguration.FeedForward.vertical, .horizontal])
-    func everyNumberAgreesWithARecount(kind: MonetConfiguration.FeedForward) throws {
+    @Test(arguments: [Family.vertical, .horizontal])
+    func everyNumberAgreesWithARecount(kind: Family) throws {
         try withTemporaryFolder { folder in
             let model = try Self.model(kind)
             let documents = try Self.documents(model.configuration.vocabularySize, in: folder)
@@ -110,10 +112,10 @@ import Testing
             }
             #expect(index.labelSets.flatMap(\.labels).map { Double($0.tokens) } == labelTokens)
             #expect(index.tokens == documents.tokenCount && index.documents == 11)
-            let side = model.configuration.expertsPerSide
-            for group in 0..<index.groups {
+            let side = try #require(model.units.perSide)
+            for group in 0..<index.units.groups {
                 for number in 0..<(side * side) {
-                    let id = ExpertID(group: group, index: number)
+                    let id = UnitID(group: group, index: number)
                     let own = events[id] ?? []
                     let dossier = try index.dossier(of: id, context: 2)
                     #expect(dossier.count == own.count, "\(id)")
@@ -152,7 +154,7 @@ import Testing
 
     /// An expert is found under a label exactly if its mean there is twice every other's.
     private func checkSpecialty(
-        _ index: ExpertIndex, _ id: ExpertID, _ events: [Event], _ labelTokens: [Double]
+        _ index: ExpertIndex, _ id: UnitID, _ events: [Event], _ labelTokens: [Double]
     ) throws {
         for set in index.labelSets {
             let means = set.labels.map { label in
@@ -190,10 +192,10 @@ import Testing
             let (whole, parts) = (
                 try ExpertIndex(path: folder + "/whole.sqlite"), try ExpertIndex(path: path)
             )
-            let side = model.configuration.expertsPerSide
-            for group in 0..<whole.groups {
+            let side = try #require(model.units.perSide)
+            for group in 0..<whole.units.groups {
                 for number in 0..<(side * side) {
-                    let id = ExpertID(group: group, index: number)
+                    let id = UnitID(group: group, index: number)
                     let (found, wanted) = (try parts.dossier(of: id), try whole.dossier(of: id))
                     #expect(found == wanted)
                 }
@@ -248,9 +250,9 @@ import Testing
             }
             let scores = try MeanScores(
                 of: documents.tokens(8), model: model, backend: CPUBackend())
-            let fired = try index.find(firedBy: scores.byExpert, limit: 5)
+            let fired = try index.find(firedBy: scores.byUnit, limit: 5)
             #expect(fired.count == 5)
-            for found in fired { #expect(found.value == scores.byExpert[found.expert]) }
+            for found in fired { #expect(found.value == scores.byUnit[found.expert]) }
             #expect(throws: InsightError.self) { try index.label("nothing") }
         }
     }
@@ -292,8 +294,35 @@ import Testing
                 try Self.builder(model, documents).build(at: folder + "/p.sqlite")
             }
             #expect(try Self.builder(model, documents).build(at: folder + "/p.sqlite", replacing: true))
-            let dense = try Self.model(.dense)
-            #expect(throws: InsightError.noExperts) { try Self.builder(dense, documents) }
+        }
+    }
+
+    /// Neurons of a dense model have an index as experts do: their means by label are those of `LabelStatistics`,
+    /// float32 in the index.
+    @Test func neuronsAreIndexed() throws {
+        try withTemporaryFolder { folder in
+            let model = try Self.model(.dense)
+            let documents = try Self.documents(model.configuration.vocabularySize, in: folder)
+            #expect(try Self.builder(model, documents, window: 64).build(at: folder + "/i.sqlite"))
+            let index = try ExpertIndex(path: folder + "/i.sqlite", model: model)
+            #expect(index.units == model.units && index.units.kind == .neurons)
+            let statistics = try LabelStatistics(of: documents, model: model, backend: CPUBackend())
+            for group in 0..<3 {
+                for unit in 0..<50 {
+                    let dossier = try index.dossier(of: UnitID(group: group, index: unit))
+                    #expect(dossier.halves == nil && dossier.neighbours.isEmpty)
+                    let set = try #require(dossier.labels.first)
+                    for label in set.labels {
+                        let place = try #require(statistics.labels.firstIndex(of: label.name))
+                        let expected = statistics.means[group][unit * statistics.labels.count + place]
+                        #expect(abs(label.mean - expected) < 1e-5 * max(1e-3, expected))
+                    }
+                    #expect(dossier.text().hasPrefix("neuron \(group)/\(unit)"))
+                }
+            }
+            let label = try index.label(statistics.labels[0])
+            let mask = try index.mask(of: label, ratio: 1.05)
+            #expect(mask == statistics.specialists(of: 0, ratio: 1.05) && mask.count > 0)
         }
     }
 

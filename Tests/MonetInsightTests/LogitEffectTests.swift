@@ -10,8 +10,8 @@ import Testing
 /// What an expert promotes, against a model in double precision with and without it.
 @Suite struct LogitEffectTests {
     /// Differences of log p of some 1e-2 from float32 logits that agree to 1e-6: 1e-4 of the largest.
-    @Test(arguments: [MonetConfiguration.FeedForward.vertical, .horizontal])
-    func agreesWithTheReference(kind: MonetConfiguration.FeedForward) throws {
+    @Test(arguments: [Family.vertical, .horizontal])
+    func agreesWithTheReference(kind: Family) throws {
         try withTemporaryFolder { folder in
             let model = try ExpertIndexTests.model(kind)
             let documents = try ExpertIndexTests.documents(model.configuration.vocabularySize, in: folder)
@@ -72,11 +72,11 @@ import Testing
             let index = try ExpertIndex(path: folder + "/i.sqlite", model: model)
             #expect(throws: InsightError.self) {
                 try index.logitEffects(
-                    of: ExpertID(group: 0, index: 1), model: ExpertIndexTests.model(.horizontal),
+                    of: UnitID(group: 0, index: 1), model: ExpertIndexTests.model(.horizontal),
                     backend: CPUBackend())
             }
             let silent = try #require(
-                try (0..<200).map { ExpertID(group: $0 / 100, index: $0 % 100) }.first {
+                try (0..<200).map { UnitID(group: $0 / 100, index: $0 % 100) }.first {
                     try index.dossier(of: $0).count == 0
                 })
             #expect(try index.logitEffects(of: silent, model: model, backend: CPUBackend()) == nil)

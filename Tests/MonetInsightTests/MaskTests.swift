@@ -12,7 +12,7 @@ import Testing
         try withTemporaryFolder { folder in
             let model = try ExpertIndexTests.model()
             let c = model.configuration
-            var mask = ExpertMask(experts: c.expertsPerSide)
+            var mask = UnitMask(model.units)
             mask.remove([0, 99, 7], group: 1)
             mask.set([(index: 5, strength: 0.5), (index: 6, strength: 2)], group: 0)
             let file = MaskFile(mask: mask, model: model.fingerprint, recipe: ["kind": "list"])
@@ -24,12 +24,12 @@ import Testing
             #expect(try stored.tensor("removed.1").integers() == [0, 7, 99])
             #expect(stored.metadata["counts"] == #"{"0":2, "1":3}"#)
             var other = c
-            other.expertsPerSide = 11
+            other.experts?.perSide = 11
             #expect(throws: ModelError.self) {
                 try MaskFile(contentsOfFile: folder + "/m.mask", configuration: other)
             }
             var dense = c
-            dense.feedForward = .dense
+            dense.feedForward = Family.dense.small
             #expect(throws: ModelError.self) {
                 try MaskFile(contentsOfFile: folder + "/m.mask", configuration: dense)
             }
@@ -57,8 +57,8 @@ import Testing
     }
 
     @Test func setsAndStrengthsCombine() {
-        var a = ExpertMask(experts: 4)
-        var b = ExpertMask(experts: 4)
+        var a = UnitMask(unitsPerGroup: 16)
+        var b = UnitMask(unitsPerGroup: 16)
         a.remove([1, 2], group: 0)
         a.set([(index: 3, strength: 0.5)], group: 0)
         b.set([(index: 3, strength: 0.5), (index: 2, strength: 3)], group: 0)
@@ -73,16 +73,16 @@ import Testing
         #expect(a.applied(strength: 0).entries(group: 0).map(\.strength) == [0, 0, 0.5])
         #expect(a.applied(strength: 2).entries(group: 0).map(\.strength) == [2, 2, 1.5])
         #expect(a.randomOfEqualSize(seed: 1).count(group: 0) == 3)
-        #expect(ExpertMask(experts: 4).union(b).count == b.count)
+        #expect(UnitMask(unitsPerGroup: 16).union(b).count == b.count)
     }
 
-    /// A model's logits with experts removed, against the sum over all pairs in double precision.
+    /// A model's logits with units removed, against the sum over all pairs (or neurons) in double precision.
     @Test(
-        arguments: [MonetConfiguration.FeedForward.vertical, .horizontal], [0.0, 0.02, 0.5, 1.0])
-    func maskedModelsAgreeWithTheSumOverPairs(kind: MonetConfiguration.FeedForward, share: Double) throws {
+        arguments: Family.allCases, [0.0, 0.02, 0.5, 1.0])
+    func maskedModelsAgreeWithTheSumOverPairs(kind: Family, share: Double) throws {
         let model = try ExpertIndexTests.model(kind)
         let c = model.configuration
-        var mask = ExpertMask.random(share: share, configuration: c, seed: 5)
+        var mask = UnitMask.random(share: share, of: model.units, seed: 5)
         if share > 0, share < 1 {
             mask.set([(index: 17, strength: 0.3), (index: 18, strength: 2.5)], group: 0)
         }
@@ -94,16 +94,16 @@ import Testing
         }
         let tokens: [Int32] = [1, 5, 9, 33, 66, 2, 8, 8, 40, 3, 4, 5, 6]
         let expected = ReferenceModel(model)([tokens], strengths: strengths).logits
-        for model in [model, try model.packedForInference()] {
+        for model in [model, try model.prepared(on: CPUBackend())] {
             for count in [tokens.count, 1] {
-                let context = ForwardContext(inferenceOn: CPUBackend())
-                context.mask = mask
-                let cache = KVCache(configuration: c)
+                var cache = KVCache(configuration: c)
                 var logits: [Float] = []
                 for start in stride(from: 0, to: tokens.count, by: count) {
                     let piece = Array(tokens[start..<min(tokens.count, start + count)])
-                    let hidden = try model.forward([piece], caches: [cache], context).hidden.value
-                    logits += try model.logits(hidden, on: CPUBackend()).floats()
+                    let output = try model.forward(
+                        ForwardInput([ForwardSequence(piece, cache: cache, mask: mask)]))
+                    cache = output.caches[0]
+                    logits += try model.logits(output.hidden.value).floats()
                 }
                 #expect(relativeError(logits.map(Double.init), expected.values) < 1e-5)
             }
@@ -112,11 +112,11 @@ import Testing
 
     /// Derivatives by strengths, as differences of the loss in double precision; the backward pass is
     /// float32, 1e-4 of the largest effect.
-    @Test(arguments: [MonetConfiguration.FeedForward.vertical, .horizontal])
-    func effectsAreTheDerivativesOfTheLoss(kind: MonetConfiguration.FeedForward) throws {
+    @Test(arguments: Family.allCases)
+    func effectsAreTheDerivativesOfTheLoss(kind: Family) throws {
         let model = try ExpertIndexTests.model(kind)
         let texts: [[Int32]] = [[1, 5, 9, 33, 66, 2, 8], [3, 4]]
-        let effects = try ExpertEffects(
+        let effects = try UnitEffects(
             of: LabelledDocuments(tokens: texts, origin: "test"), model: model, backend: CPUBackend())
         #expect(effects.tokens == 7)
         let reference = ReferenceModel(model)
@@ -159,12 +159,13 @@ import Testing
         try withTemporaryFolder { folder in
             let model = try ExpertIndexTests.model()
             let c = model.configuration
+            let e = try #require(c.experts)
             let documents = try ExpertIndexTests.documents(c.vocabularySize, in: folder)
             let found = try ScoreCorrelation(
                 of: documents, level: level, model: model, backend: CPUBackend())
             let reference = ReferenceModel(model)
             var scores = Array(
-                repeating: Array(repeating: [Double](), count: c.expertsPerSide * c.expertsPerSide),
+                repeating: Array(repeating: [Double](), count: e.perSide * e.perSide),
                 count: c.routerLayers.count)
             var numbers: [Double] = []
             for document in 0..<documents.count {
@@ -175,10 +176,10 @@ import Testing
                 for (group, layer) in c.routerLayers.enumerated() {
                     let (left, right) = try #require(routings[layer])
                     for index in scores[group].indices {
-                        let (i, j) = (index / c.expertsPerSide, index % c.expertsPerSide)
+                        let (i, j) = (index / e.perSide, index % e.perSide)
                         let own = tokens.indices.map { token in
-                            (0..<c.routingHeads).reduce(0.0) { sum, head in
-                                let row = (token * c.routingHeads + head) * c.expertsPerSide
+                            (0..<e.heads).reduce(0.0) { sum, head in
+                                let row = (token * e.heads + head) * e.perSide
                                 return sum + left.values[row + i] * right.values[row + j]
                             }
                         }
@@ -194,7 +195,7 @@ import Testing
                     #expect(abs(found.values[group][index] - expected) < 1e-4, "\(group)/\(index)")
                 }
             }
-            let chosen = found.experts(above: 0.1)
+            let chosen = found.units(above: 0.1)
             #expect(!chosen.isEmpty && chosen.allSatisfy { found.values[$0.group][$0.index] > 0.1 })
         }
     }
@@ -228,21 +229,22 @@ import Testing
         try withTemporaryFolder { folder in
             let model = try ExpertIndexTests.model(.dense)
             let documents = try ExpertIndexTests.documents(model.configuration.vocabularySize, in: folder)
-            let statistics = try NeuronStatistics(of: documents, model: model, backend: CPUBackend())
-            #expect(statistics.labels == ["sea", "law", "stone"] && statistics.units == 50)
+            let statistics = try LabelStatistics(of: documents, model: model, backend: CPUBackend())
+            #expect(statistics.labels == ["sea", "law", "stone"] && statistics.units.unitsPerGroup == 50)
             for label in 0..<3 {
                 let chosen = statistics.specialists(of: label, ratio: 1.05)
-                for (layer, units) in chosen {
-                    for unit in units {
+                for layer in chosen.groups {
+                    for (unit, _) in chosen.entries(group: layer) {
                         let own = Array(statistics.means[layer][(unit * 3)..<(unit * 3 + 3)])
                         let others = own.indices.filter { $0 != label }.map { own[$0] }.max() ?? 0
                         #expect(own[label] >= 1.05 * others)
                     }
                 }
-                #expect(statistics.strongest(of: label, count: 3).values.reduce(0) { $0 + $1.count } <= 3)
+                #expect(statistics.strongest(of: label, count: 3).count <= 3)
             }
-            #expect(throws: InsightError.self) {
-                try NeuronStatistics(of: documents, model: ExpertIndexTests.model(), backend: CPUBackend())
+            let unlabelled = LabelledDocuments(tokens: [[1, 2]], origin: "x")
+            #expect(throws: InsightError.noLabels(origin: "x")) {
+                try LabelStatistics(of: unlabelled, model: model, backend: CPUBackend())
             }
         }
     }

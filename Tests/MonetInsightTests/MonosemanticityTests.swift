@@ -25,7 +25,7 @@ import Testing
             var (entropy, specialists, concentration, active) = (0.0, 0, 0.0, 0)
             for group in 0..<2 {
                 for number in 0..<100 {
-                    let dossier = try index.dossier(of: ExpertID(group: group, index: number))
+                    let dossier = try index.dossier(of: UnitID(group: group, index: number))
                     if dossier.count < 3 { continue }
                     active += 1
                     concentration += dossier.tokenConcentration
@@ -46,17 +46,17 @@ import Testing
         }
     }
 
-    /// A neuron's mean absolute activation, against `NeuronStatistics`.
+    /// A neuron's mean absolute activation, against `LabelStatistics`.
     @Test func neuronsAreMeasuredByTheirAbsoluteActivation() throws {
         try withTemporaryFolder { folder in
             let model = try ExpertIndexTests.model(.dense)
             let documents = try ExpertIndexTests.documents(model.configuration.vocabularySize, in: folder)
             let found = try Monosemanticity(
                 of: documents, model: model, backend: CPUBackend(), minimumCount: 1)
-            let neurons = try NeuronStatistics(of: documents, model: model, backend: CPUBackend())
+            let neurons = try LabelStatistics(of: documents, model: model, backend: CPUBackend())
             var entropy = 0.0
             for layer in neurons.means {
-                for unit in 0..<neurons.units {
+                for unit in 0..<neurons.units.unitsPerGroup {
                     let means = (0..<3).map { layer[unit * 3 + $0] }
                     let sum = means.reduce(0, +)
                     entropy += means.reduce(0) { $1 > 0 ? $0 - $1 / sum * log2($1 / sum) : $0 }
@@ -85,10 +85,15 @@ import Testing
         named[place] = word
         let table = try model.parameters("model.embed_tokens.weight").tensor.floats()
         let width = model.configuration.hiddenSize
-        let context = ForwardContext(inferenceOn: backend)
-        context.replacedEmbeddings[place] = Array(table[(Int(word) * width)..<((Int(word) + 1) * width)])
-        let replaced = try model.forward([ids], context).hidden.value
-        let expected = try model.forward([named], ForwardContext(inferenceOn: backend)).hidden.value
+        let embedding = Variable(
+            Tensor(Array(table[(Int(word) * width)..<((Int(word) + 1) * width)]), shape: [1, width]))
+        let segments: [ForwardSegment] = [
+            .tokens(Array(ids[..<place])), .embeddings(embedding), .tokens(Array(ids[(place + 1)...])),
+        ]
+        let replaced = try model.forward(
+            ForwardInput([ForwardSequence(segments: segments)]), on: backend
+        ).hidden.value
+        let expected = try model.forward(ForwardInput([named]), on: backend).hidden.value
         #expect(replaced.floats() == expected.floats())
 
         let explanation = try SelfExplanation(

@@ -9,22 +9,20 @@ import Testing
 @Suite struct EditedCheckpointTests {
     private let tokens: [Int32] = [1, 5, 9, 33, 66, 2, 8, 8, 40, 3]
 
-    private func logits(_ model: MonetLanguageModel, mask: ExpertMask? = nil) throws -> Tensor {
-        let context = ForwardContext(inferenceOn: CPUBackend())
-        context.mask = mask
-        return try model.logits(model.forward([tokens], context).hidden.value, on: CPUBackend())
+    private func logits(_ model: MonetLanguageModel, mask: UnitMask? = nil) throws -> Tensor {
+        try model.logits(model.forward(ForwardInput([tokens], mask: mask)).hidden.value)
     }
 
     private func edited(
-        _ model: MonetLanguageModel, _ mask: ExpertMask, in folder: String, name: String = "edited"
+        _ model: MonetLanguageModel, _ mask: UnitMask, in folder: String, name: String = "edited"
     ) throws -> Checkpoint.EditResult {
         try AtomicFile.createFolder(folder + "/" + name)
         return try Checkpoint.writeEdited(model, mask: mask, dtype: .float32, to: folder + "/" + name)
     }
 
     /// The halves j of group g as all experts (i, j).
-    private func columns(_ halves: [Int], group: Int, of experts: Int) -> ExpertMask {
-        var mask = ExpertMask(experts: experts)
+    private func columns(_ halves: [Int], group: Int, of experts: Int) -> UnitMask {
+        var mask = UnitMask(unitsPerGroup: experts * experts)
         mask.remove(halves.flatMap { j in (0..<experts).map { $0 * experts + j } }, group: group)
         return mask
     }
@@ -51,8 +49,8 @@ import Testing
         }
     }
 
-    @Test(arguments: [MonetConfiguration.FeedForward.vertical, .horizontal])
-    func otherMasksAreCarried(kind: MonetConfiguration.FeedForward) throws {
+    @Test(arguments: [Family.vertical, .horizontal])
+    func otherMasksAreCarried(kind: Family) throws {
         try withTemporaryFolder { folder in
             let model = try scrambledModel(smallConfiguration(kind), seed: 52)
             var mask = columns([2], group: 0, of: 10)
@@ -72,13 +70,13 @@ import Testing
             // A further mask comes on top; converting keeps it; editing again joins them.
             let more = columns([8], group: 1, of: 10)
             let both = try logits(model, mask: mask.union(more))
-            #expect(relativeError(try logits(read, mask: read.withOwnMask(more)), both) < 1e-5)
+            #expect(relativeError(try logits(read, mask: more), both) < 1e-5)
             let stored = try MonetLanguageModel.load(folder + "/edited", for: .conversion)
             try AtomicFile.createFolder(folder + "/half")
             try Checkpoint.write(stored, dtype: .bfloat16, quantization: .int8, to: folder + "/half")
             #expect(try MonetLanguageModel.load(folder + "/half").ownMask == mask)
             #expect(
-                try edited(stored, stored.withOwnMask(more), in: folder, name: "again") == .carried)
+                try edited(stored, more, in: folder, name: "again") == .carried)
             #expect(relativeError(try logits(MonetLanguageModel.load(folder + "/again")), both) < 1e-5)
             // Without its mask the folder is no model.
             try FileManager.default.removeItem(atPath: folder + "/edited/expert_mask.safetensors")

@@ -14,18 +14,21 @@ import Testing
     private func logits(_ model: MonetLanguageModel, _ tokens: [[Int32]]) throws -> Tensor {
         let backend = CPUBackend()
         return try model.logits(
-            model.forward(tokens, ForwardContext(inferenceOn: backend)).hidden.value, on: backend)
+            model.forward(ForwardInput(tokens), on: backend).hidden.value, on: backend)
     }
 
     /// float32 sums of the same terms in other orders.
-    @Test(arguments: [MonetConfiguration.FeedForward.horizontal, .vertical, .dense])
-    func packingChangesNothing(kind: MonetConfiguration.FeedForward) throws {
+    @Test(arguments: [Family.horizontal, .vertical, .dense])
+    func packingChangesNothing(kind: Family) throws {
         let model = try scrambledModel(smallConfiguration(kind), seed: 8)
-        let packed = try model.packedForInference()
+        let packed = try model.packed()
         #expect(try relativeError(logits(packed, tokens), logits(model, tokens)) < 1e-5)
         #expect(try relativeError(logits(packed, [[4]]), logits(model, [[4]])) < 1e-5)
         // Packing twice is packing once, and a packed model is not written in the published layout.
-        #expect(try relativeError(logits(packed.packedForInference(), tokens), logits(packed, tokens)) == 0)
+        let prepared = try model.prepared(on: CPUBackend())
+        #expect(try relativeError(logits(prepared, tokens), logits(model, tokens)) < 1e-5)
+        let both = try packed.packed().prepared(on: CPUBackend())
+        #expect(try relativeError(logits(both, tokens), logits(prepared, tokens)) == 0)
         if kind != .dense {
             try withTemporaryFolder { folder -> Void in
                 #expect(throws: ModelError.self) { try Checkpoint.write(packed, dtype: .float32, to: folder) }
@@ -38,13 +41,13 @@ import Testing
         -> MonetLanguageModel
     {
         let matrix: DType = quantization == .int8 ? .int8Rows : .int4Rows
-        let experts = model.configuration.expertsPerSide
+        let experts = model.configuration.experts?.perSide ?? 1
         func rounded(_ tensor: Tensor, _ dtype: DType) -> Tensor {
             Tensor(tensor.converted(to: dtype).floats(), shape: tensor.shape)
         }
         /// Rows of a packed down-projection stand for columns of the published one.
         func roundedColumns(_ tensor: Tensor) -> Tensor {
-            let rows = rounded(PackedExperts.rows(of: [tensor], experts: experts), matrix).floats()
+            let rows = rounded(Tensor.expertRows(of: [tensor], experts: experts), matrix).floats()
             let (width, columns) = (tensor.shape[0], tensor.shape[1])
             return Tensor(
                 (0..<(width * columns)).map { rows[$0 % columns * width + $0 / columns] }, shape: tensor.shape
@@ -70,10 +73,10 @@ import Testing
     /// Products with 4-bit rows round activations in whole chunks of 128, which these rows do not fill:
     /// float32 sums through three layers.
     @Test(
-        arguments: [MonetConfiguration.FeedForward.horizontal, .vertical, .dense],
+        arguments: [Family.horizontal, .vertical, .dense],
         MonetConfiguration.Quantization.allCases)
     func quantizedCheckpointsStandForDecodedWeights(
-        kind: MonetConfiguration.FeedForward, quantization: MonetConfiguration.Quantization
+        kind: Family, quantization: MonetConfiguration.Quantization
     ) throws {
         let model = try scrambledModel(smallConfiguration(kind), seed: 9)
         let reference = try decoded(model, quantization)
@@ -157,18 +160,14 @@ import Testing
     /// Masks of a file, read with the model's shape.
     @Test func maskFiles() throws {
         let c = smallConfiguration(.horizontal)
-        func read(_ tensors: [(name: String, tensor: Tensor)]) throws -> ExpertMask {
+        func read(_ tensors: [(name: String, tensor: Tensor)]) throws -> UnitMask {
             try withTemporaryFolder { folder in
                 try SafetensorsWriter.write(tensors, to: folder + "/mask.safetensors")
                 return try MaskFile(contentsOfFile: folder + "/mask.safetensors", configuration: c).mask
             }
         }
         func int64(_ values: [Int64]) -> Tensor {
-            let tensor = Tensor(uninitialized: [values.count], dtype: .int64)
-            for (index, value) in values.enumerated() {
-                tensor.address.storeBytes(of: value, toByteOffset: 8 * index, as: Int64.self)
-            }
-            return tensor
+            Tensor(int64: values.map(Int.init))
         }
         let mask = try read([
             ("removed.0", int64([0, 99, 42])), ("scaled.1.index", int64([7, 8])),
@@ -197,12 +196,10 @@ import Testing
         // All experts of every group removed: the layers add nothing, as in a model without them.
         let model = try scrambledModel(c, seed: 5)
         let backend = CPUBackend()
-        let context = ForwardContext(inferenceOn: backend)
-        var all = ExpertMask(experts: c.expertsPerSide)
+        var all = UnitMask(model.units)
         for group in 0..<2 { all.remove(0..<100, group: group) }
-        context.mask = all
-        context.keepsHiddenStates = true
-        let masked = try model.packedForInference().forward(tokens, context).hidden.value
+        let masked = try model.prepared(on: backend).forward(ForwardInput(tokens, mask: all), on: backend)
+            .hidden.value
         let silent = try MonetLanguageModel(
             configuration: c,
             parameters: ParameterSet(
@@ -212,7 +209,7 @@ import Testing
                         tensor: $0.name.contains(".moe.") ? Tensor(zeros: $0.tensor.shape) : $0.tensor,
                         role: $0.role)
                 }))
-        let expected = try silent.forward(tokens, ForwardContext(inferenceOn: backend)).hidden.value
+        let expected = try silent.forward(ForwardInput(tokens), on: backend).hidden.value
         #expect(relativeError(masked, expected) < 1e-6)
     }
 }

@@ -18,7 +18,7 @@ import Testing
             var c = MonetConfiguration()
             (c.vocabularySize, c.hiddenSize, c.layerCount) = (53, 24, 3)
             (c.attentionHeads, c.keyValueHeads, c.headWidth) = (4, 4, 6)
-            (c.expertsPerSide, c.topK, c.routingHeads, c.expertWidth, c.layersPerRouter) = (11, 3, 2, 6, 2)
+            c.experts = ExpertSettings(width: 6, heads: 2, perSide: 11, topK: 3, layersPerRouter: 2)
             c.maxPositionEmbeddings = 64
             change(&c)
             (self.name, configuration, self.length) = (name, c, length)
@@ -27,9 +27,12 @@ import Testing
 
     static let cases = [
         Case("vertical") { _ in },
-        Case("horizontal") { $0.feedForward = .horizontal },
-        Case("horizontal, odd expert width") { ($0.feedForward, $0.expertWidth) = (.horizontal, 5) },
-        Case("dense") { ($0.feedForward, $0.intermediateSize) = (.dense, 37) },
+        Case("horizontal") { $0.feedForward = HorizontalExperts($0.experts ?? ExpertSettings()) },
+        Case("horizontal, odd expert width") {
+            $0.feedForward = HorizontalExperts($0.experts ?? ExpertSettings())
+            $0.experts?.width = 5
+        },
+        Case("dense") { $0.feedForward = DenseFeedForward(intermediateSize: 37) },
         Case("grouped queries") { $0.keyValueHeads = 2 },
         Case("one key-value head") { $0.keyValueHeads = 1 },
         Case("heads wider than d / heads") { $0.headWidth = 10 },
@@ -42,10 +45,16 @@ import Testing
         Case("dynamic rope scaling, beyond", length: 30) {
             ($0.ropeScaling, $0.maxPositionEmbeddings) = (.dynamic(factor: 2), 16)
         },
-        Case("one expert") { ($0.expertsPerSide, $0.topK) = (1, 1) },
-        Case("every expert selected") { ($0.expertsPerSide, $0.topK) = (7, 7) },
-        Case("a router a layer") { $0.layersPerRouter = 1 },
-        Case("one router for all") { $0.layersPerRouter = 8 },
+        Case("one expert") {
+            $0.experts?.perSide = 1
+            $0.experts?.topK = 1
+        },
+        Case("every expert selected") {
+            $0.experts?.perSide = 7
+            $0.experts?.topK = 7
+        },
+        Case("a router a layer") { $0.experts?.layersPerRouter = 1 },
+        Case("one router for all") { $0.experts?.layersPerRouter = 8 },
         Case("one token", length: 1) { _ in },
         Case("other base and epsilon") { ($0.ropeTheta, $0.rmsNormEpsilon) = (500_000, 1e-5) },
     ]
@@ -64,13 +73,13 @@ import Testing
             for backend in Kernels.available.compactMap({ Kernels(named: $0) }).map({
                 CPUBackend(instructionSet: $0)
             }) {
-                let output = try model.forward(sequences, ForwardContext(inferenceOn: backend))
+                let output = try model.forward(ForwardInput(sequences), on: backend)
                 let logits = try model.logits(output.hidden.value, on: backend)
                 let error = relativeError(logits.floats().map(Double.init), expected.logits.values)
                 #expect(error < 1e-4, "\(backend.name): \(error)")
                 #expect(output.routings.map(\.layer) == expected.routings.keys.sorted())
-                for (layer, routing) in output.routings {
-                    guard let reference = expected.routings[layer] else { continue }
+                for routing in output.routings {
+                    guard let reference = expected.routings[routing.layer] else { continue }
                     for (side, values) in [(routing.left, reference.left), (routing.right, reference.right)] {
                         #expect(relativeError(side.value.floats().map(Double.init), values.values) < 1e-4)
                     }
@@ -85,14 +94,16 @@ import Testing
         let model = try scrambledModel(test.configuration, seed: 6)
         let backend = CPUBackend()
         let tokens = sequences(test, count: 1)[0]
-        let cache = KVCache(configuration: test.configuration)
+        var cache = KVCache(configuration: test.configuration)
         var position = 0
         var steps = pieces[...]
         while position < tokens.count {
             let count = min(steps.popFirst() ?? 1, tokens.count - position)
             let piece = Array(tokens[position..<(position + count)])
             position += count
-            let output = try model.forward([piece], caches: [cache], ForwardContext(inferenceOn: backend))
+            let output = try model.forward(
+                ForwardInput([ForwardSequence(piece, cache: cache)]), on: backend)
+            cache = output.caches[0]
             let logits = try model.logits(output.hidden.value, on: backend)
             let expected = ReferenceModel(model)([Array(tokens[..<position])]).logits
             let columns = test.configuration.vocabularySize
@@ -108,7 +119,7 @@ import Testing
         let model = try scrambledModel(Self.cases[0].configuration, seed: 7)
         let batch: [[Int32]] = [[1, 2, 9, 4, 5], [3], [7, 7, 8]]
         func hidden(_ sequences: [[Int32]]) throws -> [Float] {
-            try model.forward(sequences, ForwardContext(inferenceOn: CPUBackend())).hidden.value.floats()
+            try model.forward(ForwardInput(sequences)).hidden.value.floats()
         }
         let together = try hidden(batch).map(Double.init)
         let apart = try batch.flatMap { try hidden([$0]).map(Double.init) }
@@ -119,11 +130,11 @@ import Testing
         let model = try scrambledModel(Self.cases[0].configuration, seed: 7)
         for bad: [[Int32]] in [[], [[]], [[1], []]] {
             #expect(throws: ModelError.self) {
-                try model.forward(bad, ForwardContext(inferenceOn: CPUBackend()))
+                try model.forward(ForwardInput(bad))
             }
         }
         #expect(throws: ComputeError.indexOutOfRange(operation: "embedding", index: 53, limit: 53)) {
-            try model.forward([[1, 53]], ForwardContext(inferenceOn: CPUBackend()))
+            try model.forward(ForwardInput([[1, 53]]))
         }
     }
 

@@ -10,19 +10,20 @@ import Testing
 /// size, so that a gradient of rounding noise still moves a weight by the learning rate; weights
 /// after the steps are compared relative to their norm, which those few do not move by 1e-4.
 @Suite struct TrainingParityTests {
-    @Test(arguments: ["tiny-vd", "tiny-hd"])
-    func lossesGradientsAndUpdatesAgreeWithPyTorch(fixture: String) throws {
-        let backend = CPUBackend()
-        let model = try MonetLanguageModel.load(Fixture.path(fixture), for: .training)
+    @Test(arguments: ["tiny-vd", "tiny-hd"], Device.allCases)
+    func lossesGradientsAndUpdatesAgreeWithPyTorch(fixture: String, device: Device) throws {
+        let backend = device.backend
+        let model = try MonetLanguageModel.load(Fixture.path(fixture), for: .training).moved(to: backend)
         let expected = try SafetensorsFile(path: Fixture.path("\(fixture)/expected_training.safetensors"))
         let ids = try expected.tensor("input_ids").integers().map { Int32($0) }
         let losses = try expected.tensor("losses").floats().map(Double.init)
         let objective = TrainingObjective(
             uniformity: .selected, uniformityWeight: 0.01, ambiguityWeight: 0.01)
-        let optimizer = AdamW(
+        let optimizer = try AdamW(
             model.parameters.trainable,
             settings: AdamW.Settings(
-                beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, decaysEverything: true))
+                beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, decaysEverything: true),
+            on: backend)
         for step in 0..<3 {
             let rows = (0..<3).map { row in Array(ids[((step * 3 + row) * 32)..<((step * 3 + row + 1) * 32)])
             }

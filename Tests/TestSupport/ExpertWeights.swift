@@ -1,17 +1,47 @@
 import MonetCompute
 
-extension HorizontalWeights {
-    /// From a list in the order u, its bias, v, b.
-    public init(listed t: [Tensor]) {
-        self.init(u: t[0], uBias: t[1], v: t[2], b: t[3])
+extension ExpertWeights {
+    /// From a list: of horizontal experts u, its bias, v, b; of vertical ones u1, its bias, u2, its bias, v11, v12,
+    /// v21, v22, b1, b2.
+    public init(listed t: [Element]) {
+        if t.count == 4 {
+            self.init(
+                .horizontal, up: [.init(weight: t[0], bias: t[1])],
+                down: [.init(.columns([t[2]]), bias: t[3])])
+        } else {
+            self.init(
+                .vertical, up: [.init(weight: t[0], bias: t[1]), .init(weight: t[2], bias: t[3])],
+                down: [
+                    .init(.columns([t[4], t[5]]), bias: t[8]), .init(.columns([t[6], t[7]]), bias: t[9]),
+                ])
+        }
     }
 }
 
-extension VerticalWeights {
-    /// From a list in the order u1, its bias, u2, its bias, v11, v12, v21, v22, b1, b2.
-    public init(listed t: [Tensor]) {
-        self.init(
-            u1: t[0], u1Bias: t[1], u2: t[2], u2Bias: t[3], v11: t[4], v12: t[5], v21: t[6], v22: t[7],
-            b1: t[8], b2: t[9])
+extension ExpertWeights<Tensor> {
+    /// The same with down-projections packed by expert.
+    public func packed(experts: Int) -> ExpertWeights {
+        var result = self
+        for (place, down) in down.enumerated() {
+            if case .columns(let matrices) = down.matrices {
+                result.down[place].matrices = .rows(.expertRows(of: matrices, experts: experts))
+            }
+        }
+        return result
+    }
+
+    /// The same with the matrices of experts in another type; biases stay.
+    public func converted(to dtype: DType) -> ExpertWeights {
+        ExpertWeights(
+            plan,
+            up: up.map { .init(weight: $0.weight.converted(to: dtype), bias: $0.bias) },
+            down: down.map { down in
+                let matrices: Down.Matrices =
+                    switch down.matrices {
+                    case .columns(let list): .columns(list.map { $0.converted(to: dtype) })
+                    case .rows(let rows): .rows(rows.converted(to: dtype))
+                    }
+                return .init(matrices, bias: down.bias)
+            })
     }
 }

@@ -287,8 +287,14 @@ public enum ReferenceMath {
         return result
     }
 
-    public static func gatedActivation(_ gate: Reference, _ up: Reference) -> Reference {
-        Reference(zip(gate.values, up.values).map { $0 / (1 + exp(-$0)) * $1 }, shape: gate.shape)
+    /// - Parameter strengths: of single hidden units.
+    public static func gatedActivation(
+        _ gate: Reference, _ up: Reference, strengths: [Int: Double] = [:]
+    ) -> Reference {
+        let values = zip(gate.values, up.values).enumerated().map { place, pair in
+            pair.0 / (1 + exp(-pair.0)) * pair.1 * (strengths[place % gate.columns] ?? 1)
+        }
+        return Reference(values, shape: gate.shape)
     }
 
     /// Each row's cross entropy; rows with a negative target cost nothing.

@@ -49,13 +49,14 @@ public struct ReferenceModel {
             x = sum(x, projected(attended, prefix + "self_attn.o_proj"))
             let h = ReferenceMath.rmsNorm(
                 x, tensor(prefix + "post_attention_layernorm.weight"), epsilon: c.rmsNormEpsilon)
-            if c.feedForward == .dense {
+            guard let experts = c.experts else {
                 let activated = ReferenceMath.gatedActivation(
-                    projected(h, prefix + "mlp.gate_proj"), projected(h, prefix + "mlp.up_proj"))
+                    projected(h, prefix + "mlp.gate_proj"), projected(h, prefix + "mlp.up_proj"),
+                    strengths: strengths[layer] ?? [:])
                 x = sum(x, projected(activated, prefix + "mlp.down_proj"))
                 continue
             }
-            if layer % c.layersPerRouter == 0 {
+            if layer % experts.layersPerRouter == 0 {
                 routing = (
                     side(h, prefix + "router.w1", prefix + "router.norm1"),
                     side(h, prefix + "router.w2", prefix + "router.norm2")
@@ -64,7 +65,9 @@ public struct ReferenceModel {
             }
             guard let (left, right) = routing else { continue }
             x = sum(
-                x, experts(h, left, right, prefix + "moe.", strengths[layer / c.layersPerRouter] ?? [:]))
+                x,
+                expertOutput(
+                    h, left, right, prefix + "moe.", strengths[layer / experts.layersPerRouter] ?? [:]))
         }
         let hidden = ReferenceMath.rmsNorm(x, tensor("model.norm.weight"), epsilon: c.rmsNormEpsilon)
         let head = c.tieWordEmbeddings ? table : tensor("lm_head.weight")
@@ -76,20 +79,20 @@ public struct ReferenceModel {
     }
 
     private func side(_ h: Reference, _ weight: String, _ norm: String) -> Reference {
-        let (c, tokens) = (configuration, h.rows)
+        let settings = configuration.experts ?? ExpertSettings()
         let logits = ReferenceMath.linear(h, tensor(weight + ".weight"))
-            .reshaped([tokens, c.routingHeads, c.expertsPerSide])
+            .reshaped([h.rows, settings.heads, settings.perSide])
         let selection = ReferenceMath.selection(
             logits, mean: tensor(norm + ".running_mean").values,
             variance: tensor(norm + ".running_var").values,
-            epsilon: 1e-5, threshold: Self.quantile(1 - Double(c.topK) / Double(c.expertsPerSide)))
+            epsilon: 1e-5, threshold: Self.quantile(1 - Double(settings.topK) / Double(settings.perSide)))
         return ReferenceMath.route(logits, selection: selection)
     }
 
-    private func experts(
+    private func expertOutput(
         _ h: Reference, _ left: Reference, _ right: Reference, _ prefix: String, _ strengths: [Int: Double]
     ) -> Reference {
-        if configuration.feedForward == .horizontal {
+        if configuration.feedForward is HorizontalExperts {
             return ReferenceMath.horizontalExperts(
                 h, left: left, right: right, u: tensor(prefix + "u.weight"), uBias: tensor(prefix + "u.bias"),
                 v: tensor(prefix + "v.weight"), b: tensor(prefix + "b"), strengths: strengths)
@@ -144,13 +147,13 @@ public func scrambledModel(_ configuration: MonetConfiguration, seed: UInt64) th
         let values = source.normal([parameter.tensor.count]).floats()
         let width = Float(max(1, parameter.tensor.columnCount)).squareRoot()
         if parameter.name.hasSuffix("running_var") {
-            parameter.tensor.overwrite(values.map { 0.5 + abs($0) })
+            try parameter.tensor.write(values.map { 0.5 + abs($0) })
         } else if parameter.name.contains("norm") && parameter.name.hasSuffix("weight") {
-            parameter.tensor.overwrite(values.map { 1 + 0.2 * $0 })
+            try parameter.tensor.write(values.map { 1 + 0.2 * $0 })
         } else if parameter.name.contains("running_mean") || parameter.name.hasSuffix("bias") {
-            parameter.tensor.overwrite(values.map { 0.2 * $0 })
+            try parameter.tensor.write(values.map { 0.2 * $0 })
         } else {
-            parameter.tensor.overwrite(values.map { $0 / width })
+            try parameter.tensor.write(values.map { $0 / width })
         }
     }
     return model

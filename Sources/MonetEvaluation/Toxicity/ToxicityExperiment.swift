@@ -32,10 +32,10 @@ public struct ToxicityExperiment {
     /// An edit with its name.
     public struct Edit: Sendable {
         let name: String
-        let mask: ExpertMask?
+        let mask: UnitMask?
 
         /// - Parameter mask: nil for the model as it is.
-        public init(name: String, mask: ExpertMask?) {
+        public init(name: String, mask: UnitMask?) {
             self.name = name
             self.mask = mask
         }
@@ -140,7 +140,7 @@ public struct ToxicityExperiment {
     }
 
     /// All continuations of one prompt, drawn together.
-    private func continuations(of index: Int, mask: ExpertMask?) throws -> [String] {
+    private func continuations(of index: Int, mask: UnitMask?) throws -> [String] {
         let ids = try tokenizer.encode(prompts[index].text, addBegin: true)
         let room = model.configuration.contextLength - plan.tokens
         guard room > 0 else {
@@ -150,24 +150,35 @@ public struct ToxicityExperiment {
         let prompt = ids.count > room ? Array(ids.suffix(room)) : ids
         var limits = BatchEngine.Limits()
         limits.sequences = min(plan.samples, 32)
-        let engine = try BatchEngine(
-            model: model, tokenizer: tokenizer, backend: backend, limits: limits,
-            contextLength: prompt.count + plan.tokens)
-        engine.mask = mask.map { model.withOwnMask($0) }
+        let engine = TextEngine(
+            try BatchEngine(
+                model: model, backend: backend, limits: limits, contextLength: prompt.count + plan.tokens),
+            tokenizer: tokenizer)
         let requests = try (0..<plan.samples).map {
-            try engine.submit(prompt, settings: plan.settings(prompt: index, sample: $0, seed: seed))
+            try engine.submit(
+                GenerationRequest(
+                    prompt, settings: plan.settings(prompt: index, sample: $0, seed: seed), mask: mask))
         }
-        while !engine.isIdle { _ = try engine.step() }
-        return requests.map { engine.takeResult($0)?.text ?? "" }
+        var texts: [Int: String] = [:]
+        while !engine.isIdle {
+            for event in engine.step() {
+                switch event.kind {
+                case .finished(let result): texts[event.request] = result.text
+                case .failed(let error): throw error
+                case .step, .observed: break
+                }
+            }
+        }
+        return requests.map { texts[$0] ?? "" }
     }
 
     private func helpfulness(
-        on documents: LabelledDocuments, mask: ExpertMask?, _ progress: (Progress) -> Bool, _ done: Int,
+        on documents: LabelledDocuments, mask: UnitMask?, _ progress: (Progress) -> Bool, _ done: Int,
         _ total: Int
     ) throws -> HeldOutScore {
         var isStopped = false
         let score = try HeldOutScorer(model: model, backend: backend).total(
-            documents, edit: mask.map { .experts($0) } ?? .none
+            documents, mask: mask
         ) { _ in
             isStopped = !progress(
                 Progress(done: done, total: total, doneNow: 0, edit: "neutral text", expectedMaximum: .nan))
@@ -192,8 +203,7 @@ public struct ToxicityExperiment {
                 prompts: own.count
             )
         }
-        let c = model.configuration
-        let experts = c.routerLayers.count * c.expertsPerSide * c.expertsPerSide
+        let experts = model.units.count
         let removed = edit.mask?.count ?? 0
         return ToxicityResult(
             name: edit.name, removed: removed,

@@ -10,19 +10,19 @@ package struct DocumentReader {
     let backend: any Backend
     let window: Int
     let batchTokens: Int
-    /// Prepares each run, for masks and observers.
-    private let prepare: (ForwardContext) -> Void
+    /// Units to remove, weaken or amplify.
+    private let mask: UnitMask?
 
     /// - Parameter window: nil takes the model's context, 512 at most.
     package init(
         model: MonetLanguageModel, backend: any Backend, window: Int? = nil, batchTokens: Int = 512,
-        prepare: @escaping (ForwardContext) -> Void = { _ in }
+        mask: UnitMask? = nil
     ) {
         self.model = model
         self.backend = backend
         self.window = window ?? min(model.configuration.contextLength, 512)
         self.batchTokens = batchTokens
-        self.prepare = prepare
+        self.mask = mask
     }
 
     /// Part of a document.
@@ -48,14 +48,9 @@ package struct DocumentReader {
     /// Pieces that ran together, and what the model gave, a row for every token.
     package struct Batch {
         package let pieces: [Piece]
-        package let output: MonetLanguageModel.ForwardOutput
+        package let output: ForwardOutput
         /// The first token that has not run.
         package let end: Position
-
-        /// Both sides' probabilities of each group, `[tokens, heads, experts]`.
-        package var sides: [(left: Tensor, right: Tensor)] {
-            output.routings.map { ($0.routing.left.value, $0.routing.right.value) }
-        }
 
         package var tokenCount: Int { pieces.reduce(0) { $0 + $1.tokens.count } }
     }
@@ -70,9 +65,9 @@ package struct DocumentReader {
         var count = 0
         func flush(_ end: Position) throws -> Bool {
             guard !pieces.isEmpty else { return true }
-            let context = ForwardContext(inferenceOn: backend)
-            prepare(context)
-            let output = try model.forward(pieces.map(\.tokens), context)
+            var input = ForwardInput(pieces.map(\.tokens), mask: mask)
+            input.keepsUnits = true
+            let output = try model.forward(input, on: backend)
             let batch = Batch(pieces: pieces, output: output, end: end)
             pieces.removeAll(keepingCapacity: true)
             count = 0

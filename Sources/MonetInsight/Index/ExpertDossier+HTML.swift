@@ -24,7 +24,7 @@ extension ExpertDossier {
         <main>
         <header>
         <h1>Expert \(expert)</h1>
-        <p>\(model.htmlEscaped), layers \(layers.lowerBound)–\(layers.upperBound); left half \(left), right half \(right). Read on \(corpus.htmlEscaped).</p>
+        <p>\(model.htmlEscaped), layers \(layers.lowerBound)–\(layers.upperBound)\(halves.map { "; left half \($0.left), right half \($0.right)" } ?? ""). Read on \(corpus.htmlEscaped).</p>
         \(explanations.filter(\.isCredible).map { "<blockquote>\($0.text.htmlEscaped)</blockquote>" }.joined(separator: "\n"))
         <dl>
         \(figure("fires on", Self.percent(frequency), "of tokens"))

@@ -4,7 +4,9 @@ extension ExpertDossier {
     /// The dossier as JSON; scores are raw, not percent.
     public func json() -> JSONValue {
         [
-            "expert": .string(expert.description), "left": .integer(left), "right": .integer(right),
+            "expert": .string(expert.description),
+            "left": halves.map { JSONValue.integer($0.left) } ?? .null,
+            "right": halves.map { JSONValue.integer($0.right) } ?? .null,
             "layers": .array(layers.map { .integer($0) }), "mean": .number(mean),
             "frequency": .number(frequency), "count": .integer(count), "max": .number(max),
             "token_concentration": .number(tokenConcentration),

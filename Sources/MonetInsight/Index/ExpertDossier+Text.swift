@@ -7,7 +7,8 @@ extension ExpertDossier {
     /// - Parameter usesColor: whether to highlight tokens with terminal codes.
     public func text(usesColor: Bool = false) -> String {
         var lines = [
-            "expert \(expert)   halves \(left) and \(right)   layers \(layers.lowerBound)–\(layers.upperBound)"
+            (halves.map { "expert \(expert)   halves \($0.left) and \($0.right)" } ?? "neuron \(expert)")
+                + "   layers \(layers.lowerBound)–\(layers.upperBound)"
         ]
         guard count > 0 else { return lines[0] + "\nnever fired in the corpus of this index\n" }
         lines.append(

@@ -1,12 +1,12 @@
 import Foundation
 import GRDB
+import MonetModel
 
 /// Everything an index knows of one expert.
 public struct ExpertDossier: Sendable, Equatable {
-    public let expert: ExpertID
-    /// The halves i and j.
-    public let left: Int
-    public let right: Int
+    public let expert: UnitID
+    /// The halves i and j of an expert; nil of a neuron.
+    public let halves: UnitLayout.Halves?
     /// The layers that it works in.
     public let layers: ClosedRange<Int>
     /// Mean score over all tokens, the share of tokens that fire it, how many, and the largest score.
@@ -75,7 +75,7 @@ public struct ExpertDossier: Sendable, Equatable {
 
     /// An expert that shares a half.
     public struct Neighbour: Sendable, Equatable {
-        public let expert: ExpertID
+        public let expert: UnitID
         /// Whether the left half is shared; else the right.
         public let sharesLeft: Bool
         public let mean: Double
@@ -92,7 +92,7 @@ extension ExpertIndex {
     ///   - neighbours: experts that share a half, at most so many for each half.
     /// - Throws: `InsightError.malformedIndex`.
     public func dossier(
-        of expert: ExpertID, context: Int = 12, activations: Int = 20, neighbours: Int = 5
+        of expert: UnitID, context: Int = 12, activations: Int = 20, neighbours: Int = 5
     ) throws -> ExpertDossier {
         try read { database in
             let key: StatementArguments = [expert.group, expert.index]
@@ -103,7 +103,6 @@ extension ExpertIndex {
             func words(_ column: String) -> [UInt32] {
                 (detail?[column] as Data?)?.littleEndianWords ?? []
             }
-            let (left, right) = (expert.index / expertsPerSide, expert.index % expertsPerSide)
             let explanations = try Row.fetchAll(
                 database,
                 sql: """
@@ -115,7 +114,7 @@ extension ExpertIndex {
                     text: $0["text"], prompt: $0["prompt"], isCredible: $0["is_credible"])
             }
             return ExpertDossier(
-                expert: expert, left: left, right: right, layers: layersOfGroup[expert.group],
+                expert: expert, halves: units.halves(expert.index), layers: units.layersOfGroup[expert.group],
                 mean: row?["mean"] ?? 0, frequency: row?["frequency"] ?? 0, count: row?["count"] ?? 0,
                 max: row?["max"] ?? 0, tokenConcentration: row?["token_concentration"] ?? 0,
                 histogram: words("histogram").map { Int($0) },
@@ -179,10 +178,10 @@ extension ExpertIndex {
         }
     }
 
-    private func neighbours(of expert: ExpertID, limit: Int, _ database: Database) throws
+    private func neighbours(of expert: UnitID, limit: Int, _ database: Database) throws
         -> [ExpertDossier.Neighbour]
     {
-        let side = expertsPerSide
+        guard let side = units.perSide else { return [] }
         let first = expert.index / side * side
         let sameLeft = try Row.fetchAll(
             database,
@@ -200,7 +199,7 @@ extension ExpertIndex {
                 """, arguments: [expert.group, limit])
         func neighbour(_ row: Row, _ sharesLeft: Bool) -> ExpertDossier.Neighbour {
             ExpertDossier.Neighbour(
-                expert: ExpertID(group: expert.group, index: row["expert"]), sharesLeft: sharesLeft,
+                expert: UnitID(group: expert.group, index: row["expert"]), sharesLeft: sharesLeft,
                 mean: row["mean"], frequency: row["frequency"])
         }
         return sameLeft.map { neighbour($0, true) } + sameRight.map { neighbour($0, false) }

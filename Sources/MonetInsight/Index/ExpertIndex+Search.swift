@@ -36,7 +36,7 @@ public struct ExpertQuery: Sendable, Equatable {
 
 /// One expert of a search.
 public struct FoundExpert: Sendable, Equatable {
-    public let expert: ExpertID
+    public let expert: UnitID
     /// Mean score over all tokens.
     public let mean: Double
     /// Share of tokens that fire it.
@@ -115,7 +115,7 @@ extension ExpertIndex {
     ///
     /// - Parameter scores: mean scores over the text's tokens, by expert.
     public func find(
-        firedBy scores: [ExpertID: Double], group: Int? = nil, minimumFrequency: Double = 0, limit: Int = 20
+        firedBy scores: [UnitID: Double], group: Int? = nil, minimumFrequency: Double = 0, limit: Int = 20
     ) throws -> [FoundExpert] {
         let known = try read { database in
             let statement = try database.makeStatement(
@@ -148,7 +148,7 @@ extension ExpertIndex {
 
 extension ExpertIndex {
     /// The commonest types among the top tokens of experts, `count` of each at most.
-    public func topTokens(of experts: [ExpertID], count: Int) throws -> [[String]] {
+    public func topTokens(of experts: [UnitID], count: Int) throws -> [[String]] {
         try experts.map { expert in
             var scores: [String: Double] = [:]
             for activation in try dossier(of: expert, context: 0, neighbours: 0).activations {
@@ -162,7 +162,7 @@ extension ExpertIndex {
 
 extension FoundExpert {
     init(_ row: Row) {
-        expert = ExpertID(group: row["router_group"], index: row["expert"])
+        expert = UnitID(group: row["router_group"], index: row["expert"])
         mean = row["mean"]
         frequency = row["frequency"]
         max = row["max"]

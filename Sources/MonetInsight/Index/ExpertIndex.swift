@@ -6,18 +6,12 @@ import MonetModel
 /// An expert index: an SQLite file of what every expert of a model fires on.
 ///
 ///     let index = try ExpertIndex(path: "experts.sqlite")
-///     let dossier = try index.dossier(of: ExpertID(group: 0, index: 1777))
+///     let dossier = try index.dossier(of: UnitID(group: 0, index: 1777))
 public final class ExpertIndex: Sendable {
     /// The file.
     public let path: String
-    /// Router groups of the model.
-    public let groups: Int
-    /// Experts on a side, E; a group has E².
-    public let expertsPerSide: Int
-    /// Routing heads, H.
-    public let routingHeads: Int
-    /// The layers of each group.
-    public let layersOfGroup: [ClosedRange<Int>]
+    /// The units of the model.
+    public let units: UnitLayout
     /// Tokens and documents that were read.
     public let tokens: Int
     public let documents: Int
@@ -79,15 +73,17 @@ public final class ExpertIndex: Sendable {
                 }
                 return value
             }
-            groups = try number("groups")
-            expertsPerSide = try number("experts_per_side")
-            routingHeads = try number("routing_heads")
+            let (groups, side) = (try number("groups"), try number("experts_per_side"))
+            let total = try meta["units_per_group"] == nil ? side * side : number("units_per_group")
             tokens = try number("tokens")
             documents = try number("documents")
             let (layers, perRouter) = (try number("layers"), max(1, try number("layers_per_router")))
-            layersOfGroup = (0..<groups).map {
-                ($0 * perRouter)...max($0 * perRouter, min(layers, ($0 + 1) * perRouter) - 1)
-            }
+            units = UnitLayout(
+                kind: meta["units"].flatMap { UnitLayout.Kind(rawValue: $0) } ?? .experts,
+                layersOfGroup: (0..<groups).map {
+                    ($0 * perRouter)...max($0 * perRouter, min(layers, ($0 + 1) * perRouter) - 1)
+                },
+                unitsPerGroup: total, perSide: side > 0 ? side : nil, heads: try number("routing_heads"))
             modelPath = meta["model_path"] ?? ""
             modelFingerprint = meta["model"] ?? ""
             corpus = meta["corpus"] ?? ""
@@ -156,7 +152,7 @@ public final class ExpertIndex: Sendable {
     /// - Parameter minimumFrequency: share of all tokens that an expert fires on at least.
     public func specialists(
         of label: Label, ratio: Double = 2, minimumFrequency: Double = 0
-    ) throws -> [ExpertID] {
+    ) throws -> [UnitID] {
         try read { database in
             try Row.fetchAll(
                 database,
@@ -164,22 +160,22 @@ public final class ExpertIndex: Sendable {
                     SELECT router_group, expert FROM specialty
                     WHERE label = ? AND ratio >= ? AND frequency >= ? ORDER BY router_group, expert
                     """, arguments: [label.id, ratio, minimumFrequency]
-            ).map { ExpertID(group: $0["router_group"], index: $0["expert"]) }
+            ).map { UnitID(group: $0["router_group"], index: $0["expert"]) }
         }
     }
 
     /// A mask that removes a label's specialists.
-    public func mask(of label: Label, ratio: Double = 2, minimumFrequency: Double = 0) throws -> ExpertMask {
-        var mask = ExpertMask(experts: expertsPerSide)
+    public func mask(of label: Label, ratio: Double = 2, minimumFrequency: Double = 0) throws -> UnitMask {
+        var mask = UnitMask(units)
         let experts = try specialists(of: label, ratio: ratio, minimumFrequency: minimumFrequency)
-        for group in 0..<groups {
+        for group in 0..<units.groups {
             mask.remove(experts.filter { $0.group == group }.map(\.index), group: group)
         }
         return mask
     }
 
     /// The ids of an expert's top tokens, largest score first.
-    public func topTokenIDs(of expert: ExpertID) throws -> [Int32] {
+    public func topTokenIDs(of expert: UnitID) throws -> [Int32] {
         try read { database in
             let words =
                 try Data.fetchOne(
@@ -198,8 +194,7 @@ public final class ExpertIndex: Sendable {
     /// Keeps descriptions of an expert, instead of earlier ones. The index must be open for writing.
     ///
     /// - Throws: `InsightError.unwritableIndex`.
-    public func replaceExplanations(of expert: ExpertID, by explanations: [ExpertDossier.Explanation]) throws
-    {
+    public func replaceExplanations(of expert: UnitID, by explanations: [ExpertDossier.Explanation]) throws {
         do {
             try queue.write { database in
                 try database.execute(

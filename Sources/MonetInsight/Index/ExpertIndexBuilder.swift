@@ -58,7 +58,6 @@ public struct ExpertIndexBuilder {
         model: MonetLanguageModel, modelPath: String, tokenizer: Tokenizer?, documents: LabelledDocuments,
         settings: Settings = Settings(), backend: any Backend
     ) throws {
-        guard model.configuration.feedForward != .dense else { throw InsightError.noExperts }
         let context = model.configuration.contextLength
         window = settings.window ?? min(context, 512)
         guard (1...context).contains(window) else {
@@ -90,8 +89,8 @@ public struct ExpertIndexBuilder {
         documentsFingerprint = documents.fingerprint
     }
 
-    private var groups: Int { model.configuration.routerLayers.count }
-    private var experts: Int { model.configuration.expertsPerSide * model.configuration.expertsPerSide }
+    private var groups: Int { model.units.groups }
+    private var experts: Int { model.units.unitsPerGroup }
     private var labels: Int { documents.labelSets.reduce(0) { $0 + $1.labels.count } }
 
     /// Bytes that the statistics take in memory.
@@ -128,7 +127,7 @@ public struct ExpertIndexBuilder {
         _ = progress(Progress(tokens: total, totalTokens: total, newTokens: 0, seconds: 0, phase: .writing))
         let writer = ExpertIndexWriter(
             documents: documents, starts: starts, vocabularySize: model.configuration.vocabularySize,
-            tokenizer: tokenizer, expertsPerSide: model.configuration.expertsPerSide)
+            tokenizer: tokenizer)
         try writer.write(statistics, metadata: metadata, to: path)
         unlink(partial)
         return true
@@ -143,12 +142,14 @@ public struct ExpertIndexBuilder {
     }
 
     private var metadata: [(key: String, value: String)] {
-        let c = model.configuration
+        let units = model.units
         return [
             ("model", fingerprint), ("model_path", modelPath), ("corpus", documents.origin),
             ("corpus_fingerprint", documentsFingerprint), ("groups", "\(groups)"),
-            ("experts_per_side", "\(c.expertsPerSide)"), ("routing_heads", "\(c.routingHeads)"),
-            ("layers_per_router", "\(c.layersPerRouter)"), ("layers", "\(c.layerCount)"),
+            ("units", units.kind.rawValue), ("units_per_group", "\(units.unitsPerGroup)"),
+            ("experts_per_side", "\(units.perSide ?? 0)"), ("routing_heads", "\(units.heads)"),
+            ("layers_per_router", "\(units.layersOfGroup.first?.count ?? 1)"),
+            ("layers", "\(model.configuration.layerCount)"),
             ("tokens", "\(starts[documents.count])"), ("documents", "\(documents.count)"),
             ("window", "\(window)"), ("top", "\(settings.top)"),
             ("histogram_bins", "\(GroupStatistics.bins)"),
@@ -164,18 +165,13 @@ public struct ExpertIndexBuilder {
         let start = ContinuousClock.now
         var saved = start
         var isStopped = false
-        let pool = (backend as? CPUBackend)?.pool ?? .shared
-        var scratch = (0..<groups).map { _ in
-            PairScores(heads: model.configuration.routingHeads, experts: model.configuration.expertsPerSide)
-        }
         let reader = DocumentReader(
             model: model, backend: backend, window: window, batchTokens: settings.batchTokens)
         try reader.forEachBatch(of: documents, from: first) { batch in
-            scratch.withUnsafeMutableBufferPointer { scratch in
-                nonisolated(unsafe) let scratch = scratch
-                pool.parallel(chunks: groups) { group in
-                    count(batch, group: group, &scratch[group], into: statistics[group])
-                }
+            // Groups have statistics of their own.
+            let units = batch.output.groups
+            WorkerPool.shared.parallel(chunks: units.count) { place in
+                count(batch, units[place], into: statistics[units[place].group])
             }
             let now = ContinuousClock.now
             let tokens = starts[batch.end.document] + batch.end.token
@@ -193,17 +189,15 @@ public struct ExpertIndexBuilder {
     }
 
     private func count(
-        _ batch: DocumentReader.Batch, group: Int, _ scores: inout PairScores,
-        into statistics: GroupStatistics
+        _ batch: DocumentReader.Batch, _ units: any UnitActivations, into statistics: GroupStatistics
     ) {
-        let (left, right) = batch.sides[group]
+        var scores = units.reader()
         var row = 0
         for piece in batch.pieces {
             let labels = documents.labelNumbers(piece.document)
             let start = starts[piece.document] + piece.start
             for offset in piece.tokens.indices {
-                scores.read(row, left: left.pointer, right: right.pointer)
-                scores.visit { index, score in
+                scores.visit(row) { index, score in
                     statistics.add(score, expert: index, token: UInt32(start + offset), labels: labels)
                 }
                 row += 1

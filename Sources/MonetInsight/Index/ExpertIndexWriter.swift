@@ -10,7 +10,6 @@ struct ExpertIndexWriter {
     let starts: [Int]
     let vocabularySize: Int
     let tokenizer: Tokenizer?
-    let expertsPerSide: Int
 
     /// Token types kept for searches by token, the strongest of each expert's top tokens.
     private static let tokensOfExpert = 5

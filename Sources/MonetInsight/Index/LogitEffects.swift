@@ -34,7 +34,7 @@ extension ExpertIndex {
     /// - Returns: nil for an expert that never fired.
     /// - Throws: `InsightError.foreignIndex` for another model than the index was built from.
     public func logitEffects(
-        of expert: ExpertID, model: MonetLanguageModel, backend: any Backend, count: Int = 8,
+        of expert: UnitID, model: MonetLanguageModel, backend: any Backend, count: Int = 8,
         places: Int = 10, before: Int = 64
     ) throws -> LogitEffects? {
         guard model.fingerprint == modelFingerprint else {
@@ -44,11 +44,11 @@ extension ExpertIndex {
         let contexts = try topContexts(
             of: expert, limit: places, before: min(before, model.configuration.contextLength - 1))
         if contexts.isEmpty { return nil }
-        var mask = ExpertMask(experts: expertsPerSide)
+        var mask = UnitMask(units)
         mask.remove([expert.index], group: expert.group)
         let (own, without) = (
-            try logProbabilities(contexts, model, backend, model.ownMask),
-            try logProbabilities(contexts, model, backend, model.withOwnMask(mask))
+            try logProbabilities(contexts, model, backend, nil),
+            try logProbabilities(contexts, model, backend, mask)
         )
         let changes = own.indices.map { (own[$0] - without[$0]) / Double(contexts.count) }
         let order = changes.indices.sorted { (changes[$1], $0) < (changes[$0], $1) }
@@ -67,7 +67,7 @@ extension ExpertIndex {
     }
 
     /// Each top token with those before it, strongest first.
-    private func topContexts(of expert: ExpertID, limit: Int, before: Int) throws -> [[Int32]] {
+    private func topContexts(of expert: UnitID, limit: Int, before: Int) throws -> [[Int32]] {
         try read { database in
             let words =
                 try Data.fetchOne(
@@ -93,11 +93,9 @@ extension ExpertIndex {
 
     /// log p of every token after each context, summed over the contexts, `[vocabulary]`.
     private func logProbabilities(
-        _ contexts: [[Int32]], _ model: MonetLanguageModel, _ backend: any Backend, _ mask: ExpertMask?
+        _ contexts: [[Int32]], _ model: MonetLanguageModel, _ backend: any Backend, _ mask: UnitMask?
     ) throws -> [Double] {
-        let context = ForwardContext(inferenceOn: backend)
-        context.mask = mask
-        let hidden = try model.forward(contexts, context).hidden.value
+        let hidden = try model.forward(ForwardInput(contexts, mask: mask), on: backend).hidden.value
         var sums = [Double](repeating: 0, count: model.configuration.vocabularySize)
         var row = 0
         for tokens in contexts {

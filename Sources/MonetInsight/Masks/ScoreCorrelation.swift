@@ -1,7 +1,7 @@
 import MonetCompute
 import MonetModel
 
-/// Pearson's correlation of every expert's routing score with a number in the data, such as toxicity.
+/// Pearson's correlation of every unit's score with a number in the data, such as toxicity.
 public struct ScoreCorrelation: Sendable {
     /// What one observation is.
     public enum Level: String, Sendable, CaseIterable {
@@ -11,7 +11,7 @@ public struct ScoreCorrelation: Sendable {
         case document
     }
 
-    /// By group and expert index; 0 where either does not vary.
+    /// By group and unit; 0 where either does not vary.
     public let values: [[Double]]
     /// Observations.
     public let count: Int
@@ -19,18 +19,14 @@ public struct ScoreCorrelation: Sendable {
     /// Reads documents that carry numbers.
     ///
     /// - Parameter progress: called with the tokens so far; false stops.
-    /// - Throws: `InsightError.noExperts`, `ModelError`.
+    /// - Throws: `ModelError`.
     public init(
         of documents: LabelledDocuments, level: Level, model: MonetLanguageModel, backend: any Backend,
         progress: (Int) -> Bool = { _ in true }
     ) throws {
-        let c = model.configuration
-        guard c.feedForward != .dense else { throw InsightError.noExperts }
-        var moments = c.routerLayers.map { _ in
-            CorrelationMoments(experts: c.expertsPerSide * c.expertsPerSide)
-        }
+        let units = model.units
+        var moments = (0..<units.groups).map { _ in CorrelationMoments(units: units.unitsPerGroup) }
         var numbers = NumberMoments()
-        var scores = PairScores(heads: c.routingHeads, experts: c.expertsPerSide)
         var pending = DocumentMeans(groups: moments.count)
         let reader = DocumentReader(model: model, backend: backend)
         var tokens = 0
@@ -42,6 +38,7 @@ public struct ScoreCorrelation: Sendable {
             }
         }
         try reader.forEachBatch(of: documents) { batch in
+            var readers = batch.output.groups.map { (group: $0.group, scores: $0.reader()) }
             var row = 0
             for piece in batch.pieces {
                 if level == .document, pending.document != piece.document {
@@ -52,13 +49,12 @@ public struct ScoreCorrelation: Sendable {
                     let number = documents.number(piece.document, token: piece.start + offset) ?? 0
                     if level == .token { numbers.add(number) }
                     pending.add(number)
-                    for (group, side) in batch.sides.enumerated() {
-                        scores.read(row, left: side.left.pointer, right: side.right.pointer)
-                        for index in scores.indices {
-                            let score = Double(scores[index])
+                    for place in readers.indices {
+                        let group = readers[place].group
+                        readers[place].scores.visit(row) { index, score in
                             switch level {
-                            case .token: moments[group].add(score, index: index, number: number)
-                            case .document: pending.sums[group][index, default: 0] += score
+                            case .token: moments[group].add(Double(score), index: index, number: number)
+                            case .document: pending.sums[group][index, default: 0] += Double(score)
                             }
                         }
                     }
@@ -73,10 +69,10 @@ public struct ScoreCorrelation: Sendable {
         values = moments.map { $0.correlations(with: numbers) }
     }
 
-    /// Experts whose correlation is above a threshold.
-    public func experts(above threshold: Double) -> [ExpertID] {
+    /// Units whose correlation is above a threshold.
+    public func units(above threshold: Double) -> [UnitID] {
         values.enumerated().flatMap { group, values in
-            values.indices.filter { values[$0] > threshold }.map { ExpertID(group: group, index: $0) }
+            values.indices.filter { values[$0] > threshold }.map { UnitID(group: group, index: $0) }
         }
     }
 }
@@ -100,8 +96,8 @@ private struct CorrelationMoments {
     private var squares: [Double]
     private var products: [Double]
 
-    init(experts: Int) {
-        sums = Array(repeating: 0, count: experts)
+    init(units: Int) {
+        sums = Array(repeating: 0, count: units)
         squares = sums
         products = sums
     }

@@ -77,9 +77,8 @@ extension RoutingTrace {
           const share = Math.min(1, score / trace.routing_heads * (state.expert ? 1.6 : 1) + 0.12);
           return `hsl(${hue(Number(name.split("/")[1]))} 75% var(--light) / ${share.toFixed(3)})`;
         };
-        const side = trace.experts_per_side;
         document.getElementById("about").textContent =
-          `${trace.tokens.length} tokens · ${(side * side).toLocaleString("en")} experts in each of ${trace.groups.length} router groups · ` +
+          `${trace.tokens.length} tokens · ${trace.units_per_group.toLocaleString("en")} ${trace.units} in each of ${trace.groups.length} groups · ` +
           `${trace.routing_heads} routing heads. A token has the colour of its strongest expert; pick an expert to see where else it fires.`;
         const navigation = document.getElementById("groups");
         trace.groups.forEach(group => {
@@ -111,7 +110,7 @@ extension RoutingTrace {
           token.groups.forEach(group => {
             const section = make("section");
             section.append(make("h2", {}, `group ${group.group}`),
-              make("p", {}, `${group.active_experts} experts active (${group.selected_left} left, ${group.selected_right} right halves)`));
+              make("p", {}, `${group.active_experts} ${trace.units} active` + (group.selected_left === null ? "" : ` (${group.selected_left} left, ${group.selected_right} right halves)`)));
             group.experts.forEach(item => {
               const row = make("button", { type: "button", class: "expert", "aria-pressed": String(state.expert === item.expert) });
               const bar = make("span", { class: "bar" });

@@ -4,7 +4,9 @@ extension RoutingTrace {
     /// The trace as JSON: experts as `group/index`, scores with their halves.
     public func json() -> JSONValue {
         [
-            "experts_per_side": .integer(expertsPerSide), "routing_heads": .integer(routingHeads),
+            "units": .string(kind.rawValue), "units_per_group": .integer(unitsPerGroup),
+            "experts_per_side": expertsPerSide.map { .integer($0) } ?? .null,
+            "routing_heads": .integer(routingHeads),
             "groups": .array(
                 layersOfGroup.enumerated().map { group, layers in
                     ["group": .integer(group), "layers": .array(layers.map { .integer($0) })]
@@ -20,13 +22,15 @@ extension RoutingTrace {
                 token.groups.enumerated().map { group, routing in
                     [
                         "group": .integer(group), "active_experts": .integer(routing.activeExperts),
-                        "selected_left": .integer(routing.selectedLeft),
-                        "selected_right": .integer(routing.selectedRight),
+                        "selected_left": routing.selectedLeft.map { .integer($0) } ?? .null,
+                        "selected_right": routing.selectedRight.map { .integer($0) } ?? .null,
                         "experts": .array(
                             routing.experts.map { score in
                                 [
-                                    "expert": .string(score.expert.description), "left": .integer(score.left),
-                                    "right": .integer(score.right), "score": .number(score.score),
+                                    "expert": .string(score.expert.description),
+                                    "left": score.halves.map { .integer($0.left) } ?? .null,
+                                    "right": score.halves.map { .integer($0.right) } ?? .null,
+                                    "score": .number(score.score),
                                 ]
                             }),
                     ]

@@ -136,7 +136,7 @@ struct BenchCommand: ParsableCommand {
             for _ in 0..<repeats {
                 let start = ContinuousClock.now
                 let model = try MonetLanguageModel.load(folder)
-                let hidden = try model.forward([[0]], ForwardContext(inferenceOn: backend)).hidden.value
+                let hidden = try model.forward(ForwardInput([[0]]), on: backend).hidden.value
                 _ = try model.logits(hidden, on: backend)
                 seconds.append((ContinuousClock.now - start).seconds)
             }
@@ -160,8 +160,8 @@ struct BenchCommand: ParsableCommand {
         if let mask = try masking.load(for: model, common.logger) {
             benchmark.mask = mask
         } else if let maskShare {
-            benchmark.mask = ExpertMask.random(
-                share: maskShare, configuration: model.configuration, seed: seed)
+            benchmark.mask = UnitMask.random(
+                share: maskShare, of: model.units, seed: seed)
         }
         if tests.contains(.prefill) {
             note("prefill")

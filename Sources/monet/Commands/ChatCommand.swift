@@ -38,7 +38,7 @@ struct ChatCommand: ParsableCommand {
         let template = try ChatTemplate(source)
         var generator = TextGenerator(model: model, tokenizer: tokenizer, backend: try compute.backend())
         generator.mask = try masking.load(for: model, common.logger)
-        let cache = try samplingOptions.cache(for: model)
+        var cache = try samplingOptions.cache(for: model)
         var settings = samplingOptions.settings()
         let opening = system.map { [ChatMessage(role: "system", content: $0)] } ?? []
         var messages = opening
@@ -59,8 +59,9 @@ struct ChatCommand: ParsableCommand {
                 let known = zip(cache.tokens, ids.dropLast()).prefix { $0 == $1 }.count
                 cache.truncate(to: known)
                 Interruption.install()
-                let result = try generator.generate(Array(ids[known...]), settings: settings, cache: cache) {
-                    step in
+                let result = try generator.generate(
+                    Array(ids[known...]), settings: settings, stopStrings: samplingOptions.stop, cache: &cache
+                ) { step in
                     StandardOutput.write(step.text)
                     return !Interruption.isRequested
                 }

@@ -64,8 +64,7 @@ struct ExpertsShowCommand: ParsableCommand {
 
     func run() throws {
         let index = try ExpertIndex(path: indexOptions.index)
-        let id = try ExpertID(
-            parsing: expert, groups: index.groups, expertsPerSide: index.expertsPerSide)
+        let id = try UnitID(parsing: expert, in: index.units)
         var dossier = try index.dossier(of: id, context: context, activations: top)
         if effects {
             let model = try MonetLanguageModel.load(HubCache.resolve(model ?? index.modelPath))
@@ -196,7 +195,7 @@ struct ExpertsFindCommand: ParsableCommand {
         let ids = try tokenizer.encode(text, addBegin: tokenizer.addsBegin)
         let scores = try MeanScores(of: ids, model: model, backend: try compute.backend())
         return try index.find(
-            firedBy: scores.byExpert, group: group, minimumFrequency: minFrequency, limit: limit)
+            firedBy: scores.byUnit, group: group, minimumFrequency: minFrequency, limit: limit)
     }
 }
 

@@ -51,7 +51,7 @@ struct ExpertsExplainCommand: ParsableCommand {
     func run() throws {
         let index = try ExpertIndex(path: indexOptions.index, writable: true)
         let ids = try experts.map {
-            try ExpertID(parsing: $0, groups: index.groups, expertsPerSide: index.expertsPerSide)
+            try UnitID(parsing: $0, in: index.units)
         }
         let folder = try HubCache.resolve(model ?? index.modelPath)
         let model = try MonetLanguageModel.load(folder)

@@ -45,10 +45,10 @@ struct ForwardCommand: ParsableCommand {
         let (model, tokenizer) = try modelOptions.load(common.logger)
         let backend = try compute.backend()
         let sequences = try readSequences(tokenizer, vocabularySize: model.configuration.vocabularySize)
-        let context = ForwardContext(inferenceOn: backend)
-        context.keepsHiddenStates = !logitsOnly
-        context.mask = try masking.load(for: model, common.logger)
-        let output = try model.forward(sequences, context)
+        var input = ForwardInput(sequences, mask: try masking.load(for: model, common.logger))
+        let layers = (0..<model.configuration.layerCount).map { HookPoint(.residPre, layer: $0) }
+        if !logitsOnly { input.hooks.observed = Set(layers) }
+        let output = try model.forward(input, on: backend)
         let extents = [sequences.count, sequences[0].count]
         func shaped(_ tensor: Tensor) -> Tensor { tensor.reshaped(extents + tensor.shape.dropFirst()) }
         var tensors: [(name: String, tensor: Tensor)] = [
@@ -56,10 +56,11 @@ struct ForwardCommand: ParsableCommand {
             ("logits", shaped(try model.logits(output.hidden.value, on: backend))),
         ]
         if !logitsOnly {
-            tensors += output.hiddenStates.enumerated().map { ("hidden_states.\($0)", shaped($1)) }
-            for (layer, routing) in output.routings {
-                tensors.append(("router_probs.\(layer).g1", shaped(routing.left.value)))
-                tensors.append(("router_probs.\(layer).g2", shaped(routing.right.value)))
+            let states = layers.compactMap { output.observations[$0]?.value } + [output.hidden.value]
+            tensors += states.enumerated().map { ("hidden_states.\($0)", shaped($1)) }
+            for routing in output.routings {
+                tensors.append(("router_probs.\(routing.layer).g1", shaped(routing.left.value)))
+                tensors.append(("router_probs.\(routing.layer).g2", shaped(routing.right.value)))
             }
         }
         try SafetensorsWriter.write(tensors, to: out)

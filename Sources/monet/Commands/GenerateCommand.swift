@@ -57,14 +57,16 @@ struct GenerateCommand: ParsableCommand {
             tokenizer, folder: modelOptions.model, vocabularySize: model.configuration.vocabularySize)
         var settings = samplingOptions.settings()
         settings.topLogProbabilities = logProbs
-        settings.usesCache = !noCache
-        let cache = try samplingOptions.cache(for: model)
+        var cache = try samplingOptions.cache(for: model)
         var generator = TextGenerator(model: model, tokenizer: tokenizer, backend: backend)
         generator.mask = try masking.load(for: model, common.logger)
+        generator.usesCache = !noCache
         Interruption.install()
         let streams = !json && tokenizer != nil
         if streams, !noEcho, let tokenizer { StandardOutput.write(try tokenizer.decode(ids)) }
-        let result = try generator.generate(ids, settings: settings, cache: cache) { step in
+        let result = try generator.generate(
+            ids, settings: settings, stopStrings: samplingOptions.stop, cache: &cache
+        ) { step in
             if streams { StandardOutput.write(step.text) }
             return !Interruption.isRequested
         }

@@ -113,7 +113,7 @@ struct IndexInfoCommand: ParsableCommand {
 
     func run() throws {
         let index = try ExpertIndex(path: index)
-        let experts = index.groups * index.expertsPerSide * index.expertsPerSide
+        let experts = index.units.count
         let counts = try index.labelSets.map { set in
             try set.labels.map { try index.specialists(of: $0, ratio: ratio).count }
         }
@@ -121,7 +121,7 @@ struct IndexInfoCommand: ParsableCommand {
             StandardOutput.write([
                 "model": .string(index.modelPath), "fingerprint": .string(index.modelFingerprint),
                 "corpus": .string(index.corpus), "tokens": .integer(index.tokens),
-                "documents": .integer(index.documents), "groups": .integer(index.groups),
+                "documents": .integer(index.documents), "groups": .integer(index.units.groups),
                 "experts": .integer(experts), "ratio": .number(ratio),
                 "label_sets": .object(
                     zip(index.labelSets, counts).map { set, counts in
@@ -140,7 +140,7 @@ struct IndexInfoCommand: ParsableCommand {
         }
         StandardOutput.write(
             "model   \(index.modelPath) (\(index.modelFingerprint))\ncorpus  \(index.corpus), \(index.tokens.grouped) tokens of \(index.documents.grouped) documents\n"
-                + "experts \(experts.grouped) in \(index.groups) groups\n")
+                + "experts \(experts.grouped) in \(index.units.groups) groups\n")
         for (set, counts) in zip(index.labelSets, counts) {
             let rows = zip(set.labels, counts).map { label, count in
                 [

@@ -79,32 +79,21 @@ private struct ModelSummary {
         parts = all.filter { $0.1 > 0 }.map { (name: $0.0, parameters: $0.1) }
     }
 
-    var expertsPerLayer: Int {
-        configuration.feedForward == .dense ? 0 : configuration.expertsPerSide * configuration.expertsPerSide
-    }
+    var expertsPerLayer: Int { configuration.experts.map { $0.perSide * $0.perSide } ?? 0 }
 
     func bytes(_ dtype: DType) -> Int { configuration.parameterCount * dtype.byteCount }
 
     var text: String {
         let c = configuration
+        let family = c.feedForward.summary
         var rows: [[String]] = [
-            [c.feedForward == .dense ? "dense Llama" : "Monet, \(c.feedForward.rawValue) decomposition"],
-            ["layers", "\(c.layerCount)"], ["width", "\(c.hiddenSize)"],
+            [family.first?.1 ?? ""], ["layers", "\(c.layerCount)"], ["width", "\(c.hiddenSize)"],
             ["attention heads", "\(c.attentionHeads) (\(c.keyValueHeads) key-value)"],
             ["context", "\(c.contextLength.grouped)"], ["vocabulary", "\(c.vocabularySize.grouped)"],
         ]
-        if c.feedForward == .dense {
-            rows.append(["hidden units", c.intermediateSize.grouped])
-        } else {
-            rows += [
-                [
-                    "experts in a layer",
-                    "\(expertsPerLayer.grouped) (\(c.expertsPerSide) × \(c.expertsPerSide))",
-                ],
-                ["hidden units of an expert", "\(c.expertWidth)"], ["routing heads", "\(c.routingHeads)"],
-                ["selected per head and side", "about \(c.topK)"],
-                ["routers in layers", c.routerLayers.map(String.init).joined(separator: ", ")],
-            ]
+        rows += family.dropFirst().map { [$0.0, $0.1] }
+        if !c.routerLayers.isEmpty {
+            rows.append(["routers in layers", c.routerLayers.map(String.init).joined(separator: ", ")])
         }
         let total = c.parameterCount
         let header = ["part", "parameters", "share"] + Self.dtypes.map(\.torchName)

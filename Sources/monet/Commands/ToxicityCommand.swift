@@ -185,8 +185,8 @@ struct ToxicityMeasureCommand: ParsableCommand {
             }
             try progress.finish()
             for threshold in try thresholdValues() {
-                var mask = ExpertMask(experts: model.configuration.expertsPerSide)
-                let chosen = correlation.experts(above: threshold)
+                var mask = UnitMask(model.units)
+                let chosen = correlation.units(above: threshold)
                 for group in correlation.values.indices {
                     mask.remove(chosen.filter { $0.group == group }.map(\.index), group: group)
                 }

@@ -35,7 +35,7 @@ struct TrainCommand: ParsableCommand {
     @Option(help: "Size and kind of the model, as nano-vd.")
     var preset: PresetName?
     @Option(help: "What the layers are made of: vertical, horizontal, or dense with as many parameters.")
-    var decomposition: MonetConfiguration.FeedForward?
+    var decomposition: FamilyName?
     @OptionGroup var settings: RunSettingOptions
     @Option(name: [.customShort("t"), .long], help: "Threads; by default all usable processors.")
     var threads: Int?
@@ -60,7 +60,9 @@ struct TrainCommand: ParsableCommand {
         } else {
             configuration = try newConfiguration()
         }
-        if let decomposition { configuration.model = configuration.model.converted(to: decomposition) }
+        if let decomposition {
+            configuration.model = try configuration.model.converted(to: decomposition.family)
+        }
         var compute = ComputeOptions()
         compute.threads = threads
         let backend = try compute.backend(precision: configuration.precision)
@@ -128,4 +130,14 @@ struct TrainCommand: ParsableCommand {
     }
 }
 
-extension MonetConfiguration.FeedForward: ExpressibleByArgument {}
+/// The name of a feed-forward family; others are usage errors.
+struct FamilyName: ExpressibleByArgument {
+    let family: any FeedForwardFamily.Type
+
+    init?(argument: String) {
+        guard let family = FeedForwardFamilies.named(argument) else { return nil }
+        self.family = family
+    }
+
+    static var allValueStrings: [String] { FeedForwardFamilies.names }
+}

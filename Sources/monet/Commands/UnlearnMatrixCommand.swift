@@ -70,117 +70,64 @@ struct UnlearnMatrixCommand: ParsableCommand {
         let index = try ExpertIndex(path: indexOptions.index, model: model)
         let documents = try documentOptions.documents(
             tokenizer: tokenizer, modelFolder: modelOptions.model, split: .validation)
-        let backend = try compute.backend()
-        let labels = try documents.labelSets.first?.labels.map { try index.label($0, set: set) } ?? []
-        let ratios = try sweepRatios()
-        let runs =
-            1 + labels.count * (1 + random) * (1 + ratios.count) + (dense == nil ? 0 : labels.count + 1)
-        var progress = TokenProgress(total: documents.tokenCount * runs, isQuiet: common.quiet)
+        var plan = UnlearningComparison.Plan()
+        plan.labelSet = set
+        plan.ratio = ratio
+        plan.sweep = try sweepRatios()
+        plan.minimumFrequency = minFrequency
+        plan.randomMasks = random
+        let passes = plan.passes(
+            labels: documents.labelSets.first?.labels.count ?? 0, comparesDense: dense != nil)
+        var progress = TokenProgress(total: documents.tokenCount * passes, isQuiet: common.quiet)
         var read = 0
-        func advance(_ tokens: Int) -> Bool {
-            read += tokens
-            return progress.show(read)
-        }
         do {
-            let experiment = try UnlearningExperiment(
-                model: model, documents: documents, backend: backend, progress: advance)
-            func edits(_ ratio: Double) throws -> [ModelEdit] {
-                try labels.map { label in
-                    .experts(
-                        try index.mask(
-                            of: label, ratio: ratio, minimumFrequency: minFrequency))
-                }
-            }
-            let matrix = try experiment.matrix(edits(ratio), randomSeeds: random, progress: advance)
-            let neurons = try dense.map {
-                try denseMatrix(
-                    $0, documents: documents, removedShare: matrix, index: index, backend, advance)
-            }
-            let points = try ratios.map { ratio in
-                (ratio, try experiment.matrix(edits(ratio), randomSeeds: random, progress: advance))
+            let comparison = try UnlearningComparison(
+                plan, model: model, index: index, documents: documents, dense: dense.map(denseModel),
+                backend: try compute.backend()
+            ) { tokens in
+                read += tokens
+                return progress.show(read)
             }
             try progress.finish()
-            try report(matrix, neurons, points, index)
+            try report(comparison)
         } catch is UnlearningExperiment.Stopped {
             try progress.finish()
         }
     }
 
-    /// The same for a dense model: as large a share of its neurons, those most special to each label.
-    private func denseMatrix(
-        _ name: String, documents: LabelledDocuments, removedShare matrix: UnlearningMatrix,
-        index: ExpertIndex, _ backend: CPUBackend, _ advance: (Int) -> Bool
-    ) throws -> UnlearningMatrix {
+    private func denseModel(_ name: String) throws -> UnlearningComparison.Dense {
         let folder = try HubCache.resolve(name)
-        let model = try MonetLanguageModel.load(folder)
-        let read = try documentOptions.documents(
-            tokenizer: try? Tokenizer(folder: folder), modelFolder: folder, split: .train,
-            limit: denseTokens)
-        let statistics = try NeuronStatistics(of: read, model: model, backend: backend)
-        let experts = Double(index.groups * index.expertsPerSide * index.expertsPerSide)
-        let neurons = Double(model.configuration.layerCount * statistics.units)
-        let edits = matrix.labels.enumerated().map { label, name -> ModelEdit in
-            let share = Double(matrix.rows[label].removed) / experts
-            let place = statistics.labels.firstIndex(of: name) ?? label
-            return .neurons(
-                statistics.strongest(of: place, count: Int((share * neurons).rounded(.up))))
-        }
-        let experiment = try UnlearningExperiment(
-            model: model, documents: documents, backend: backend, progress: advance)
-        return try experiment.matrix(edits, progress: advance)
+        return UnlearningComparison.Dense(
+            model: try MonetLanguageModel.load(folder),
+            documents: try documentOptions.documents(
+                tokenizer: try? Tokenizer(folder: folder), modelFolder: folder, split: .train,
+                limit: denseTokens))
     }
 
-    private func report(
-        _ matrix: UnlearningMatrix, _ dense: UnlearningMatrix?,
-        _ points: [(ratio: Double, matrix: UnlearningMatrix)], _ index: ExpertIndex
-    ) throws {
+    private func report(_ comparison: UnlearningComparison) throws {
         let name = (try modelOptions.folder() as NSString).lastPathComponent
-        let title = "Loss with a label's specialists removed, \(name)"
         if let svg {
-            try AtomicFile.write(matrix.heatMap(.loss, title: title).svg(), to: svg)
+            let title = "Loss with a label's specialists removed, \(name)"
+            try AtomicFile.write(comparison.matrix.heatMap(.loss, title: title).svg(), to: svg)
             if !common.quiet { StandardError.write("wrote \(svg)\n") }
         }
         if let html {
-            var pictures = [
-                matrix.heatMap(.loss, title: "Increase of the loss, nats per token"),
-                matrix.heatMap(.accuracy, title: "Decrease of the cloze accuracy, percentage points"),
-            ]
-            if let dense {
-                pictures.append(
-                    dense.heatMap(.loss, title: "The same for neurons of a dense Llama: increase of the loss")
-                )
-            }
             let page = HeatMap.page(
-                title: "What \(name) loses with each label's specialists",
-                pictures: pictures, notes: notes(matrix, dense, index))
+                title: "What \(name) loses with each label's specialists", pictures: comparison.pictures,
+                notes: comparison.notes)
             try AtomicFile.write(page, to: html)
             if !common.quiet { StandardError.write("wrote \(html)\n") }
         }
-        if json {
-            var members: [JSONValue.Member] = [
-                .init("ratio", .number(ratio)), .init("experts", matrix.json()),
-            ]
-            if let dense { members.append(.init("neurons", dense.json())) }
-            if !points.isEmpty {
-                members.append(
-                    .init(
-                        "sweep",
-                        .array(
-                            points.map { point in
-                                ["ratio": .number(point.ratio), "experts": point.matrix.json()]
-                            })))
-            }
-            return StandardOutput.write(.object(members))
-        }
-        StandardOutput.write("increase of the loss, nats per token\n" + matrix.table(.loss))
+        if json { return StandardOutput.write(comparison.json()) }
+        StandardOutput.write("increase of the loss, nats per token\n" + comparison.matrix.table(.loss))
         StandardOutput.write(
-            "\ndecrease of the cloze accuracy, percentage points\n" + matrix.table(.accuracy))
-        if let dense {
+            "\ndecrease of the cloze accuracy, percentage points\n" + comparison.matrix.table(.accuracy))
+        if let dense = comparison.dense {
             StandardOutput.write("\nneurons of the dense model, increase of the loss\n" + dense.table(.loss))
         }
-        StandardOutput.write("\n" + notes(matrix, dense, index).joined(separator: "\n") + "\n")
-        if points.isEmpty { return }
-        let rows = points.map { point in
+        StandardOutput.write("\n" + comparison.notes.joined(separator: "\n") + "\n")
+        if comparison.sweep.isEmpty { return }
+        let rows = comparison.sweep.map { point in
             let summary = point.matrix.summary(.loss)
             return [
                 point.ratio.text(2), summary.removed.text(0), summary.target.text(4), summary.others.text(4),
@@ -189,27 +136,5 @@ struct UnlearnMatrixCommand: ParsableCommand {
         }
         StandardOutput.write(
             "\n" + alignedTable([["ratio", "experts", "target", "others", "random", "target/others"]] + rows))
-    }
-
-    private func notes(_ matrix: UnlearningMatrix, _ dense: UnlearningMatrix?, _ index: ExpertIndex)
-        -> [String]
-    {
-        func line(_ what: String, _ matrix: UnlearningMatrix) -> String {
-            let loss = matrix.summary(.loss)
-            var text =
-                "\(what): on average \(loss.removed.text(0)) removed; loss +\(loss.target.text(4)) on the target, "
-                + "\(loss.others < 0 ? "" : "+")\(loss.others.text(4)) on the others, \(loss.selectivity.text(1)) times as much"
-            if let random = loss.random {
-                text +=
-                    "; random masks of equal size cost the target \(random < 0 ? "" : "+")\(random.text(4))"
-            }
-            return text + "."
-        }
-        let experts = index.groups * index.expertsPerSide * index.expertsPerSide
-        var notes = [
-            line("Experts (specialists by a ratio of \(ratio) or more, of \(experts.grouped))", matrix)
-        ]
-        if let dense { notes.append(line("Neurons of the dense model (as large a share)", dense)) }
-        return notes
     }
 }

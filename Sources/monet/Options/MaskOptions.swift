@@ -15,17 +15,17 @@ struct MaskOptions: ParsableArguments {
         for argument in mask { _ = try Self.parse(argument) }
     }
 
-    /// All masks together, on top of the model's own, checked against the model; nil if none is given.
-    func load(for model: MonetLanguageModel, _ logger: Logger) throws -> ExpertMask? {
+    /// All masks together, checked against the model; nil if none is given. They hold on top of the model's own.
+    func load(for model: MonetLanguageModel, _ logger: Logger) throws -> UnitMask? {
         let masks = try loadEach(for: model, logger).map(\.mask)
         guard let first = masks.first else { return nil }
-        return model.withOwnMask(masks.dropFirst().reduce(first) { $0.union($1) })
+        return masks.dropFirst().reduce(first) { $0.union($1) }
     }
 
     /// Every mask by itself, with the name it was given by; without the model's own.
     func loadEach(
         for model: MonetLanguageModel, _ logger: Logger
-    ) throws -> [(name: String, mask: ExpertMask)] {
+    ) throws -> [(name: String, mask: UnitMask)] {
         try mask.map { argument in
             let (path, strength) = try Self.parse(argument)
             return (argument, try Self.read(path, for: model, logger).mask.applied(strength: strength))

@@ -67,7 +67,6 @@ struct SamplingOptions: ParsableArguments {
         var result = GenerationSettings()
         result.maxNewTokens = maxNewTokens
         result.sampling = sampling(seed: seed ?? UInt64.random(in: 0...UInt64(UInt32.max)))
-        result.stopStrings = stop
         if ignoreEos { result.endTokenIDs = [] }
         return result
     }

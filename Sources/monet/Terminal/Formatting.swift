@@ -1,16 +1,7 @@
 import Foundation
+import MonetFoundation
 
 extension Int {
-    /// `1,465,157,632`.
-    var grouped: String {
-        var result = ""
-        for (index, digit) in String(magnitude).reversed().enumerated() {
-            if index > 0, index % 3 == 0 { result.append(",") }
-            result.append(digit)
-        }
-        return (self < 0 ? "-" : "") + String(result.reversed())
-    }
-
     /// A size in bytes as `2.73 GiB`.
     var byteText: String {
         var value = Double(self)

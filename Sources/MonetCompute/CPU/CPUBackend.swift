@@ -1,0 +1,116 @@
+import CMonetKernels
+import Foundation
+
+/// The processor: dense products through a library, everything else in the package's kernels.
+///
+///     let backend = CPUBackend()
+///     let y = try backend.linear(x, weight: w, bias: nil)
+public struct CPUBackend: Backend {
+    /// The threads that share the work.
+    public let pool: WorkerPool
+    /// The instruction set in use, for conversions too.
+    public let instructionSet: Kernels
+    var kernels: monet_kernels { instructionSet.functions }
+    /// How operands of dense products are rounded.
+    public let precision: ComputePrecision
+    /// How expert layers run.
+    public let expertExecution: ExpertExecution
+    /// Which way of computing is taken at which size.
+    public let policy: DispatchPolicy
+    let matrixProduct: MatrixProduct
+
+    /// A backend on `pool` with the kernels of one instruction set.
+    public init(
+        pool: WorkerPool = .shared, instructionSet: Kernels = .best, precision: ComputePrecision = .float32,
+        expertExecution: ExpertExecution = .automatic, policy: DispatchPolicy = DispatchPolicy()
+    ) {
+        self.expertExecution = expertExecution
+        self.pool = pool
+        self.instructionSet = instructionSet
+        self.precision = precision
+        self.policy = policy
+        matrixProduct = MatrixProduct(
+            pool: pool, instructionSet: instructionSet, precision: precision, policy: policy)
+    }
+
+    /// Whether this processor multiplies bfloat16 matrices as such.
+    public static var hasNativeBFloat16: Bool { MatrixProduct.hasNativeBFloat16 }
+
+    /// Whether products in bfloat16 are faster than in float32: natively, or as scaled integer products.
+    public var hasFastBFloat16: Bool {
+        MatrixProduct.hasNativeBFloat16 || instructionSet.functions.integers_pay != 0
+    }
+
+    public var name: String {
+        "cpu-\(instructionSet.name), \(pool.threadCount) threads, \(precision.rawValue)"
+    }
+
+    // MARK: Checks
+
+    func requireShape(_ tensor: Tensor, _ shape: [Int], _ operation: String) throws {
+        guard tensor.shape == shape else {
+            throw ComputeError.shapeMismatch(
+                operation: operation, expected: "\(shape)", found: "\(tensor.shape)")
+        }
+        try requireHost(tensor, operation)
+    }
+
+    func requireHost(_ tensor: Tensor, _ operation: String) throws {
+        guard tensor.isOnHost else {
+            throw ComputeError.foreignStorage(operation: operation, device: name)
+        }
+    }
+
+    /// A float32 tensor in host memory, as activations and gradients are.
+    func requireFloat32(_ tensor: Tensor, _ operation: String) throws {
+        guard tensor.dtype == .float32 else {
+            throw ComputeError.unsupportedDType(operation: operation, dtype: tensor.dtype)
+        }
+        try requireHost(tensor, operation)
+    }
+
+    /// Real numbers of any type in host memory, as weights are.
+    func requireReal(_ tensor: Tensor, _ operation: String) throws {
+        guard tensor.dtype.isReal else {
+            throw ComputeError.unsupportedDType(operation: operation, dtype: tensor.dtype)
+        }
+        try requireHost(tensor, operation)
+    }
+
+    /// The vector as float32, converted if it is stored narrower.
+    func widened(_ vector: Tensor) -> Tensor {
+        vector.converted(to: .float32, by: instructionSet, pool: pool)
+    }
+
+    // MARK: Memory
+
+    public func tensor(_ source: Tensor) throws -> Tensor { source.onHost }
+
+    public func empty(_ shape: [Int], dtype: DType) throws -> Tensor {
+        Tensor(uninitialized: shape, dtype: dtype)
+    }
+
+    public func zeros(_ shape: [Int], dtype: DType) throws -> Tensor { Tensor(zeros: shape, dtype: dtype) }
+
+    public func copy(_ source: Tensor, into target: Tensor) throws {
+        try requireHost(source, "copy")
+        try requireHost(target, "copy")
+        guard source.dtype == target.dtype, source.byteCount == target.byteCount else {
+            throw ComputeError.shapeMismatch(
+                operation: "copy", expected: "\(target.dtype) \(target.shape)",
+                found: "\(source.dtype) \(source.shape)")
+        }
+        guard target.storage.isWritable else { throw ComputeError.readOnly(operation: "copy") }
+        memmove(target.address, source.address, source.byteCount)
+    }
+}
+
+/// How expert layers run; the results are equal up to rounding.
+public enum ExpertExecution: String, Sendable, CaseIterable {
+    /// Sparse where few enough experts are selected to pay.
+    case automatic
+    /// Every expert for every token, as the paper's formulas are written.
+    case dense
+    /// Only selected experts.
+    case sparse
+}

@@ -1,0 +1,150 @@
+import CMonetKernels
+
+// Expert layers on the processor: which execution runs a plan. Packed weights: `PackedExecution`.
+
+extension CPUBackend {
+    public func experts(
+        _ x: Tensor, routing: ExpertRouting, weights: ExpertWeights<Tensor>
+    ) throws -> (output: Tensor, saved: ExpertActivations) {
+        let shape = try ExpertShape(x, routing, weights, self)
+        if weights.down.contains(where: \.isPacked) {
+            let output = try experts(x, routing: routing, prepared: prepare(weights))
+            return (output, ExpertActivations(SavedExperts.packed))
+        }
+        if let selection = try gatheredSelection(routing) {
+            let (output, saved) = try gatheredExperts(x, selection, weights: weights, shape)
+            return (output, ExpertActivations(SavedExperts.gathered(saved)))
+        }
+        let (output, hidden) = try denseExperts(x, routing, weights: weights, shape)
+        return (output, ExpertActivations(SavedExperts.dense(hidden: hidden)))
+    }
+
+    public func expertsGradient(
+        _ outputGradient: Tensor, x: Tensor, routing: ExpertRouting, weights: ExpertWeights<Tensor>,
+        saved: ExpertActivations, into gradient: ExpertGradient, weightGradient: ExpertWeights<Tensor>
+    ) throws {
+        let shape = try ExpertShape(x, routing, weights, self)
+        try requireShape(outputGradient, x.shape, "experts' gradient")
+        guard let saved = saved.content as? SavedExperts, weightGradient.plan == weights.plan else {
+            throw ComputeError.foreignPreparation(operation: "experts' gradient", device: name)
+        }
+        switch saved {
+        case .gathered(let saved):
+            try gatheredGradient(
+                outputGradient, x: x, weights: weights, saved: saved, into: gradient,
+                weightGradient: weightGradient)
+        case .packed:
+            throw ComputeError.unsupported(operation: "the gradient of packed experts", device: name)
+        case .dense(let hidden):
+            try denseGradient(
+                outputGradient, x: x, routing, weights: weights, hidden: hidden, shape, into: gradient,
+                weightGradient: weightGradient)
+        }
+    }
+
+    /// Both sides' selections of a group of layers.
+    func selection(_ routing: ExpertRouting) throws -> RoutedSelection {
+        try routing.derived { try RoutedSelection(routing, pool: pool) }
+    }
+
+    /// Both sides' selections, if gathered execution pays or is the only one there is.
+    private func gatheredSelection(_ routing: ExpertRouting) throws -> RoutedSelection? {
+        if expertExecution == .sparse || routing.needsPairs { return try selection(routing) }
+        guard expertExecution != .dense, routing.left.shape[0] > policy.denseTokens else { return nil }
+        let selection = try selection(routing)
+        let density = max(selection.left.density, selection.right.density)
+        return density <= policy.densestGathering ? selection : nil
+    }
+}
+
+/// What a forward pass keeps for its gradient.
+enum SavedExperts: Sendable {
+    /// σ(U x + b) of all experts, `[tokens, E · units]`, in the order of the plan's hidden sides.
+    case dense(hidden: [Tensor])
+    case gathered(GatheredActivations)
+    /// Nothing: packed weights are for inference.
+    case packed
+}
+
+/// Checked extents of an expert layer's call.
+struct ExpertShape {
+    let tokens: Int
+    let heads: Int
+    let experts: Int
+    /// Width of the layer, d.
+    let width: Int
+    /// Hidden units of one expert on each side that has any.
+    let units: Int
+    /// Columns of the output that each projection writes.
+    let part: Int
+
+    init(_ x: Tensor, _ routing: ExpertRouting, _ weights: ExpertWeights<Tensor>, _ backend: CPUBackend)
+        throws
+    {
+        func fail(_ expected: String, _ found: String) -> ComputeError {
+            .shapeMismatch(operation: "experts", expected: expected, found: found)
+        }
+        let (left, right, plan) = (routing.left, routing.right, weights.plan)
+        for tensor in [x, left, right] { try backend.requireFloat32(tensor, "experts") }
+        for tensor in weights.all { try backend.requireReal(tensor, "experts") }
+        tokens = x.rowCount
+        width = x.columnCount
+        guard left.shape.count == 3, left.shape == right.shape, left.shape[0] == tokens, left.shape[2] > 0
+        else {
+            throw fail("probabilities [\(tokens), heads, experts]", "\(left.shape) and \(right.shape)")
+        }
+        heads = left.shape[1]
+        experts = left.shape[2]
+        guard let first = weights.up.first, weights.up.count == plan.hidden.count,
+            weights.down.count == plan.projections.count, !plan.projections.isEmpty,
+            width % plan.projections.count == 0
+        else {
+            throw fail(
+                "weights of \(plan.hidden.count) hidden sides and \(plan.projections.count) projections",
+                "\(weights.up.count) and \(weights.down.count), width \(width)")
+        }
+        part = width / plan.projections.count
+        units = first.weight.rowCount / experts
+        for up in weights.up {
+            guard up.weight.shape == [experts * units, width], up.bias.shape == [experts * units] else {
+                throw fail(
+                    "up-projections [\(experts) · m, \(width)] with a bias",
+                    "\(up.weight.shape) and \(up.bias.shape)")
+            }
+        }
+        for (projection, down) in zip(plan.projections, weights.down) {
+            guard projection.sources.allSatisfy(plan.hidden.contains) else {
+                throw fail("sources among the hidden sides", "\(projection.sources)")
+            }
+            let fits =
+                switch down.matrices {
+                case .columns(let list):
+                    list.count == projection.sources.count
+                        && list.allSatisfy { $0.shape == [part, experts * units] }
+                case .rows(let rows): rows.shape == [experts * projection.sources.count * units, part]
+                }
+            guard fits, down.bias.shape == [experts, part] else {
+                throw fail(
+                    "\(projection.sources.count) down-projections to \(part) of \(experts) · \(units) units, "
+                        + "with a bias [\(experts), \(part)]",
+                    "\(down.matrices) and \(down.bias.shape)")
+            }
+        }
+    }
+}
+
+extension ExpertWeights.Down {
+    /// Whether the matrices lie in rows.
+    var isPacked: Bool { if case .rows = matrices { true } else { false } }
+
+    /// The matrices of the layout that can be trained.
+    ///
+    /// - Throws: `ComputeError.unsupported` for packed rows.
+    func columns(_ operation: String, _ device: String) throws -> [Element] {
+        guard case .columns(let list) = matrices else {
+            throw ComputeError.unsupported(
+                operation: operation + " of weights packed in rows", device: device)
+        }
+        return list
+    }
+}

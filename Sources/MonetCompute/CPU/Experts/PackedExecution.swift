@@ -1,0 +1,337 @@
+import CMonetKernels
+import Foundation
+
+// Inference from packed weights. What is read are the selected experts' rows alone; for a few tokens
+// they are widened in registers, for many once per expert.
+
+extension CPUBackend {
+    public func experts(_ x: Tensor, routing: ExpertRouting, prepared: PreparedWeights) throws -> Tensor {
+        guard let packed = prepared.content as? PackedExperts else {
+            throw ComputeError.foreignPreparation(operation: "experts", device: name)
+        }
+        let (weights, plan) = (packed.weights, packed.weights.plan)
+        let shape = try ExpertShape(x, routing, weights, self)
+        let selection = try selection(routing)
+        let hidden = try hiddenUnits(
+            x, zip(plan.hidden, weights.up).map { ($1, selection.side($0).selection) })
+        let coefficients = coefficients(plan, hidden, selection)
+        let output = Tensor(zeros: x.shape)
+        try project(
+            try plan.projections.indices.map { place in
+                let (rows, bias) = try packed.down(place)
+                return try PackedSide(
+                    rows, bias, selection.side(plan.projections[place].side).selection, coefficients[place],
+                    output, column: place * shape.part, instructionSet)
+            }, width: shape.part)
+        return output
+    }
+
+    /// Up to this many tokens the weights, or widening them, cost more than the products.
+    private var fewTokens: Int {
+        roundsManyInKernels ? policy.roundedRowsInRegisters : policy.rowsInRegisters
+    }
+
+    // MARK: Up-projection
+
+    /// σ(U x + b) of every entry of each side, `[entries, units]`.
+    private func hiddenUnits(
+        _ x: Tensor, _ sides: [(up: ExpertWeights<Tensor>.Up, selection: ExpertSelection)]
+    ) throws -> [Tensor] {
+        let columns = x.columnCount
+        let isSmall = x.rowCount <= fewTokens
+        // Quantized rows keep their own products for few tokens: the bytes are the cost there.
+        let rounds = sides.map {
+            isSmall ? roundsInKernels && $0.up.weight.dtype == .bfloat16 : roundsManyInKernels
+        }
+        let rows =
+            isSmall || rounds.allSatisfy { $0 }
+            ? x : paddedRows(x.pointer, rows: x.rowCount, columns: columns, stride: columns)
+        let hidden = sides.map { up, selection in
+            Tensor(uninitialized: [selection.entryCount, up.weight.rowCount / selection.experts])
+        }
+        let formats = sides.indices.map { side -> monet_row_kernels? in
+            let stored = sides[side].up.weight.dtype
+            // 4-bit rows are widened for many tokens: none needs its activations rounded.
+            let read = isSmall || stored != .int4Rows ? stored : .float32
+            let selection = sides[side].selection
+            let together = selection.entryCount / max(1, selection.occupied.count)
+            if isSmall { return rowKernels(read, rows: x.rowCount, together: together) }
+            if rounds[side] { return kernels.rounded_bf16 }
+            return read == .bfloat16 ? kernels.even_odd_bf16 : instructionSet.rows(read)
+        }
+        let activations = formats.map { format in
+            format.map { RowActivations(rows, columns: columns, for: $0, pool: pool) }
+        }
+        let views = sides.indices.compactMap { side in
+            RowsOfExperts(
+                sides[side].up, sides[side].selection, hidden: hidden[side], activations: activations[side],
+                format: formats[side], biasFormat: instructionSet.rows(sides[side].up.bias.dtype),
+                rounds: rounds[side])
+        }
+        guard views.count == sides.count else {
+            throw ComputeError.unsupportedDType(operation: "packed experts", dtype: sides[0].up.weight.dtype)
+        }
+        var tasks: [RowsOfExperts.Task] = []
+        tasks.reserveCapacity(sides.reduce(0) { $0 + $1.selection.occupied.count })
+        for (side, selection) in sides.map(\.selection).enumerated() {
+            for expert in selection.occupied {
+                let (first, end) = (selection.offsets[Int(expert)], selection.offsets[Int(expert) + 1])
+                tasks.append(.init(side: side, expert: Int(expert), first: first, count: end - first))
+            }
+        }
+        let squaredReLU = kernels.squared_relu
+        let chunkTasks = max(1, (1 << 15) / max(1, views[0].units * columns))
+        pool.forEachRange(of: tasks.count, minimum: chunkTasks, perThread: 8) { range, _ in
+            let bias = Tensor(uninitialized: [views.reduce(0) { max($0, $1.units) }])
+            for place in range {
+                let task = tasks[place]
+                let view = views[task.side]
+                let units = view.units
+                let out = view.hidden + task.first * units
+                let rowsOfExpert = (task.expert * units)..<((task.expert + 1) * units)
+                // Among many tokens an expert's few get what the others get: no rounding of their own.
+                let readsStored =
+                    isSmall
+                    || (!view.roundsActivations && (view.isBFloat16 || task.count <= policy.entriesAsStored))
+                if readsStored || view.rounds {
+                    let rounded =
+                        view.rounds && !view.isBFloat16
+                        ? roundedRows(sides[task.side].up.weight, rowsOfExpert) : nil
+                    // The expert that comes next is rarely a neighbour.
+                    let next = place + 1 < tasks.count && rounded == nil ? tasks[place + 1] : nil
+                    view.format.dot(
+                        out, units, view.activations, view.activationStride, view.tokens + task.first,
+                        task.count,
+                        rounded.map { UnsafeRawPointer($0.address) } ?? view.rows(of: task.expert),
+                        rounded == nil ? view.rowBytes : 2 * columns, units, columns,
+                        next.map { views[$0.side].rows(of: $0.expert) })
+                } else {
+                    let wide = widenedRows(sides[task.side].up.weight, rowsOfExpert)
+                    kernels.gathered_dot(
+                        out, units, rows.pointer, rows.columnCount, view.tokens + task.first, task.count,
+                        wide.pointer, columns, units, columns)
+                }
+                view.widenBias(
+                    bias.pointer, view.bias, rowsOfExpert.lowerBound, units, view.units * view.experts)
+                for entry in 0..<task.count { squaredReLU(out + entry * units, bias.pointer, units) }
+            }
+        }
+        withExtendedLifetime((sides, activations)) {}
+        return hidden
+    }
+
+    /// Some rows as float32; the rows themselves if they are.
+    private func widenedRows(_ weight: Tensor, _ rows: Range<Int>) -> Tensor {
+        if weight.dtype == .float32 { return weight.slice(rows) }
+        let wide = Tensor(uninitialized: [rows.count, weight.columnCount])
+        weight.read(
+            into: wide.pointer, from: rows.lowerBound * weight.columnCount, count: wide.count,
+            by: instructionSet)
+        return wide
+    }
+
+    // MARK: Down-projection
+
+    /// Adds coefficients · weights of every entry to its token's row.
+    private func project(_ sides: [PackedSide], width: Int) throws {
+        let tokens = sides[0].output.rowCount
+        if tokens <= fewTokens {
+            projectFew(sides, width: width, tokens: tokens)
+        } else {
+            for side in sides { projectMany(side, width: width, tokens: tokens) }
+        }
+    }
+
+    /// Shares of the experts are summed for all tokens, each on one thread; the shares are then added in
+    /// order, so that the result does not depend on who summed what.
+    private func projectFew(_ sides: [PackedSide], width: Int, tokens: Int) {
+        // Two shares a thread even out what each takes; every part more costs a row of sums for each token.
+        let parts = pool.threadCount == 1 ? 1 : 2 * pool.threadCount / sides.count
+        let partial = Tensor(uninitialized: [sides.count * parts, tokens, width])
+        pool.parallel(chunks: sides.count * parts) { chunk in
+            let side = sides[chunk / parts]
+            let selection = side.selection
+            let sums = partial.pointer + chunk * tokens * width
+            memset(sums, 0, tokens * width * 4)
+            let (part, rows) = (chunk % parts, side.coefficients.columnCount - 1)
+            let (format, biasFormat) = (side.format, side.biasFormat)
+            let (rowBytes, biasBytes) = (side.rows.rowByteCount, side.bias.rowByteCount)
+            let (weights, bias) = (side.rows.address, side.bias.address)
+            let (tokensOfEntries, allCoefficients) = (selection.rows, side.coefficients.pointer)
+            let count = selection.occupied.count
+            for place in (count * part / parts)..<(count * (part + 1) / parts) {
+                let expert = Int(selection.occupied[place])
+                let first = selection.offsets[expert]
+                let entryCount = selection.offsets[expert + 1] - first
+                let coefficients = allCoefficients + first * (rows + 1)
+                // The expert that comes next is rarely a neighbour.
+                let next = place + 1 < count ? Int(selection.occupied[place + 1]) : nil
+                format.accumulate(
+                    sums, width, tokensOfEntries + first, entryCount, coefficients, rows + 1,
+                    weights + expert * rows * rowBytes, rowBytes, rows, 0, width, width,
+                    next.map { UnsafeRawPointer(weights + $0 * rows * rowBytes) })
+                biasFormat.accumulate(
+                    sums, width, tokensOfEntries + first, entryCount, coefficients + rows, rows + 1,
+                    bias + expert * biasBytes, biasBytes, 1, 0, width, width,
+                    next.map { UnsafeRawPointer(bias + $0 * biasBytes) })
+            }
+        }
+        pool.forEachRange(of: tokens, minimum: 2) { range, _ in
+            for (index, side) in sides.enumerated() {
+                for token in range {
+                    let out = side.output.pointer + token * side.output.columnCount + side.column
+                    for part in 0..<parts {
+                        let sums = partial.pointer + ((index * parts + part) * tokens + token) * width
+                        kernels.add(out, out, sums, width)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Each thread sums all experts for its tokens, in blocks of columns whose sums stay in the cache.
+    private func projectMany(_ side: PackedSide, width: Int, tokens: Int) {
+        let selection = side.selection
+        let rows = side.coefficients.columnCount
+        let block = min(512, (tokens + pool.threadCount - 1) / pool.threadCount)
+        let panel = min(width, max(64, (1 << 16) / block / 64 * 64))
+        let panelStride = panel + 16
+        let rounded =
+            roundsManyInKernels
+            ? RoundedDownProjection(
+                rows: side.rows, bias: side.bias, coefficients: side.coefficients, instructionSet, pool: pool)
+            : nil
+        pool.parallel(chunks: (tokens + block - 1) / block) { index in
+            let range = (index * block)..<min(tokens, (index + 1) * block)
+            let local = Tensor(uninitialized: [selection.entryCount], dtype: .int32)
+            let localRows = local.address.assumingMemoryBound(to: Int32.self)
+            let entries = selection.occupied.map { selection.entries(of: Int($0), in: range) }
+            for range2 in entries {
+                for entry in range2 { localRows[entry] = selection.rows[entry] - Int32(range.lowerBound) }
+            }
+            let sums = Tensor(uninitialized: [range.count, panelStride])
+            let wide = Tensor(uninitialized: rounded == nil ? [rows, panelStride] : [0, panelStride])
+            let scratch = rounded?.scratch(columns: panel)
+            for first in stride(from: 0, to: width, by: panel) {
+                let columns = first..<min(width, first + panel)
+                memset(sums.address, 0, sums.byteCount)
+                for (place, expert) in selection.occupied.enumerated() where !entries[place].isEmpty {
+                    if let rounded, let scratch {
+                        rounded.add(
+                            Int(expert), entries[place], columns: columns, to: sums,
+                            rows: localRows + entries[place].lowerBound, scratch: scratch)
+                    } else {
+                        add(
+                            side, Int(expert), entries[place], columns: columns, to: sums,
+                            rows: localRows + entries[place].lowerBound, wide: wide)
+                    }
+                }
+                for (place, token) in range.enumerated() {
+                    memcpy(
+                        side.output.pointer + token * side.output.columnCount + side.column + first,
+                        sums.pointer + place * panelStride, columns.count * 4)
+                }
+            }
+        }
+    }
+
+    /// Adds an expert's entries to the rows of `sums`, which are `columns` of the output, in float32.
+    private func add(
+        _ side: PackedSide, _ expert: Int, _ entries: Range<Int>, columns: Range<Int>, to sums: Tensor,
+        rows tokens: UnsafePointer<Int32>, wide: Tensor
+    ) {
+        let (rows, stride) = (side.coefficients.columnCount, wide.columnCount)
+        for row in 0..<(rows - 1) {
+            side.rows.readRow(
+                expert * (rows - 1) + row, columns: columns, into: wide.pointer + row * stride,
+                by: instructionSet)
+        }
+        side.bias.readRow(
+            expert, columns: columns, into: wide.pointer + (rows - 1) * stride, by: instructionSet)
+        kernels.scatter_add(
+            sums.pointer, sums.columnCount, tokens, entries.count,
+            side.coefficients.pointer + entries.lowerBound * rows, rows, wide.pointer, stride, rows,
+            columns.count)
+    }
+}
+
+/// What one projection contributes to the output: columns from `column` on.
+private struct PackedSide {
+    /// `[E · (rows - 1), width]`.
+    let rows: Tensor
+    /// `[E, width]`.
+    let bias: Tensor
+    let format: monet_row_kernels
+    let biasFormat: monet_row_kernels
+    let selection: ExpertSelection
+    /// `[entries, rows]`, the output bias's last.
+    let coefficients: Tensor
+    let output: Tensor
+    let column: Int
+
+    init(
+        _ rows: Tensor, _ bias: Tensor, _ selection: ExpertSelection, _ coefficients: Tensor,
+        _ output: Tensor, column: Int, _ instructionSet: Kernels
+    ) throws {
+        guard let format = instructionSet.rows(rows.dtype), let biasFormat = instructionSet.rows(bias.dtype)
+        else { throw ComputeError.unsupportedDType(operation: "packed experts", dtype: rows.dtype) }
+        (self.rows, self.bias, self.format, self.biasFormat) = (rows, bias, format, biasFormat)
+        self.selection = selection
+        self.coefficients = coefficients
+        self.output = output
+        self.column = column
+    }
+}
+
+/// One side's up-projection and entries as plain pointers: nothing to retain in the inner loops.
+private struct RowsOfExperts {
+    /// One expert and its entries.
+    struct Task {
+        let side: Int
+        let expert: Int
+        let first: Int
+        let count: Int
+    }
+
+    let weights: UnsafeMutableRawPointer
+    let isBFloat16: Bool
+    /// Whether products with a few rows of activations round these for it.
+    let roundsActivations: Bool
+    /// Whether operands are rounded to bfloat16, of any number of rows.
+    let rounds: Bool
+    let rowBytes: Int
+    let units: Int
+    let experts: Int
+    let bias: UnsafeMutableRawPointer
+    let widenBias: @convention(c) (UnsafeMutablePointer<Float>, UnsafeRawPointer, Int, Int, Int) -> Void
+    let format: monet_row_kernels
+    let activations: UnsafeMutableRawPointer
+    let activationStride: Int
+    let hidden: UnsafeMutablePointer<Float>
+    let tokens: UnsafeMutablePointer<Int32>
+
+    /// Nil where there are no products with the types.
+    init?(
+        _ up: ExpertWeights<Tensor>.Up, _ selection: ExpertSelection, hidden: Tensor,
+        activations: RowActivations?, format: monet_row_kernels?, biasFormat: monet_row_kernels?, rounds: Bool
+    ) {
+        guard let activations, let format, let biasFormat else { return nil }
+        weights = up.weight.address
+        isBFloat16 = up.weight.dtype == .bfloat16
+        roundsActivations = up.weight.dtype == .int4Rows
+        self.rounds = rounds
+        rowBytes = up.weight.rowByteCount
+        units = hidden.columnCount
+        experts = selection.experts
+        bias = up.bias.address
+        widenBias = biasFormat.widen
+        self.format = format
+        self.activations = activations.address
+        activationStride = activations.stride
+        self.hidden = hidden.pointer
+        tokens = selection.rows
+    }
+
+    /// Where the rows of an expert begin.
+    func rows(of expert: Int) -> UnsafeRawPointer { UnsafeRawPointer(weights + expert * units * rowBytes) }
+}

@@ -1,0 +1,118 @@
+import Foundation
+import MonetFoundation
+import Synchronization
+
+/// Memory of the host: owned and writable, or a part of a mapped file and read-only.
+///
+/// `@unchecked Sendable`: the address never changes, and `TensorStorage` states who may write when.
+public final class HostStorage: TensorStorage, @unchecked Sendable {
+    let address: UnsafeMutableRawPointer
+    public let byteCount: Int
+    private let mapping: MappedFile?
+
+    /// Whether the memory belongs to a mapped file and must not be written.
+    public var isMapped: Bool { mapping != nil }
+    public var isWritable: Bool { mapping == nil }
+
+    /// Allocates uninitialized memory aligned to 64 bytes.
+    init(byteCount: Int) {
+        self.byteCount = byteCount
+        address = BlockRecycler.shared.take(byteCount: byteCount)
+        mapping = nil
+    }
+
+    /// Refers to bytes of a mapped file.
+    package init(mapping: MappedFile, range: Range<Int>) {
+        self.mapping = mapping
+        byteCount = range.count
+        if let base = mapping.bytes.baseAddress, !range.isEmpty {
+            address = UnsafeMutableRawPointer(mutating: base + range.lowerBound)
+        } else {
+            // Nothing will be read: any aligned non-null address serves.
+            address =
+                UnsafeMutableRawPointer(bitPattern: 64)
+                ?? UnsafeMutableRawPointer.allocate(byteCount: 1, alignment: 1)
+        }
+    }
+
+    public func read(_ range: Range<Int>, into bytes: UnsafeMutableRawBufferPointer) {
+        bytes.copyMemory(
+            from: UnsafeRawBufferPointer(start: address + range.lowerBound, count: range.count))
+    }
+
+    public func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) {
+        UnsafeMutableRawBufferPointer(start: address + offset, count: bytes.count).copyMemory(from: bytes)
+    }
+
+    /// Gives the pages of a mapped file back to the system; they are read again if touched.
+    func releasePages() {
+        guard isMapped, byteCount > 0 else { return }
+        let page = UInt(getpagesize())
+        let start = (UInt(bitPattern: address) + page - 1) / page * page
+        let end = (UInt(bitPattern: address) + UInt(byteCount)) / page * page
+        guard start < end, let pages = UnsafeMutableRawPointer(bitPattern: start) else { return }
+        madvise(pages, Int(end - start), MADV_DONTNEED)
+    }
+
+    deinit {
+        if mapping == nil { BlockRecycler.shared.giveBack(address, byteCount: byteCount) }
+    }
+}
+
+/// Keeps large freed blocks for reuse: a fresh mapping costs a page fault for every 4 KiB.
+private final class BlockRecycler: Sendable {
+    static let shared = BlockRecycler()
+
+    private static let smallestKept = 1 << 18
+    private static let hugePage = 1 << 21
+    private static let capacity = 4 << 30
+    private struct State {
+        var blocks: [Int: [UInt]] = [:]
+        var bytes = 0
+    }
+    private let state = Mutex(State())
+
+    func take(byteCount: Int) -> UnsafeMutableRawPointer {
+        let size = Self.rounded(byteCount)
+        if size >= Self.smallestKept {
+            let kept = state.withLock { state -> UInt? in
+                guard let address = state.blocks[size]?.popLast() else { return nil }
+                state.bytes -= size
+                return address
+            }
+            if let kept, let pointer = UnsafeMutableRawPointer(bitPattern: kept) { return pointer }
+        }
+        let pointer = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 64)
+        #if os(Linux)
+            if size >= Self.hugePage * 2 {
+                // Fewer, larger pages: faster to fill and easier on the translation cache.
+                let start = (UInt(bitPattern: pointer) + 4095) / 4096 * 4096
+                let end = (UInt(bitPattern: pointer) + UInt(size)) / 4096 * 4096
+                if let pages = UnsafeMutableRawPointer(bitPattern: start) {
+                    madvise(pages, Int(end - start), HugePages.advice)
+                }
+            }
+        #endif
+        return pointer
+    }
+
+    func giveBack(_ pointer: UnsafeMutableRawPointer, byteCount: Int) {
+        let size = Self.rounded(byteCount)
+        if size >= Self.smallestKept {
+            let kept = state.withLock { state -> Bool in
+                guard state.bytes + size <= Self.capacity else { return false }
+                state.blocks[size, default: []].append(UInt(bitPattern: pointer))
+                state.bytes += size
+                return true
+            }
+            if kept { return }
+        }
+        pointer.deallocate()
+    }
+
+    /// Rounding up makes blocks of nearly equal size interchangeable.
+    private static func rounded(_ byteCount: Int) -> Int {
+        let unit = byteCount >= 1 << 20 ? 1 << 18 : (byteCount >= 1 << 12 ? 1 << 12 : 64)
+        return max(64, (byteCount + unit - 1) / unit * unit)
+    }
+}

@@ -1,0 +1,253 @@
+/// Runs operations on a backend and, when recording, remembers how to run them backwards.
+///
+///     let tape = GradientTape(backend: backend, isRecording: true)
+///     let y = try tape.linear(x, weight: w, bias: nil)
+///     try tape.backward()
+///
+/// Without recording it is a thin veil over the backend: layers are written once.
+public final class GradientTape {
+    /// Where operations run.
+    public let backend: any Backend
+    /// Whether gradients will be asked for.
+    public let isRecording: Bool
+    private var steps: [() throws -> Void] = []
+
+    /// A tape over `backend`.
+    public init(backend: any Backend, isRecording: Bool) {
+        self.backend = backend
+        self.isRecording = isRecording
+    }
+
+    /// A variable that gradients reach if any of `inputs` needs one; `step` runs on the way back.
+    private func output(
+        _ value: Tensor, from inputs: [Variable?],
+        _ step: @escaping (_ output: Variable, _ gradient: Tensor) throws -> Void
+    ) -> Variable {
+        let needs = isRecording && inputs.contains { $0?.requiresGradient ?? false }
+        let result = Variable(value, requiresGradient: needs)
+        if needs {
+            steps.append {
+                // Nothing downstream used it: nothing flows back.
+                guard let gradient = result.gradient else { return }
+                try step(result, gradient)
+                result.dropGradient()
+            }
+        }
+        return result
+    }
+
+    /// Runs every recorded operation backwards, last first, and forgets them.
+    ///
+    /// The losses seed their gradients themselves; gradients of trainable variables add up.
+    public func backward() throws {
+        while let step = steps.popLast() { try step() }
+    }
+
+    // MARK: Operations
+
+    /// Rows of a table, `[ids, width]`.
+    public func embed(_ ids: [Int32], table: Variable) throws -> Variable {
+        let backend = backend
+        return output(try backend.embed(ids, table: table.value), from: [table]) { _, gradient in
+            try backend.embedGradient(gradient, ids: ids, into: try table.gradientForAdding(on: backend))
+        }
+    }
+
+    /// Rows of several variables, one after the other.
+    public func concatenated(_ parts: [Variable]) throws -> Variable {
+        let backend = backend
+        guard let first = parts.first,
+            parts.allSatisfy({
+                $0.value.dtype == .float32 && $0.value.shape.dropFirst() == first.value.shape.dropFirst()
+            })
+        else {
+            throw ComputeError.shapeMismatch(
+                operation: "concatenation", expected: "float32 rows of one width",
+                found: "\(parts.map { "\($0.value.dtype) \($0.value.shape)" })")
+        }
+        let value = try backend.empty(
+            [parts.reduce(0) { $0 + $1.value.shape[0] }] + first.value.shape.dropFirst(), dtype: .float32)
+        var ranges: [Range<Int>] = []
+        for part in parts {
+            let start = ranges.last?.upperBound ?? 0
+            ranges.append(start..<(start + part.value.shape[0]))
+            try backend.copy(part.value, into: value.slice(ranges[ranges.count - 1]))
+        }
+        return output(value, from: parts) { [ranges] _, gradient in
+            for (part, range) in zip(parts, ranges) where part.requiresGradient {
+                try part.receive(shared: gradient.slice(range), backend: backend)
+            }
+        }
+    }
+
+    /// `x · weightᵀ + bias`.
+    public func linear(_ x: Variable, weight: Variable, bias: Variable?) throws -> Variable {
+        let backend = backend
+        let value = try backend.linear(x.value, weight: weight.value, bias: bias?.value)
+        return output(value, from: [x, weight, bias]) { _, gradient in
+            try backend.linearGradient(
+                gradient, x: x.value, weight: weight.value,
+                into: LinearGradient(
+                    x: x.requiresGradient ? try x.gradientForAdding(on: backend) : nil,
+                    weight: weight.requiresGradient ? try weight.gradientForAdding(on: backend) : nil,
+                    bias: try bias.flatMap {
+                        $0.requiresGradient ? try $0.gradientForAdding(on: backend) : nil
+                    }))
+        }
+    }
+
+    /// `x · weightᵀ` for several weights.
+    public func projections(_ x: Variable, weights: [Variable]) throws -> [Variable] {
+        if isRecording { return try weights.map { try linear(x, weight: $0, bias: nil) } }
+        return try backend.projections(x.value, weights: weights.map(\.value)).map { Variable($0) }
+    }
+
+    /// Root-mean-square normalization.
+    public func rmsNorm(_ x: Variable, weight: Variable, epsilon: Float) throws -> Variable {
+        let backend = backend
+        let (value, scale) = try backend.rmsNorm(x.value, weight: weight.value, epsilon: epsilon)
+        return output(value, from: [x, weight]) { _, gradient in
+            try backend.rmsNormGradient(
+                gradient, x: x.value, weight: weight.value, scale: scale,
+                into: try x.gradientForAdding(on: backend),
+                weightGradient: try weight.gradientForAdding(on: backend))
+        }
+    }
+
+    /// `x + y`, for the residual stream.
+    public func add(_ x: Variable, _ y: Variable) throws -> Variable {
+        let backend = backend
+        return output(try backend.add(x.value, y.value), from: [x, y]) { _, gradient in
+            if x.requiresGradient { try x.receive(shared: gradient, backend: backend) }
+            if y.requiresGradient { try y.receive(shared: gradient, backend: backend) }
+        }
+    }
+
+    /// Causal attention of the three projections.
+    ///
+    /// - Parameter pattern: sees the probabilities `[tokens, heads, keys]` and may replace them; nil runs
+    ///   attention without making them.
+    public func attention(
+        query: Variable, key: Variable, value: Variable, _ shape: AttentionShape,
+        pattern change: ((Variable) throws -> Variable)? = nil
+    ) throws -> Variable {
+        let backend = backend
+        let input = AttentionInput(query: query.value, key: key.value, value: value.value, shape: shape)
+        if let change {
+            let found = try backend.attentionPattern(input)
+            let pattern = try change(
+                output(found, from: [query, key]) { _, gradient in
+                    try backend.attentionPatternGradient(
+                        gradient, pattern: found, input: input,
+                        into: query.gradientForAdding(on: backend),
+                        keyGradient: key.gradientForAdding(on: backend))
+                })
+            let mixed = try backend.attentionMixture(pattern.value, input: input)
+            return output(mixed, from: [pattern, value]) { _, gradient in
+                try backend.attentionMixtureGradient(
+                    gradient, pattern: pattern.value, input: input,
+                    into: pattern.gradientForAdding(on: backend),
+                    valueGradient: value.gradientForAdding(on: backend))
+            }
+        }
+        let result = try backend.attention(input)
+        return output(result.output, from: [query, key, value]) { _, gradient in
+            try backend.attentionGradient(
+                gradient, input: input, result: result, into: query.gradientForAdding(on: backend),
+                keyGradient: key.gradientForAdding(on: backend),
+                valueGradient: value.gradientForAdding(on: backend))
+        }
+    }
+
+    /// Routing probabilities of one side from its logits `[tokens, heads, experts]`.
+    public func route(
+        _ logits: Variable, rule: RouterSelectionRule
+    ) throws -> Variable {
+        let backend = backend
+        let value = try backend.route(logits.value, rule: rule)
+        return output(value, from: [logits]) { _, gradient in
+            try backend.routeGradient(
+                gradient, probabilities: value, into: try logits.gradientForAdding(on: backend))
+        }
+    }
+
+    /// The logits' rows seen as heads of experts; gradients pass through unchanged.
+    public func reshape(_ x: Variable, _ shape: [Int]) -> Variable {
+        output(x.value.reshaped(shape), from: [x]) { [backend] _, gradient in
+            try x.receive(shared: gradient.reshaped(x.value.shape), backend: backend)
+        }
+    }
+
+    /// The auxiliary losses of one router side, weighted into the objective.
+    public func routerObjective(
+        logits: Variable, probabilities: Variable, uniformity: UniformitySource, uniformityWeight: Float,
+        ambiguityWeight: Float
+    ) throws -> RouterObjective {
+        let backend = backend
+        let objective = try backend.routerObjective(
+            logits: logits.value, probabilities: probabilities.value, uniformity: uniformity)
+        if isRecording, logits.requiresGradient {
+            steps.append {
+                try backend.routerObjectiveGradient(
+                    objective, logits: logits.value, probabilities: probabilities.value,
+                    uniformity: uniformity,
+                    uniformityWeight: uniformityWeight, ambiguityWeight: ambiguityWeight,
+                    into: try probabilities.gradientForAdding(on: backend),
+                    logitGradient: try logits.gradientForAdding(on: backend))
+            }
+        }
+        return objective
+    }
+
+    /// An expert layer (equations 6 to 15, by the weights' plan).
+    public func experts(
+        _ x: Variable, left: Variable, right: Variable, routing: ExpertRouting,
+        weights: ExpertWeights<Variable>
+    ) throws -> Variable {
+        let backend = backend
+        let values = weights.map(\.value)
+        let (value, saved) = try backend.experts(x.value, routing: routing, weights: values)
+        return output(value, from: [x, left, right] + weights.all) { _, gradient in
+            try backend.expertsGradient(
+                gradient, x: x.value, routing: routing, weights: values, saved: saved,
+                into: ExpertGradient(
+                    x: try x.gradientForAdding(on: backend), left: try left.gradientForAdding(on: backend),
+                    right: try right.gradientForAdding(on: backend)),
+                weightGradient: try weights.map { try $0.gradientForAdding(on: backend) })
+        }
+    }
+
+    /// Hidden units times their strengths.
+    public func scaled(_ hidden: Variable, by strengths: [RowStrengths]) throws -> Variable {
+        let backend = backend
+        return output(try backend.scaled(hidden.value, by: strengths), from: [hidden]) { _, gradient in
+            try hidden.receive(shared: backend.scaled(gradient, by: strengths), backend: backend)
+        }
+    }
+
+    /// `silu(gate) · up`.
+    public func gatedActivation(gate: Variable, up: Variable) throws -> Variable {
+        let backend = backend
+        return output(try backend.gatedActivation(gate: gate.value, up: up.value), from: [gate, up]) {
+            _, gradient in
+            try backend.gatedActivationGradient(
+                gradient, gate: gate.value, up: up.value, into: try gate.gradientForAdding(on: backend),
+                upGradient: try up.gradientForAdding(on: backend))
+        }
+    }
+
+    /// Cross entropy of each token; when recording, seeds the gradient of `scale · sum`.
+    public func crossEntropy(hidden: Variable, weight: Variable, targets: [Int32], scale: Float) throws
+        -> Tensor
+    {
+        guard isRecording, hidden.requiresGradient || weight.requiresGradient else {
+            return try backend.crossEntropy(
+                hidden: hidden.value, weight: weight.value, targets: targets, scale: scale, gradient: nil)
+        }
+        return try backend.crossEntropy(
+            hidden: hidden.value, weight: weight.value, targets: targets, scale: scale,
+            gradient: LinearGradient(
+                x: hidden.requiresGradient ? try hidden.gradientForAdding(on: backend) : nil,
+                weight: weight.requiresGradient ? try weight.gradientForAdding(on: backend) : nil, bias: nil))
+    }
+}

@@ -1,0 +1,98 @@
+import MonetCompute
+import MonetModel
+import MonetText
+
+/// Continues many texts at once: `BatchEngine` with text in and out.
+///
+///     let engine = TextEngine(try BatchEngine(model: model), tokenizer: tokenizer)
+///     for prompt in prompts { try engine.submit(GenerationRequest(tokenizer.encode(prompt))) }
+///     while !engine.isIdle {
+///         for event in engine.step() { print(event.request, event.kind) }
+///     }
+public final class TextEngine {
+    /// What a step brought for one request.
+    public struct Event {
+        /// What happened.
+        public enum Kind {
+            /// A token and the text that is complete now, or text that was held back until the end.
+            case step(GenerationStep)
+            /// Tokens ran whose values were asked for.
+            case observed(BatchEngine.Observation)
+            /// It has ended, with all its text.
+            case finished(GenerationResult)
+            /// It has failed; the others go on.
+            case failed(any Error)
+        }
+
+        /// The number that `submit` gave.
+        public let request: Int
+        public let kind: Kind
+    }
+
+    private let engine: BatchEngine
+    private let tokenizer: Tokenizer
+    private var assemblers: [Int: TextAssembler] = [:]
+    private var endIDs: [Int: Set<Int>] = [:]
+
+    /// A layer of text above an engine that nobody else submits to.
+    public init(_ engine: BatchEngine, tokenizer: Tokenizer) {
+        self.engine = engine
+        self.tokenizer = tokenizer
+    }
+
+    /// Whether nothing waits and nothing runs.
+    public var isIdle: Bool { engine.isIdle }
+
+    /// Queues a request; returns the number that its events carry.
+    ///
+    /// - Parameter stopStrings: texts that end it; they are not part of the result.
+    /// - Throws: `GenerationError`, `ModelError.contextExceeded` if the prompt does not fit.
+    @discardableResult
+    public func submit(_ request: GenerationRequest, stopStrings: [String] = []) throws -> Int {
+        let assembler = try TextAssembler(tokenizer: tokenizer, stopStrings: stopStrings)
+        let number = try engine.submit(request)
+        assemblers[number] = assembler
+        endIDs[number] = Set(request.settings.endTokenIDs ?? engine.model.configuration.endTokenIDs)
+        return number
+    }
+
+    /// Ends a request; what was drawn so far is its result.
+    public func finish(_ request: Int) { engine.finish(request) }
+
+    /// Runs one forward pass over all texts under way.
+    public func step() -> [Event] {
+        engine.step().flatMap { event -> [Event] in
+            let number = event.request
+            func made(_ kind: Event.Kind) -> Event { Event(request: number, kind: kind) }
+            switch event.kind {
+            case .observed(let observation): return [made(.observed(observation))]
+            case .failed(let error):
+                forget(number)
+                return [made(.failed(error))]
+            case .token(let token):
+                do {
+                    let isEnd = endIDs[number]?.contains(Int(token.id)) ?? false
+                    let text = try isEnd ? "" : assemblers[number]?.append(token.id) ?? ""
+                    if assemblers[number]?.isStopped ?? false { engine.finish(number, reason: .stop) }
+                    return [made(.step(GenerationStep(token: token, text: text)))]
+                } catch {
+                    engine.finish(number)
+                    forget(number)
+                    return [made(.failed(error))]
+                }
+            case .finished(var result):
+                guard var assembler = assemblers[number] else { return [] }
+                let rest = assembler.finish()
+                result.text = assembler.text
+                forget(number)
+                return (rest.map { [made(.step(GenerationStep(token: nil, text: $0)))] } ?? [])
+                    + [made(.finished(result))]
+            }
+        }
+    }
+
+    private func forget(_ request: Int) {
+        assemblers[request] = nil
+        endIDs[request] = nil
+    }
+}

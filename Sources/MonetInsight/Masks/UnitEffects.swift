@@ -1,0 +1,80 @@
+import MonetCompute
+import MonetModel
+
+/// How the loss on documents would change, to first order, if each unit were removed.
+///
+/// With a strength s_ij on every term of expert (i, j), all of them 1, the effect of removing it is
+/// −∂L/∂s_ij = −Σ over layers, tokens and heads of ĝ1_hi ĝ2_hj · (∂L/∂y · f_ij(h)), where f_ij is the
+/// expert's function; of neurons alike. One backward pass gives ∂L/∂y of every layer, and with it all pairs at once.
+public struct UnitEffects: Sendable {
+    /// By group and unit: positive where removal raises the mean loss per token.
+    public private(set) var values: [[Double]]
+    /// Tokens whose prediction counted.
+    public private(set) var tokens = 0
+    /// Mean loss per token.
+    public private(set) var loss = 0.0
+
+    /// Runs all documents forward and backward.
+    ///
+    /// - Parameters:
+    ///   - model: loaded for training, that is in the checkpoint's layout.
+    ///   - progress: called with the tokens so far; false stops.
+    /// - Throws: `ModelError`, `ComputeError`.
+    public init(
+        of documents: LabelledDocuments, model: MonetLanguageModel, backend: any Backend,
+        window: Int? = nil, progress: (Int) -> Bool = { _ in true }
+    ) throws {
+        let (c, units) = (model.configuration, model.units)
+        var sums = Array(repeating: Array(repeating: 0.0, count: units.unitsPerGroup), count: units.groups)
+        let length = window ?? min(c.contextLength, 512)
+        var sumOfLosses = 0.0
+        reading: for document in 0..<documents.count {
+            let all = documents.tokens(document)
+            try documents.check(all, vocabularySize: c.vocabularySize)
+            for start in stride(from: 0, to: all.count, by: length) {
+                let piece = Array(all[start..<min(all.count, start + length)])
+                guard piece.count > 1 else { continue }
+                sumOfLosses += try Self.add(piece, model, units, backend, into: &sums)
+                tokens += piece.count - 1
+                if !progress(tokens) { break reading }
+            }
+        }
+        let count = Double(max(1, tokens))
+        loss = sumOfLosses / count
+        values = sums.map { $0.map { -$0 / count } }
+    }
+
+    /// Adds ∂L/∂s of every unit over one piece; returns its loss.
+    private static func add(
+        _ piece: [Int32], _ model: MonetLanguageModel, _ units: UnitLayout, _ backend: any Backend,
+        into sums: inout [[Double]]
+    ) throws -> Double {
+        let layers = 0..<model.configuration.layerCount
+        var input = ForwardInput([piece])
+        input.keepsUnits = true
+        input.hooks.observed = Set(
+            layers.flatMap { layer in FeedForwardFlow.observed.map { HookPoint($0, layer: layer) } })
+        // One parameter that takes a gradient at the bottom draws it through all layers.
+        let variables = ParameterVariables { $0 != "model.embed_tokens.weight" }
+        let output = try model.forward(input, variables: variables, on: backend)
+        let losses = try model.crossEntropy(output, targets: piece.dropFirst() + [-1]).floats()
+        try output.backward()
+        for layer in layers {
+            guard let flow = FeedForwardFlow(output, layer: layer, units: units) else { continue }
+            try model.configuration.feedForward.addStrengthGradients(
+                of: flow, LayerParameters(model.parameters, layer: layer), on: backend,
+                into: &sums[flow.units.group])
+        }
+        return losses.reduce(0.0) { $0 + Double($1) }
+    }
+
+    /// The `count` units whose removal raises the loss most (or lowers it most).
+    public func strongest(_ count: Int, raising: Bool = true) -> [UnitID] {
+        let sign = raising ? 1.0 : -1.0
+        let all = values.enumerated().flatMap { group, effects in
+            effects.indices.filter { sign * effects[$0] > 0 }.map { (sign * effects[$0], group, $0) }
+        }
+        return all.sorted { ($1.0, $0.1, $0.2) < ($0.0, $1.1, $1.2) }.prefix(max(0, count))
+            .map { UnitID(group: $0.1, index: $0.2) }
+    }
+}

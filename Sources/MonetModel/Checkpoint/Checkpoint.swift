@@ -1,0 +1,328 @@
+import Foundation
+import MonetCompute
+import MonetFoundation
+
+/// Checkpoint folders in the Hugging Face layout.
+public enum Checkpoint {
+    static let singleFile = "model.safetensors"
+    static let maskFile = "expert_mask.safetensors"
+    static let indexFile = "model.safetensors.index.json"
+
+    /// Reads the configuration of a checkpoint folder.
+    public static func configuration(_ folder: String) throws -> MonetConfiguration {
+        let path = folder + "/config.json"
+        var isFolder: ObjCBool = false
+        guard FileManager.default.fileExists(atPath: folder, isDirectory: &isFolder), isFolder.boolValue
+        else {
+            throw FileError.unreadable(path: folder, reason: "it is not a checkpoint folder")
+        }
+        guard FileManager.default.fileExists(atPath: path) else {
+            throw ModelError.missingFile(folder: folder, name: "config.json")
+        }
+        return try MonetConfiguration(contentsOfFile: path)
+    }
+
+    /// Maps the tensors of a checkpoint, one file or shards, by name.
+    public static func tensors(_ folder: String) throws -> CheckpointTensors {
+        let index = folder + "/" + indexFile
+        let single = folder + "/" + singleFile
+        if FileManager.default.fileExists(atPath: single) {
+            let file = try SafetensorsFile(path: single)
+            return CheckpointTensors(
+                folder: folder, files: [singleFile: file],
+                fileOfTensor: Dictionary(uniqueKeysWithValues: file.entries.map { ($0.name, singleFile) }))
+        }
+        guard FileManager.default.fileExists(atPath: index) else {
+            throw ModelError.missingFile(folder: folder, name: "\(singleFile) or \(indexFile)")
+        }
+        let json = try JSONValue(contentsOfFile: index)
+        guard let map = json["weight_map"]?.members else {
+            throw ModelError.malformedSafetensors(file: index, tensor: nil, reason: "no weight_map")
+        }
+        var files: [String: SafetensorsFile] = [:]
+        var fileOfTensor: [String: String] = [:]
+        for member in map {
+            guard let name = member.value.stringValue, !name.contains("/"), !name.isEmpty else {
+                throw ModelError.malformedSafetensors(
+                    file: index, tensor: member.key, reason: "its shard is not a file name")
+            }
+            if files[name] == nil {
+                guard FileManager.default.fileExists(atPath: folder + "/" + name) else {
+                    throw ModelError.missingFile(folder: folder, name: name)
+                }
+                files[name] = try SafetensorsFile(path: folder + "/" + name)
+            }
+            guard files[name]?.contains(member.key) ?? false else {
+                throw ModelError.missingTensor(file: folder + "/" + name, tensor: member.key)
+            }
+            fileOfTensor[member.key] = name
+        }
+        for (name, file) in files {
+            for entry in file.entries where fileOfTensor[entry.name] != name {
+                throw ModelError.unexpectedTensor(file: file.path, tensor: entry.name)
+            }
+        }
+        return CheckpointTensors(folder: folder, files: files, fileOfTensor: fileOfTensor)
+    }
+
+    /// Copies what a checkpoint folder holds beside configuration and weights: tokenizer, model
+    /// card, generation settings, code.
+    public static func copyCompanions(from source: String, to target: String) throws {
+        let endings = [".json", ".model", ".md", ".py", ".txt"]
+        let own = ["config.json", indexFile, "trainer_state.json"]
+        for name in try FileManager.default.contentsOfDirectory(atPath: source).sorted() {
+            guard endings.contains(where: name.hasSuffix), !own.contains(name), !name.hasPrefix(".") else {
+                continue
+            }
+            var isFolder: ObjCBool = false
+            guard FileManager.default.fileExists(atPath: source + "/" + name, isDirectory: &isFolder),
+                !isFolder.boolValue
+            else { continue }
+            let file = try MappedFile(path: source + "/" + name)
+            try AtomicFile.write(to: target + "/" + name) { try $0.write(file.bytes) }
+        }
+    }
+
+    /// Writes configuration and weights into an existing folder, in shards of at most `shardBytes`.
+    ///
+    /// - Parameter quantization: stores the large matrices as quantized rows, in the packed layout.
+    /// - Throws: `ModelError.invalidInput` for a model that is packed or quantized already.
+    public static func write(
+        _ model: MonetLanguageModel, dtype: DType, quantization: MonetConfiguration.Quantization? = nil,
+        shardBytes: Int = 5 << 30, to folder: String
+    ) throws {
+        guard !model.parameters.isPacked(model.configuration), model.configuration.quantization == nil
+        else {
+            throw ModelError.invalidInput(
+                reason:
+                    "packed or quantized weights cannot be rewritten: convert the checkpoint they came from")
+        }
+        var configuration = model.configuration
+        configuration.dtype = dtype
+        configuration.quantization = quantization
+        if let mask = model.ownMask {
+            let name = configuration.expertMaskFile ?? maskFile
+            configuration.expertMaskFile = name
+            try MaskFile(mask: mask, model: model.fingerprint, recipe: ["kind": "edit"])
+                .write(to: folder + "/" + name)
+            try AtomicFile.write(to: folder + "/modeling_masked_monet.py") {
+                try $0.write(PackageResources.modeling_masked_monet_py)
+            }
+        }
+        try AtomicFile.write(
+            configuration.json().serialized(pretty: true) + "\n", to: folder + "/config.json")
+        let generation: JSONValue = .object(
+            [
+                JSONValue.Member("_from_model_config", true),
+                .init("bos_token_id", configuration.beginTokenID.map { .integer($0) } ?? .null),
+                .init(
+                    "eos_token_id",
+                    configuration.endTokenIDs.count == 1
+                        ? .integer(configuration.endTokenIDs[0])
+                        : .array(configuration.endTokenIDs.map { .integer($0) })),
+                .init("transformers_version", "4.44.2"),
+            ])
+        try AtomicFile.write(
+            generation.serialized(pretty: true) + "\n", to: folder + "/generation_config.json")
+
+        let parameters =
+            try quantization == nil
+            ? model.parameters : model.parameters.packed(model.configuration).withRouterScreens()
+        func storedType(_ parameter: Parameter) -> DType {
+            parameter.storedType(dtype: dtype, quantization: quantization)
+        }
+        func width(_ parameter: Parameter) -> Int {
+            let type = storedType(parameter)
+            return parameter.tensor.rowCount * type.rowByteCount(columns: parameter.tensor.columnCount)
+        }
+        var shards: [[Parameter]] = [[]]
+        var bytes = 0
+        for parameter in parameters.all {
+            let size = width(parameter)
+            if bytes + size > shardBytes, !(shards.last?.isEmpty ?? true) {
+                shards.append([])
+                bytes = 0
+            }
+            shards[shards.count - 1].append(parameter)
+            bytes += size
+        }
+        func name(_ index: Int) -> String {
+            shards.count == 1
+                ? singleFile : String(format: "model-%05d-of-%05d.safetensors", index + 1, shards.count)
+        }
+        var map: [JSONValue.Member] = []
+        for (index, shard) in shards.enumerated() {
+            let entries = shard.map { parameter in
+                let type = storedType(parameter)
+                return SafetensorsWriter.Entry(
+                    name: parameter.name + (QuantizedFormat(type)?.ending ?? ""), source: parameter.tensor,
+                    dtype: type)
+            }
+            try SafetensorsWriter.write(entries, metadata: ["format": "pt"], to: folder + "/" + name(index))
+            map += entries.map { .init($0.name, .string(name(index))) }
+        }
+        if shards.count > 1 {
+            let total = parameters.all.reduce(0) { $0 + width($1) }
+            let json: JSONValue = ["metadata": ["total_size": .integer(total)], "weight_map": .object(map)]
+            try AtomicFile.write(json.serialized(pretty: true) + "\n", to: folder + "/" + indexFile)
+        }
+    }
+}
+
+extension Parameter {
+    /// The type that a checkpoint stores: large matrices quantized if asked for, routers never, because
+    /// rounding moves the selection; routers' statistics keep their own.
+    func storedType(dtype: DType, quantization: MonetConfiguration.Quantization?) -> DType {
+        guard role.isParameter else { return tensor.dtype }
+        guard let quantization else { return dtype }
+        return switch role {
+        case .linear, .expert: quantization == .int8 ? .int8Rows : .int4Rows
+        case .embedding: .int8Rows
+        default: dtype
+        }
+    }
+}
+
+/// The mapped tensors of a checkpoint folder.
+public struct CheckpointTensors: Sendable {
+    /// The folder.
+    public let folder: String
+    /// The files by name.
+    public let files: [String: SafetensorsFile]
+    /// Which file holds a tensor.
+    public let fileOfTensor: [String: String]
+
+    /// Path of the file that holds `name`; the folder if none does.
+    public func path(of name: String) -> String {
+        fileOfTensor[name].map { folder + "/" + $0 } ?? folder
+    }
+
+    /// A view of the tensor `name`.
+    public func tensor(_ name: String) throws -> Tensor {
+        guard let file = fileOfTensor[name].flatMap({ files[$0] }) else {
+            throw ModelError.missingTensor(file: folder, tensor: name)
+        }
+        return try file.tensor(name)
+    }
+
+    /// The tensors that `configuration` asks for, checked for names, shapes and types.
+    ///
+    /// - Parameter trainable: whether to copy into writable float32 memory.
+    /// - Throws: `ModelError` for a missing, unexpected or ill-shaped tensor.
+    public func parameters(for configuration: MonetConfiguration, trainable: Bool = false) throws
+        -> ParameterSet
+    {
+        guard !trainable || configuration.quantization == nil else {
+            throw ModelError.invalidInput(reason: "\(folder): quantized weights cannot be trained")
+        }
+        var known: Set<String> = []
+        var result: [Parameter] = []
+        for shape in configuration.shapes(configuration.quantization == nil ? .checkpoint : .packed) {
+            let (storedName, quantized) = try storedName(shape)
+            known.insert(storedName)
+            let file = path(of: storedName)
+            var tensor: Tensor
+            if let quantized, let source = fileOfTensor[storedName].flatMap({ files[$0] }) {
+                guard configuration.quantization != nil else {
+                    throw ModelError.unexpectedTensor(file: file, tensor: storedName)
+                }
+                tensor = try source.quantizedRows(storedName, quantized, shape: shape.shape)
+            } else {
+                tensor = try self.tensor(storedName)
+            }
+            guard tensor.shape == shape.shape else {
+                throw ModelError.wrongShape(
+                    file: file, tensor: shape.name, expected: shape.shape, found: tensor.shape)
+            }
+            guard tensor.dtype.isReal != (shape.role == .batchCount), tensor.dtype != .uint8 else {
+                throw ModelError.wrongDType(
+                    file: file, tensor: shape.name,
+                    expected: shape.role == .batchCount ? "I64" : "F32, BF16 or F16",
+                    found: tensor.dtype.rawValue)
+            }
+            switch shape.role {
+            case .runningMean, .runningVariance: tensor = tensor.converted(to: .float32).copy()
+            case .routerScreen, .routerScreenBounds:
+                let expected: DType = shape.role == .routerScreen ? .int8Rows : .float32
+                guard tensor.dtype == expected else {
+                    throw ModelError.wrongDType(
+                        file: file, tensor: shape.name, expected: expected.rawValue,
+                        found: tensor.dtype.rawValue)
+                }
+            case .batchCount: tensor = Tensor(scalar: Int64(tensor.integers().first ?? 0))
+            default:
+                if trainable {
+                    tensor = tensor.dtype == .float32 ? tensor.copy() : tensor.converted(to: .float32)
+                }
+            }
+            result.append(Parameter(name: shape.name, tensor: tensor, role: shape.role))
+        }
+        // Tied checkpoints may repeat the head, old Llama ones carry their rotary frequencies.
+        if configuration.tieWordEmbeddings { known.insert("lm_head.weight") }
+        for name in fileOfTensor.keys.sorted()
+        where !known.contains(name) && !name.hasSuffix("rotary_emb.inv_freq") {
+            throw ModelError.unexpectedTensor(file: path(of: name), tensor: name)
+        }
+        return ParameterSet(result)
+    }
+
+    /// The name under which a tensor is stored: its own, or with the ending of a quantized format.
+    private func storedName(_ shape: TensorShape) throws -> (name: String, quantized: DType?) {
+        if fileOfTensor[shape.name] != nil { return (shape.name, nil) }
+        for format in QuantizedFormat.allCases where fileOfTensor[shape.name + format.ending] != nil {
+            return (shape.name + format.ending, format.dtype)
+        }
+        throw ModelError.missingTensor(
+            file: files.count == 1 ? path(of: fileOfTensor.keys.first ?? "") : folder, tensor: shape.name)
+    }
+}
+
+/// The endings that mark quantized tensors in files.
+enum QuantizedFormat: CaseIterable {
+    case int8
+    case int4
+
+    var ending: String { self == .int8 ? ".int8" : ".int4" }
+    var dtype: DType { self == .int8 ? .int8Rows : .int4Rows }
+
+    init?(_ dtype: DType) {
+        switch dtype {
+        case .int8Rows: self = .int8
+        case .int4Rows: self = .int4
+        default: return nil
+        }
+    }
+}
+
+/// What a model is loaded for.
+public enum LoadPurpose: Sendable {
+    /// Mapped weights, in the form that a device runs fastest.
+    case inference
+    /// Writable float32 copies.
+    case training
+    /// Mapped, as stored.
+    case conversion
+}
+
+extension MonetLanguageModel {
+    /// Opens a checkpoint folder.
+    ///
+    /// - Parameter backend: the device that weights for inference and training are put on.
+    /// - Throws: `FileError`, `ModelError`, `ComputeError`.
+    public static func load(
+        _ folder: String, for purpose: LoadPurpose = .inference, on backend: any Backend = CPUBackend()
+    ) throws -> MonetLanguageModel {
+        let configuration = try Checkpoint.configuration(folder)
+        let parameters = try Checkpoint.tensors(folder).parameters(
+            for: configuration, trainable: purpose == .training)
+        let mask = try configuration.expertMaskFile.map {
+            guard FileManager.default.fileExists(atPath: folder + "/" + $0) else {
+                throw ModelError.missingFile(folder: folder, name: $0)
+            }
+            return try MaskFile(contentsOfFile: folder + "/" + $0, configuration: configuration).mask
+        }
+        let model = try MonetLanguageModel(
+            configuration: configuration, parameters: parameters, ownMask: mask)
+        return purpose == .inference ? try model.prepared(on: backend) : model
+    }
+}

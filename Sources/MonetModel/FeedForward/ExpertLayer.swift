@@ -1,0 +1,37 @@
+import MonetCompute
+
+/// A layer of product-routed experts: a router at the beginning of a group, then the experts by their plan.
+struct ExpertLayer: FeedForwardLayer {
+    let weights: ExpertWeights<Parameter>
+    /// Present in the first layer of a group.
+    let router: Router?
+    private var preparedWeights: PreparedWeights?
+
+    init(weights: ExpertWeights<Parameter>, router: Router?) {
+        self.weights = weights
+        self.router = router
+    }
+
+    func callAsFunction(_ h: Variable, shared: inout (any UnitActivations)?, _ pass: ForwardPass) throws
+        -> Variable
+    {
+        if let router { shared = try router(h, pass) }
+        guard let routing = shared as? Routing else {
+            throw ModelError.invalidInput(reason: "a layer of experts stands before any router")
+        }
+        if let preparedWeights, !pass.tape.isRecording {
+            return Variable(
+                try pass.tape.backend.experts(
+                    h.value, routing: routing.experts, prepared: preparedWeights))
+        }
+        return try pass.tape.experts(
+            h, left: routing.left, right: routing.right, routing: routing.experts,
+            weights: weights.map { pass($0) })
+    }
+
+    func prepared(on backend: any Backend) throws -> any FeedForwardLayer {
+        var result = ExpertLayer(weights: weights, router: try router?.prepared(on: backend))
+        result.preparedWeights = try backend.prepare(weights.map(\.tensor))
+        return result
+    }
+}

@@ -1,0 +1,168 @@
+import MonetCompute
+import MonetFoundation
+
+/// What takes the feed-forward block's place, with all that the rest of the package must know of it: how
+/// `config.json` states it, its tensors, its layer, and the units that interpretability reads.
+///
+/// A family is a value with its own settings. One file defines it, `FeedForwardFamilies.all` lists it, and
+/// nothing else names it.
+public protocol FeedForwardFamily: Sendable, Equatable {
+    /// The name on the command line and, for experts, in `moe_decompose`.
+    static var name: String { get }
+    /// What names of presets end in, as `vd` in `1.4B-vd`.
+    static var presetEnding: String { get }
+    /// What a `config.json` of this family says of itself.
+    static var identity: ModelIdentity { get }
+
+    /// Whether a `config.json` describes this family.
+    static func describes(_ keys: ConfigurationKeys) throws -> Bool
+    /// Reads the family's own keys.
+    ///
+    /// - Throws: `ModelError.invalidConfiguration`.
+    init(_ keys: ConfigurationKeys) throws
+    /// The family with about as many parameters as another one in a model of this shape.
+    ///
+    /// - Throws: `ModelError.invalidInput` where there is no such conversion.
+    init(replacing other: any FeedForwardFamily, in configuration: MonetConfiguration) throws
+
+    /// The family's own keys of `config.json`.
+    var members: [(String, JSONValue)] { get }
+    /// Checks that the settings fit together and to the model's width.
+    ///
+    /// - Parameter require: throws an error that names a key, what was found and what was expected.
+    func validate(
+        hiddenSize: Int, _ require: (Bool, _ key: String, _ found: Int, _ expected: String) throws -> Void
+    ) throws
+
+    /// The tensors of a layer, without the layer's prefix, in the order of files.
+    func tensors(layer: Int, hiddenSize: Int) -> [TensorShape]
+    /// Tensors that inference reads packed by expert, in place of those they are made of.
+    var packedTensors: [PackedTensor] { get }
+    /// The block of one layer.
+    ///
+    /// - Throws: `ModelError.missingTensor`.
+    func layer(_ parameters: LayerParameters) throws -> any FeedForwardLayer
+    /// Whether a layer owns a router.
+    func hasRouter(_ layer: Int) -> Bool
+
+    /// The units that interpretability reads.
+    func units(layerCount: Int) -> UnitLayout
+    /// Share of a layer's expert weights that one token needs, if a head selects this many of a side's experts.
+    func activeShare(selectedPerHead: Double) -> Double
+    /// Adds up ∂L/∂s of every unit's strength s, at s = 1, over a layer's tokens: the unit's own terms times the
+    /// gradient of what they are added to. To first order, removing the unit changes the loss by −∂L/∂s.
+    func addStrengthGradients(
+        of flow: FeedForwardFlow, _ parameters: LayerParameters, on backend: any Backend,
+        into sums: inout [Double]) throws
+    /// The same weights with a mask made permanent in them, where that changes nothing else; nil where a mask
+    /// must be carried beside them.
+    ///
+    /// - Returns: the parameters and how many parts of experts are gone.
+    func bake(_ mask: UnitMask, into parameters: [Parameter], layerCount: Int) throws
+        -> (parameters: [Parameter], halves: Int)?
+    /// The numbers that tell models of the family apart by their shape, for fingerprints.
+    var fingerprintNumbers: [Int] { get }
+    /// What `monet info` tells: pairs of a name and a value.
+    var summary: [(String, String)] { get }
+}
+
+extension FeedForwardFamily {
+    public var packedTensors: [PackedTensor] { [] }
+    public func hasRouter(_ layer: Int) -> Bool { false }
+    public func activeShare(selectedPerHead: Double) -> Double { 1 }
+    public func bake(_ mask: UnitMask, into parameters: [Parameter], layerCount: Int) throws
+        -> (parameters: [Parameter], halves: Int)?
+    { nil }
+    /// Whether both are the same family with the same settings.
+    public func isEqual(to other: any FeedForwardFamily) -> Bool { (other as? Self) == self }
+}
+
+/// What a `config.json` says of the model's kind.
+public struct ModelIdentity: Sendable {
+    /// `model_type`.
+    public let modelType: String
+    /// `architectures`.
+    public let architecture: String
+    /// `hidden_act`.
+    public let activation: String
+    /// The module with the PyTorch code, of models that transformers does not have.
+    public let code: String?
+
+    /// Collects the names.
+    public init(modelType: String, architecture: String, activation: String, code: String?) {
+        self.modelType = modelType
+        self.architecture = architecture
+        self.activation = activation
+        self.code = code
+    }
+}
+
+/// The feed-forward families of the package.
+public enum FeedForwardFamilies {
+    /// All of them; the first is the default.
+    public static let all: [any FeedForwardFamily.Type] = [
+        VerticalExperts.self, HorizontalExperts.self, DenseFeedForward.self,
+    ]
+
+    /// The family of a name.
+    public static func named(_ name: String) -> (any FeedForwardFamily.Type)? {
+        all.first { $0.name == name }
+    }
+
+    /// Their names.
+    public static var names: [String] { all.map { $0.name } }
+}
+
+/// A tensor that inference reads in another layout than checkpoints publish.
+public struct PackedTensor: Sendable {
+    /// The name of the packed tensor, without the layer's prefix.
+    public let name: String
+    /// The checkpoint's matrices that it is made of.
+    public let sources: [String]
+    /// Experts whose columns become rows.
+    public let experts: Int
+
+    /// Names the tensors.
+    public init(name: String, sources: [String], experts: Int) {
+        self.name = name
+        self.sources = sources
+        self.experts = experts
+    }
+}
+
+/// The parameters of one layer by their names without the layer's prefix.
+public struct LayerParameters: Sendable {
+    /// The layer.
+    public let layer: Int
+    private let all: ParameterSet
+
+    /// Those of `layer` among all.
+    public init(_ all: ParameterSet, layer: Int) {
+        self.layer = layer
+        self.all = all
+    }
+
+    private var prefix: String { "model.layers.\(layer)." }
+
+    /// The parameter of a name.
+    ///
+    /// - Throws: `ModelError.missingTensor`.
+    public func callAsFunction(_ name: String) throws -> Parameter { try all(prefix + name) }
+
+    /// The parameter of a name; nil if the model has none.
+    public func optional(_ name: String) -> Parameter? { try? all(prefix + name) }
+}
+
+/// The feed-forward block of one layer.
+public protocol FeedForwardLayer: Sendable {
+    /// The block's output `[tokens, d]` for the normalized residual stream `h` `[tokens, d]`.
+    ///
+    /// - Parameters:
+    ///   - shared: what the preceding layer left for its group, such as routing; replaced by a layer that
+    ///     begins a group.
+    ///   - pass: the forward pass, which holds parameters, strengths and hooks.
+    func callAsFunction(_ h: Variable, shared: inout (any UnitActivations)?, _ pass: ForwardPass) throws
+        -> Variable
+    /// The block with its weights in the form that a device runs fastest for inference.
+    func prepared(on backend: any Backend) throws -> any FeedForwardLayer
+}

@@ -1,0 +1,96 @@
+import MonetCompute
+
+/// What a pass with gradients leaves of one layer's feed-forward block.
+public struct FeedForwardFlow {
+    /// The layer.
+    public let layer: Int
+    /// The block's input, `[tokens, d]`.
+    public let input: Tensor
+    /// What its group left.
+    public let units: any UnitActivations
+    /// Gradient of the loss by the block's output, `[tokens, d]`.
+    public let outputGradient: Tensor
+
+    /// The places that a pass must observe.
+    public static let observed: [HookPoint.Kind] = [.mlpIn, .mlpOut]
+    /// The flow through a layer of an observed pass, after `backward`; nil where nothing flowed back.
+    public init?(_ output: ForwardOutput, layer: Int, units layout: UnitLayout) {
+        guard let input = output.observations[HookPoint(.mlpIn, layer: layer)],
+            let gradient = output.observations[HookPoint(.mlpOut, layer: layer)]?.gradient,
+            let group = layout.layersOfGroup.firstIndex(where: { $0.contains(layer) }),
+            let units = output.groups.first(where: { $0.group == group })
+        else { return nil }
+        self.layer = layer
+        self.input = input.value
+        self.units = units
+        outputGradient = gradient
+    }
+}
+
+/// ∂L/∂y · f_ij(h) of any pair (i, j), where f_ij is the expert's function: the plan's terms for a single pair,
+/// from products that each half has by itself.
+struct PairTerms {
+    private let plan: ExpertPlan
+    private let experts: Int
+    private let units: Int
+    /// σ(U h + b) of each hidden side, `[tokens, E · units]`.
+    private let hidden: [[Float]]
+    /// For every projection and source ∂L/∂y through the down-matrix, `[tokens, E · units]`.
+    private let back: [[[Float]]]
+    /// For every projection ∂L/∂y · output bias, `[tokens, E]`.
+    private let bias: [[Float]]
+
+    init(_ flow: FeedForwardFlow, _ weights: ExpertWeights<Tensor>, on backend: any Backend) throws {
+        plan = weights.plan
+        experts = weights.down.first?.bias.rowCount ?? 1
+        units = (weights.up.first?.weight.rowCount ?? 0) / experts
+        hidden = try weights.up.map { up in
+            try backend.linear(flow.input, weight: up.weight, bias: up.bias).floats()
+                .map { max(0, $0) * max(0, $0) }
+        }
+        let tokens = flow.outputGradient.rowCount
+        let part = flow.outputGradient.columnCount / plan.projections.count
+        let gradient = flow.outputGradient.floats()
+        var back: [[[Float]]] = []
+        var bias: [[Float]] = []
+        for (place, down) in weights.down.enumerated() {
+            guard case .columns(let matrices) = down.matrices else {
+                throw ModelError.invalidInput(
+                    reason: "effects of experts need the checkpoint's layout, not packed weights")
+            }
+            let columns = (0..<tokens).flatMap { token in
+                gradient[(token * part * weights.down.count + place * part)...].prefix(part)
+            }
+            let dy = try backend.tensor(Tensor(Array(columns), shape: [tokens, part]))
+            back.append(
+                try matrices.map { matrix in
+                    // dy · V for V [part, E · units].
+                    let result = try backend.zeros([tokens, matrix.columnCount], dtype: .float32)
+                    try backend.linearGradient(
+                        dy, x: result, weight: matrix,
+                        into: LinearGradient(x: result, weight: nil, bias: nil))
+                    return result.floats()
+                })
+            bias.append(try backend.linear(dy, weight: down.bias, bias: nil).floats())
+        }
+        self.back = back
+        self.bias = bias
+    }
+
+    func callAsFunction(_ token: Int, left: Int, right: Int) -> Double {
+        func half(_ side: ExpertSide) -> Int { side == .left ? left : right }
+        var sum = 0.0
+        for (place, projection) in plan.projections.enumerated() {
+            let row = token * experts + half(projection.side)
+            sum += Double(bias[place][row])
+            for (index, source) in projection.sources.enumerated() {
+                let from = (token * experts + half(source)) * units
+                guard let side = plan.hidden.firstIndex(of: source) else { continue }
+                for unit in 0..<units {
+                    sum += Double(hidden[side][from + unit]) * Double(back[place][index][row * units + unit])
+                }
+            }
+        }
+        return sum
+    }
+}

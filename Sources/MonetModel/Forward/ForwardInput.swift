@@ -1,0 +1,103 @@
+import MonetCompute
+
+/// What a forward pass computes: sequences, and what to observe and to change on the way.
+///
+///     var input = ForwardInput([[1, 5, 17]])
+///     input.hooks.observed = [HookPoint(.residPost, layer: 3)]
+///     let output = try model.forward(input)
+public struct ForwardInput {
+    /// One or more sequences, of any lengths.
+    public var sequences: [ForwardSequence]
+    /// Which statistics normalize routers.
+    public var statistics = RouterStatisticsSource.running
+    /// Measures the routers' auxiliary losses, and in a pass with gradients adds theirs.
+    public var objective: RouterObjectiveSettings?
+    /// What to observe and to replace.
+    public var hooks = Hooks()
+    /// Whether the output keeps the units of families that do not leave them anyway, such as neurons.
+    public var keepsUnits = false
+
+    /// Some sequences.
+    public init(_ sequences: [ForwardSequence]) { self.sequences = sequences }
+
+    /// Token ids, each list a sequence, all with the same strengths.
+    public init(_ tokens: [[Int32]], mask: UnitMask? = nil) {
+        sequences = tokens.map { ForwardSequence($0, mask: mask) }
+    }
+}
+
+/// One sequence of a batch.
+public struct ForwardSequence {
+    /// Its new tokens, in order.
+    public var segments: [ForwardSegment]
+    /// Its earlier tokens; the output has the cache with the new ones.
+    public var cache: KVCache?
+    /// Strengths of units for this sequence alone, on top of the model's own.
+    public var mask: UnitMask?
+
+    /// A sequence of segments.
+    public init(segments: [ForwardSegment], cache: KVCache? = nil, mask: UnitMask? = nil) {
+        self.segments = segments
+        self.cache = cache
+        self.mask = mask
+    }
+
+    /// A sequence of token ids.
+    public init(_ tokens: [Int32], cache: KVCache? = nil, mask: UnitMask? = nil) {
+        self.init(segments: [.tokens(tokens)], cache: cache, mask: mask)
+    }
+
+    /// New tokens.
+    public var count: Int { segments.reduce(0) { $0 + $1.count } }
+
+    /// New tokens' ids; −1 for embeddings.
+    public var ids: [Int32] {
+        segments.flatMap { segment -> [Int32] in
+            switch segment {
+            case .tokens(let ids): ids
+            case .embeddings(let rows): Array(repeating: -1, count: rows.value.rowCount)
+            }
+        }
+    }
+}
+
+/// A part of a sequence: tokens, or embeddings in their place.
+public enum ForwardSegment {
+    case tokens([Int32])
+    /// `[n, d]`; gradients flow into it.
+    case embeddings(Variable)
+
+    /// Tokens that it stands for.
+    public var count: Int {
+        switch self {
+        case .tokens(let ids): ids.count
+        case .embeddings(let rows): rows.value.rowCount
+        }
+    }
+}
+
+/// Which statistics normalize a router's logits.
+public enum RouterStatisticsSource: Sendable {
+    /// The running ones, as in inference.
+    case running
+    /// Those of the batch, as in training; the output has them.
+    case batch
+}
+
+/// Which auxiliary losses of routers are measured, and their weights in the objective.
+public struct RouterObjectiveSettings: Sendable {
+    /// Which probabilities the uniformity loss averages.
+    public var uniformity: UniformitySource
+    /// Weights of the two auxiliary losses in the total, already divided by accumulation steps.
+    public var uniformityWeight: Float
+    public var ambiguityWeight: Float
+
+    /// Collects the settings; weights of 0 only measure.
+    public init(
+        uniformity: UniformitySource = .selected, uniformityWeight: Float = 0, ambiguityWeight: Float = 0
+    ) {
+        self.uniformity = uniformity
+        self.uniformityWeight = uniformityWeight
+        self.ambiguityWeight = ambiguityWeight
+    }
+}

@@ -1,0 +1,142 @@
+import Foundation
+import MonetCompute
+
+/// Adaptive routing with batch normalization (section 3 of the paper).
+///
+/// For each side s: z = h · wsᵀ; n = z normalized per head; selected are the experts with
+/// n ≥ min(Φ⁻¹(1 − k/E), max n); probabilities are the softmax of z over the selected.
+struct Router: Sendable {
+    let left: Side
+    let right: Side
+    let heads: Int
+    let experts: Int
+    let layer: Int
+    /// Its place among the model's routers.
+    let group: Int
+    /// Φ⁻¹(1 − k/E), the value that k of E standard normal numbers exceed.
+    let threshold: Float
+    private var preparedWeights: PreparedWeights?
+
+    /// One side's projection and running statistics.
+    struct Side: Sendable {
+        let weight: Parameter
+        /// The weights in int8, if the checkpoint has them.
+        let rounded: RoundedRouter?
+        let running: RouterStatistics
+    }
+
+    static let epsilon: Float = 1e-5
+
+    init(_ settings: ExpertSettings, _ parameters: LayerParameters) throws {
+        func side(_ index: Int) throws -> Side {
+            let name = "router.w\(index).weight"
+            let names = RouterScreenNames(weight: name)
+            let rounded = parameters.optional(names.rows).flatMap { rows in
+                parameters.optional(names.bounds).map {
+                    RoundedRouter(rows: rows.tensor, bounds: $0.tensor)
+                }
+            }
+            return Side(
+                weight: try parameters(name), rounded: rounded,
+                running: RouterStatistics(
+                    mean: try parameters("router.norm\(index).running_mean").tensor,
+                    variance: try parameters("router.norm\(index).running_var").tensor))
+        }
+        left = try side(1)
+        right = try side(2)
+        layer = parameters.layer
+        group = parameters.layer / settings.layersPerRouter
+        heads = settings.heads
+        experts = settings.perSide
+        threshold = Float(
+            GaussianQuantile.callAsFunction(1 - Double(settings.topK) / Double(settings.perSide)))
+    }
+
+    /// Probabilities of both sides, `[tokens, heads, experts]`, for `h` `[tokens, d]`.
+    func callAsFunction(_ h: Variable, _ pass: ForwardPass) throws -> Routing {
+        if let preparedWeights, !pass.tape.isRecording, pass.input.statistics == .running,
+            pass.input.objective == nil
+        {
+            let (left, right) = try pass.tape.backend.route(h.value, prepared: preparedWeights)
+            return try routing(Variable(left), Variable(right), [], pass)
+        }
+        let projected = try pass.tape.projections(h, weights: [left, right].map { pass($0.weight) })
+        let (g1, statistics1, objective1) = try route(projected[0], left, pass)
+        let (g2, statistics2, objective2) = try route(projected[1], right, pass)
+        if pass.input.statistics == .batch {
+            pass.routerStatistics.append(
+                RouterBatchStatistics(
+                    layer: layer, sides: [statistics1, statistics2], count: h.value.rowCount * experts))
+        }
+        return try routing(g1, g2, [objective1, objective2].compactMap { $0 }, pass)
+    }
+
+    private func routing(
+        _ g1: Variable, _ g2: Variable, _ objectives: [RouterObjective], _ pass: ForwardPass
+    ) throws -> Routing {
+        let left = try pass.hook(.g1, layer, g1)
+        let right = try pass.hook(.g2, layer, g2)
+        let isNormalized = !pass.changes(.g1, layer) && !pass.changes(.g2, layer)
+        return Routing(
+            group: group, layer: layer, left: left, right: right,
+            experts: ExpertRouting(
+                left: left.value, right: right.value, strengths: pass.strengths(group: group),
+                isNormalized: isNormalized),
+            objectives: objectives)
+    }
+
+    private func route(_ projected: Variable, _ side: Side, _ pass: ForwardPass) throws -> (
+        Variable, RouterStatistics, RouterObjective?
+    ) {
+        let tape = pass.tape
+        let logits = tape.reshape(projected, [projected.value.rowCount, heads, experts])
+        let statistics =
+            try pass.input.statistics == .batch
+            ? tape.backend.routerStatistics(logits.value) : side.running
+        let probabilities = try tape.route(logits, rule: rule(statistics))
+        let objective = try pass.input.objective.map {
+            try tape.routerObjective(
+                logits: logits, probabilities: probabilities, uniformity: $0.uniformity,
+                uniformityWeight: $0.uniformityWeight, ambiguityWeight: $0.ambiguityWeight)
+        }
+        return (probabilities, statistics, objective)
+    }
+
+    private func rule(_ statistics: RouterStatistics) -> RouterSelectionRule {
+        RouterSelectionRule(statistics: statistics, epsilon: Self.epsilon, threshold: threshold)
+    }
+
+    func prepared(on backend: any Backend) throws -> Router {
+        func side(_ side: Side) -> RouterWeights.Side {
+            .init(weight: side.weight.tensor, rule: rule(side.running), rounded: side.rounded)
+        }
+        var result = self
+        result.preparedWeights = try backend.prepare(
+            RouterWeights(left: side(left), right: side(right), heads: heads))
+        return result
+    }
+}
+
+extension MonetLanguageModel {
+    /// Moves the routers' running statistics towards a batch's; the running variance is the unbiased one.
+    ///
+    /// - Parameter momentum: share of the batch; 1 replaces the running statistics.
+    /// - Throws: `ComputeError` for parameters that cannot be written.
+    public func updateRouters(with statistics: [RouterBatchStatistics], momentum: Float) throws {
+        for batch in statistics {
+            let correction = batch.count > 1 ? Float(batch.count) / Float(batch.count - 1) : 1
+            for (place, side) in batch.sides.enumerated() {
+                let prefix = "model.layers.\(batch.layer).router.norm\(place + 1)."
+                let mean = try parameters(prefix + "running_mean").tensor
+                let variance = try parameters(prefix + "running_var").tensor
+                let batches = try parameters(prefix + "num_batches_tracked").tensor
+                try mean.write(zip(mean.floats(), side.mean.floats()).map { $0 + momentum * ($1 - $0) })
+                try variance.write(
+                    zip(variance.floats(), side.variance.floats()).map {
+                        $0 + momentum * ($1 * correction - $0)
+                    })
+                try batches.write([Int64(batches.integers().first ?? 0) + 1])
+            }
+        }
+    }
+}

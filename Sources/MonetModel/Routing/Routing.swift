@@ -1,0 +1,41 @@
+import MonetCompute
+
+/// The routing of a batch in one group of layers.
+public struct Routing: UnitActivations {
+    public let group: Int
+    /// The layer that owns the router.
+    public let layer: Int
+    /// ĝ1 and ĝ2, `[tokens, heads, experts]` with exact zeros outside the selection, before any strength.
+    public let left: Variable
+    public let right: Variable
+    /// The same as expert layers read it, with strengths.
+    public let experts: ExpertRouting
+    /// Auxiliary losses and usage, left and right; empty unless asked for.
+    public let objectives: [RouterObjective]
+
+    public func reader() -> any UnitScoreReader { PairScores(experts) }
+
+    public func lastRows(_ count: Int, on backend: any Backend) throws -> any UnitActivations {
+        let first = left.value.shape[0] - count
+        let (left, right) = (left.value.lastRows(count), right.value.lastRows(count))
+        let strengths = experts.strengths.compactMap { part -> RowStrengths? in
+            let rows = max(0, part.rows.lowerBound - first)..<max(0, part.rows.upperBound - first)
+            return rows.isEmpty ? nil : RowStrengths(rows: rows, factors: part.factors)
+        }
+        return Routing(
+            group: group, layer: layer, left: Variable(left), right: Variable(right),
+            experts: ExpertRouting(
+                left: left, right: right, strengths: strengths, isNormalized: experts.isNormalized),
+            objectives: objectives)
+    }
+}
+
+/// The statistics of a batch that normalized a router in it, which training moves the running ones towards.
+public struct RouterBatchStatistics: Sendable {
+    /// The layer that owns the router.
+    public let layer: Int
+    /// Left and right.
+    public let sides: [RouterStatistics]
+    /// Logits of a head that they are over.
+    public let count: Int
+}

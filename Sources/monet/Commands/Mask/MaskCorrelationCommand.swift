@@ -1,0 +1,52 @@
+import ArgumentParser
+import Foundation
+import MonetFoundation
+import MonetInsight
+import MonetModel
+import MonetText
+
+struct MaskCorrelationCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "correlation",
+        abstract: "Experts whose score correlates with a number in the data.",
+        discussion: """
+            EXAMPLES
+              monet mask correlation --model checkpoints/demo --corpus comments.jsonl --number toxicity \\
+                  --threshold 0.1 --out toxic.mask
+
+            The column holds a number for the document, or a list with one for every token.
+            """)
+
+    @OptionGroup var modelOptions: ModelOptions
+    @OptionGroup var documentOptions: DocumentOptions
+    @Option(help: "JSONL column with the number.")
+    var number: String
+    @Option(help: "Observations: token or document.")
+    var level: ScoreCorrelation.Level = .token
+    @Option(help: "Pearson correlation above which an expert is chosen.")
+    var threshold = 0.1
+    @OptionGroup var output: MaskOutput
+    @OptionGroup var compute: ComputeOptions
+    @OptionGroup var common: CommonOptions
+
+    func run() throws {
+        let (model, tokenizer) = try modelOptions.load(common.logger)
+        let documents = try documentOptions.documents(
+            tokenizer: tokenizer, modelFolder: modelOptions.model, split: .train, numberKey: number)
+        var progress = TokenProgress(total: documents.tokenCount, isQuiet: common.quiet)
+        let correlation = try ScoreCorrelation(
+            of: documents, level: level, model: model, backend: try compute.backend()
+        ) { progress.show($0) }
+        try progress.finish()
+        try output.write(
+            correlation.units(above: threshold), of: model.units, model: model.fingerprint,
+            recipe: [
+                .init("kind", "correlation"), .init("number", .string(number)),
+                .init("level", .string(level.rawValue)), .init("threshold", .number(threshold)),
+                .init("observations", .integer(correlation.count)),
+                .init("corpus", .string(documents.origin)),
+            ], isQuiet: common.quiet)
+    }
+}
+
+extension ScoreCorrelation.Level: ExpressibleByArgument {}

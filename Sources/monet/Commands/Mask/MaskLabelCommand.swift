@@ -1,0 +1,47 @@
+import ArgumentParser
+import Foundation
+import MonetFoundation
+import MonetInsight
+import MonetModel
+import MonetText
+
+struct MaskLabelCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "label",
+        abstract: "The specialists of a label.",
+        discussion: """
+            An expert is a label's specialist if its mean score on the label's tokens is at least --ratio \
+            times that on any other label's (section 5 of the paper, where the ratio is 2).
+
+            EXAMPLES
+              monet mask label --index demo.sqlite --label scripture --out scripture.mask
+            """)
+
+    @OptionGroup var indexOptions: IndexOptions
+    @Option(help: "The label.")
+    var label: String
+    @Option(help: "The label set, if several have the label.")
+    var set: String?
+    @Option(help: "Mean score in the label over that in the next, at least.")
+    var ratio = 2.0
+    @Option(help: "Share of tokens that an expert fires on at least.")
+    var minFrequency = 0.0
+    @OptionGroup var output: MaskOutput
+    @OptionGroup var common: CommonOptions
+
+    func validate() throws {
+        if !(ratio >= 1) { throw ValidationError("--ratio is \(ratio), expected 1 or more") }
+    }
+
+    func run() throws {
+        let index = try ExpertIndex(path: indexOptions.index)
+        let experts = try index.specialists(
+            of: index.label(label, set: set), ratio: ratio, minimumFrequency: minFrequency)
+        try output.write(
+            experts, of: index.units, model: index.modelFingerprint,
+            recipe: [
+                .init("kind", "label"), .init("label", .string(label)), .init("ratio", .number(ratio)),
+                .init("minimum_frequency", .number(minFrequency)), .init("corpus", .string(index.corpus)),
+            ], isQuiet: common.quiet)
+    }
+}

@@ -1,0 +1,33 @@
+import ArgumentParser
+import Foundation
+import MonetFoundation
+import MonetInsight
+import MonetModel
+import MonetText
+
+struct MaskRandomCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "random",
+        abstract: "As many experts of every group as another mask names, at random: what it is compared with."
+    )
+
+    @Option(help: ArgumentHelp("The mask whose size to take.", valueName: "path"))
+    var like: String
+    @Option(help: "Decides the experts.")
+    var seed: UInt64 = 0
+    @OptionGroup var modelOptions: ModelOptions
+    @OptionGroup var output: MaskOutput
+    @OptionGroup var common: CommonOptions
+
+    func run() throws {
+        let model = try modelOptions.load(common.logger, for: .conversion).model
+        let mask = try MaskOptions.read(like, for: model, common.logger).mask
+        try MaskFile(
+            mask: mask.randomOfEqualSize(seed: seed).applied(strength: output.strength),
+            model: model.fingerprint,
+            recipe: [
+                "kind": "random", "like": .string(like), "seed": .integer(Int(truncatingIfNeeded: seed)),
+            ]
+        ).write(to: output.out, units: model.units, isQuiet: common.quiet)
+    }
+}
