@@ -6,7 +6,7 @@ BREW := $(shell brew --prefix)
 FLAGS := -Xcxx -I$(BREW)/include -Xlinker -L$(BREW)/lib
 endif
 
-.PHONY: setup build demo test check-neon check-avx512 format lint
+.PHONY: setup build demo test docs check-neon check-avx512 format lint
 
 setup:
 	@Scripts/setup
@@ -20,6 +20,9 @@ demo: build
 test: setup
 	$(SWIFT) build -c release --build-tests $(FLAGS)
 	$(SWIFT) test -c release --skip-build $(FLAGS)
+
+docs: setup
+	@Scripts/docs
 
 check-neon:
 	@Scripts/check-neon

@@ -11,6 +11,7 @@ let package = Package(
     name: "Monet",
     platforms: [.macOS(.v15)],
     products: [
+        .library(name: "Monet", targets: ["Monet"]),
         .library(name: "MonetFoundation", targets: ["MonetFoundation"]),
         .library(name: "MonetCompute", targets: ["MonetCompute"]),
         .library(name: "MonetText", targets: ["MonetText"]),
@@ -19,7 +20,7 @@ let package = Package(
         .library(name: "MonetTraining", targets: ["MonetTraining"]),
         .library(name: "MonetInsight", targets: ["MonetInsight"]),
         .library(name: "MonetEvaluation", targets: ["MonetEvaluation"]),
-        .executable(name: "monet", targets: ["monet"]),
+        .executable(name: "monet", targets: ["MonetCommand"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
@@ -57,8 +58,11 @@ let package = Package(
         .target(
             name: "MonetEvaluation", dependencies: runtime + ["MonetGeneration", "MonetInsight"],
             resources: [.embedInCode("Resources/toxicity-classifier.json")]),
+        // The command line's module has another name than its product: file systems that ignore case would
+        // take `monet` for the library `Monet`.
+        .target(name: "Monet", dependencies: library),
         .executableTarget(
-            name: "monet",
+            name: "MonetCommand",
             dependencies: library + [
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
@@ -72,6 +76,8 @@ let package = Package(
         .target(name: "TestSupport", dependencies: runtime, path: "Tests/TestSupport"),
         .target(
             name: "EmulatedKernels", dependencies: ["CMonetKernels"], path: "Tests/EmulatedKernels"),
+        .testTarget(name: "MonetTests", dependencies: library + ["Monet"]),
+        .testTarget(name: "MonetFoundationTests", dependencies: ["MonetFoundation", "TestSupport"]),
         .testTarget(
             name: "MonetComputeTests",
             dependencies: runtime + ["CMonetKernels", "EmulatedKernels", "TestSupport"]),
@@ -81,7 +87,7 @@ let package = Package(
         .testTarget(name: "MonetGenerationTests", dependencies: library + ["TestSupport"]),
         .testTarget(name: "MonetInsightTests", dependencies: library + ["TestSupport"]),
         .testTarget(name: "MonetEvaluationTests", dependencies: library + ["TestSupport"]),
-        .testTarget(name: "MonetCommandTests", dependencies: library + ["monet", "TestSupport"]),
+        .testTarget(name: "MonetCommandTests", dependencies: library + ["MonetCommand", "TestSupport"]),
     ],
     swiftLanguageModes: [.v6],
     cxxLanguageStandard: .cxx17

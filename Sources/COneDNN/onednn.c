@@ -189,9 +189,4 @@ bool monet_onednn_has_native_bf16(void) {
 #endif
 }
 
-void monet_onednn_version(char *out, int capacity) {
-    const dnnl_version_t *version = dnnl_version();
-    snprintf(out, (size_t)capacity, "%d.%d.%d", version->major, version->minor, version->patch);
-}
-
 #endif

@@ -38,7 +38,7 @@ public struct HeldOutScorer {
     private let backend: any Backend
 
     /// Joins a model and a backend.
-    public init(model: MonetLanguageModel, backend: any Backend) {
+    public init(model: MonetLanguageModel, backend: any Backend = CPUBackend()) {
         self.model = model
         self.backend = backend
     }

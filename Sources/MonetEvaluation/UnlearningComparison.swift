@@ -58,7 +58,7 @@ public struct UnlearningComparison: Sendable {
     /// - Throws: `UnlearningExperiment.Stopped`, `InsightError`, `ModelError`.
     public init(
         _ plan: Plan, model: MonetLanguageModel, index: ExpertIndex, documents: LabelledDocuments,
-        dense: Dense?, backend: any Backend, progress: (Int) -> Bool
+        dense: Dense?, backend: any Backend = CPUBackend(), progress: (Int) -> Bool
     ) throws {
         let labels =
             try documents.labelSets.first?.labels.map { try index.label($0, set: plan.labelSet) } ?? []

@@ -110,7 +110,7 @@ public struct UnlearningExperiment {
     /// - Parameter progress: called with the tokens of each batch; false stops.
     /// - Throws: `UnlearningExperiment.Stopped`, `InsightError`, `ModelError`.
     public init(
-        model: MonetLanguageModel, documents: LabelledDocuments, backend: any Backend,
+        model: MonetLanguageModel, documents: LabelledDocuments, backend: any Backend = CPUBackend(),
         progress: (Int) -> Bool = { _ in true }
     ) throws {
         guard let set = documents.labelSets.first, set.labels.count > 1 else {

@@ -34,7 +34,8 @@ public struct Perplexity: Sendable {
     ///   - progress: called with the tokens scored so far; false stops.
     /// - Throws: `GenerationError.invalidSetting`, `ModelError`.
     public init(
-        of ids: [Int32], model: MonetLanguageModel, window: Int, stride: Int, backend: any Backend,
+        of ids: [Int32], model: MonetLanguageModel, window: Int, stride: Int,
+        backend: any Backend = CPUBackend(),
         reference: MonetLanguageModel? = nil, mask: UnitMask? = nil,
         progress: (Perplexity) -> Bool = { _ in true }
     ) throws {

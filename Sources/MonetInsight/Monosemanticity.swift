@@ -42,7 +42,7 @@ public struct Monosemanticity: Sendable, Equatable {
     ///   - progress: called with the tokens so far; false stops.
     /// - Throws: `InsightError.noLabels`, `ModelError`.
     public init(
-        of documents: LabelledDocuments, model: MonetLanguageModel, backend: any Backend,
+        of documents: LabelledDocuments, model: MonetLanguageModel, backend: any Backend = CPUBackend(),
         minimumCount: Int = 50, seed: UInt64 = 0, progress: (Int) -> Bool = { _ in true }
     ) throws {
         guard let set = documents.labelSets.first, set.labels.count > 1 else {

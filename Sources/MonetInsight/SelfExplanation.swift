@@ -31,7 +31,8 @@ public struct SelfExplanation {
     /// - Throws: `InsightError.invalidSetting` for a prompt without `{expert}`, or a tokenizer without an
     ///   unknown token to hold its place.
     public init(
-        model: MonetLanguageModel, tokenizer: Tokenizer, backend: any Backend, prompt: String = defaultPrompt
+        model: MonetLanguageModel, tokenizer: Tokenizer, backend: any Backend = CPUBackend(),
+        prompt: String = defaultPrompt
     ) throws {
         guard prompt.contains("{expert}") else {
             throw InsightError.invalidSetting(

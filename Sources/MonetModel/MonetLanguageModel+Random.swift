@@ -34,7 +34,7 @@ extension MonetLanguageModel {
 
     /// Sets the routers' running statistics to those of `tokens` random tokens, so that a model of random
     /// weights selects as many experts as a trained one.
-    public func calibrateRouters(tokens: Int, seed: UInt64, on backend: any Backend) throws {
+    public func calibrateRouters(tokens: Int, seed: UInt64, on backend: any Backend = CPUBackend()) throws {
         var generator = SplitMix64(seed: seed)
         let ids = (0..<tokens).map { _ in
             Int32(generator.next() % UInt64(configuration.vocabularySize))

@@ -198,7 +198,7 @@ public final class MonetLanguageModel: Sendable {
         let whole = try forward(ForwardPass(input, own: ownMask, tape: pass.tape))
         return ForwardOutput(
             hidden: Variable(whole.hidden.value.lastRows(new)),
-            groups: try whole.groups.map { try $0.lastRows(new, on: pass.tape.backend) },
+            groups: whole.groups.map { $0.lastRows(new) },
             caches: whole.caches,
             routerStatistics: whole.routerStatistics,
             observations: whole.observations.mapValues { Variable($0.value.lastRows(new)) }, pass: pass)

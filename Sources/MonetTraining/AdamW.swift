@@ -31,7 +31,8 @@ public final class AdamW {
     public private(set) var step = 0
 
     /// An optimizer at rest.
-    public init(_ parameters: [Parameter], settings: Settings, on backend: any Backend) throws {
+    public init(_ parameters: [Parameter], settings: Settings, on backend: any Backend = CPUBackend()) throws
+    {
         self.parameters = parameters
         self.settings = settings
         moments = try parameters.map {
@@ -43,7 +44,9 @@ public final class AdamW {
     }
 
     /// ‖gradient‖ over all parameters.
-    public func gradientNorm(_ variables: ParameterVariables, on backend: any Backend) throws -> Double {
+    public func gradientNorm(_ variables: ParameterVariables, on backend: any Backend = CPUBackend()) throws
+        -> Double
+    {
         var sum = 0.0
         for parameter in parameters {
             if let gradient = variables.gradient(of: parameter) { sum += try backend.sumOfSquares(gradient) }
@@ -53,7 +56,8 @@ public final class AdamW {
 
     /// Updates every parameter that has a gradient, after scaling it by `gradientScale`.
     public func update(
-        _ variables: ParameterVariables, learningRate: Double, gradientScale: Double, on backend: any Backend
+        _ variables: ParameterVariables, learningRate: Double, gradientScale: Double,
+        on backend: any Backend = CPUBackend()
     ) throws {
         step += 1
         for (parameter, moment) in zip(parameters, moments) {

@@ -20,7 +20,9 @@ public struct HeldOutEvaluation: Sendable, Equatable {
     public var smallestAliveShare: Double { aliveShares.min() ?? 1 }
 
     /// Runs `batches` through the model.
-    public init(model: MonetLanguageModel, batches: [BatchStream.Batch], backend: any Backend) throws {
+    public init(model: MonetLanguageModel, batches: [BatchStream.Batch], backend: any Backend = CPUBackend())
+        throws
+    {
         var sum = 0.0
         var alive: [Set<Int>] = []
         var selected = 0.0

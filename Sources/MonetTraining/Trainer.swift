@@ -52,7 +52,8 @@ public final class Trainer {
     ///
     /// - Throws: `TrainingError`, `ModelError`, `TextError`, `FileError`.
     public init(
-        _ configuration: RunConfiguration, directory: RunDirectory, resuming: Bool, backend: any Backend
+        _ configuration: RunConfiguration, directory: RunDirectory, resuming: Bool,
+        backend: any Backend = CPUBackend()
     ) throws {
         try configuration.validate(source: "run")
         let corpus = try Corpus(folder: configuration.corpus)

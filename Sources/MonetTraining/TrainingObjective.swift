@@ -46,7 +46,8 @@ public struct TrainingObjective: Sendable {
     ///   - targets: next token of each input, negative where none counts.
     ///   - share: 1 over the number of micro-batches.
     public func addGradient(
-        model: MonetLanguageModel, inputs: [[Int32]], targets: [Int32], share: Double, backend: any Backend,
+        model: MonetLanguageModel, inputs: [[Int32]], targets: [Int32], share: Double,
+        backend: any Backend = CPUBackend(),
         variables: ParameterVariables
     ) throws -> TrainingLosses {
         let routers = max(1, model.configuration.routerLayers.count)

@@ -22,7 +22,4 @@ int monet_onednn_matmul(bool bf16, bool transpose_a, bool transpose_b, int64_t m
 /// Whether this processor multiplies bfloat16 matrices natively and oneDNN makes use of it.
 bool monet_onednn_has_native_bf16(void);
 
-/// oneDNN's version as "major.minor.patch"; the caller passes at least 32 bytes.
-void monet_onednn_version(char *out, int capacity);
-
 #endif

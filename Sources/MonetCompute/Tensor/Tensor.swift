@@ -1,6 +1,6 @@
 /// A dense row-major array over a device's storage.
 ///
-///     let x = Tensor([1, 2, 3, 4, 5, 6], shape: [2, 3])
+///     let x = Tensor([1.0, 2, 3, 4, 5, 6], shape: [2, 3])
 ///     let half = x.converted(to: .bfloat16)
 ///     print(half.shape, half.floats())
 ///

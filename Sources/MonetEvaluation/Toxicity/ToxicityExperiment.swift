@@ -63,7 +63,8 @@ public struct ToxicityExperiment {
 
     /// Joins what is measured and how.
     public init(
-        model: MonetLanguageModel, tokenizer: Tokenizer, backend: any Backend, prompts: [ToxicityPrompt],
+        model: MonetLanguageModel, tokenizer: Tokenizer, backend: any Backend = CPUBackend(),
+        prompts: [ToxicityPrompt],
         plan: ToxicityProtocol, scorer: any ToxicityScorer, seed: UInt64 = 0
     ) {
         self.model = model

@@ -9,7 +9,7 @@ public struct MeanScores: Sendable {
     /// Runs the model over `ids`.
     ///
     /// - Throws: `InsightError.invalidSetting`, `ModelError`.
-    public init(of ids: [Int32], model: MonetLanguageModel, backend: any Backend) throws {
+    public init(of ids: [Int32], model: MonetLanguageModel, backend: any Backend = CPUBackend()) throws {
         guard !ids.isEmpty else {
             throw InsightError.invalidSetting(name: "the text", found: "empty", expected: "one token or more")
         }

@@ -56,7 +56,7 @@ public struct ExpertIndexBuilder {
     /// - Throws: `InsightError`, `TextError`.
     public init(
         model: MonetLanguageModel, modelPath: String, tokenizer: Tokenizer?, documents: LabelledDocuments,
-        settings: Settings = Settings(), backend: any Backend
+        settings: Settings = Settings(), backend: any Backend = CPUBackend()
     ) throws {
         let context = model.configuration.contextLength
         window = settings.window ?? min(context, 512)

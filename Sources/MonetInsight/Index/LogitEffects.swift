@@ -34,7 +34,7 @@ extension ExpertIndex {
     /// - Returns: nil for an expert that never fired.
     /// - Throws: `InsightError.foreignIndex` for another model than the index was built from.
     public func logitEffects(
-        of expert: UnitID, model: MonetLanguageModel, backend: any Backend, count: Int = 8,
+        of expert: UnitID, model: MonetLanguageModel, backend: any Backend = CPUBackend(), count: Int = 8,
         places: Int = 10, before: Int = 64
     ) throws -> LogitEffects? {
         guard model.fingerprint == modelFingerprint else {

@@ -15,7 +15,7 @@ public struct LabelStatistics: Sendable {
     /// - Parameter progress: called with the tokens so far; false stops.
     /// - Throws: `InsightError.noLabels`, `ModelError`.
     public init(
-        of documents: LabelledDocuments, model: MonetLanguageModel, backend: any Backend,
+        of documents: LabelledDocuments, model: MonetLanguageModel, backend: any Backend = CPUBackend(),
         progress: (Int) -> Bool = { _ in true }
     ) throws {
         guard let set = documents.labelSets.first, set.labels.count > 1 else {

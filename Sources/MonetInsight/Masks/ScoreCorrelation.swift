@@ -21,7 +21,8 @@ public struct ScoreCorrelation: Sendable {
     /// - Parameter progress: called with the tokens so far; false stops.
     /// - Throws: `ModelError`.
     public init(
-        of documents: LabelledDocuments, level: Level, model: MonetLanguageModel, backend: any Backend,
+        of documents: LabelledDocuments, level: Level, model: MonetLanguageModel,
+        backend: any Backend = CPUBackend(),
         progress: (Int) -> Bool = { _ in true }
     ) throws {
         let units = model.units

@@ -21,7 +21,7 @@ public struct UnitEffects: Sendable {
     ///   - progress: called with the tokens so far; false stops.
     /// - Throws: `ModelError`, `ComputeError`.
     public init(
-        of documents: LabelledDocuments, model: MonetLanguageModel, backend: any Backend,
+        of documents: LabelledDocuments, model: MonetLanguageModel, backend: any Backend = CPUBackend(),
         window: Int? = nil, progress: (Int) -> Bool = { _ in true }
     ) throws {
         let (c, units) = (model.configuration, model.units)

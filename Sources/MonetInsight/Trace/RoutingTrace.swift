@@ -54,7 +54,7 @@ public struct RoutingTrace: Sendable, Equatable, Codable {
     /// - Throws: `ModelError.contextExceeded`.
     public init(
         of ids: [Int32], model: MonetLanguageModel, tokenizer: Tokenizer?, count: Int = 8,
-        backend: any Backend, mask: UnitMask? = nil
+        backend: any Backend = CPUBackend(), mask: UnitMask? = nil
     ) throws {
         let (configuration, units) = (model.configuration, model.units)
         guard ids.count <= configuration.contextLength else {

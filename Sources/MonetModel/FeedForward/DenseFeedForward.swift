@@ -127,7 +127,7 @@ struct NeuronActivations: UnitActivations {
         NeuronScores(hidden.value.floats(), units: hidden.value.columnCount)
     }
 
-    func lastRows(_ count: Int, on backend: any Backend) throws -> any UnitActivations {
+    func lastRows(_ count: Int) -> any UnitActivations {
         NeuronActivations(layer: layer, hidden: Variable(hidden.value.lastRows(count)))
     }
 }

@@ -15,7 +15,7 @@ public struct Routing: UnitActivations {
 
     public func reader() -> any UnitScoreReader { PairScores(experts) }
 
-    public func lastRows(_ count: Int, on backend: any Backend) throws -> any UnitActivations {
+    public func lastRows(_ count: Int) -> any UnitActivations {
         let first = left.value.shape[0] - count
         let (left, right) = (left.value.lastRows(count), right.value.lastRows(count))
         let strengths = experts.strengths.compactMap { part -> RowStrengths? in

@@ -57,7 +57,7 @@ public protocol UnitActivations {
     /// Reads the scores of tokens, one token after another. The values are copied from the device once.
     func reader() -> any UnitScoreReader
     /// The same for the last `count` tokens of a pass over one sequence.
-    func lastRows(_ count: Int, on backend: any Backend) throws -> any UnitActivations
+    func lastRows(_ count: Int) -> any UnitActivations
 }
 
 /// Visits the units that score on a token.

@@ -38,9 +38,6 @@ public struct BatchStream: Sendable {
         }
     }
 
-    /// Batches of one pass over the corpus.
-    public var batchesPerEpoch: Double { Double(windows) / Double(batchSize) }
-
     /// Batch `index` of the endless stream.
     public func batch(_ index: Int) -> Batch {
         var inputs: [[Int32]] = []

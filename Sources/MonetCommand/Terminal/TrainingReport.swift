@@ -5,12 +5,8 @@ import MonetTraining
 /// Training's events as lines on standard error.
 struct TrainingReport {
     var line: ProgressLine
-    private let logEvery: Int
 
-    init(isQuiet: Bool, logEvery: Int) {
-        line = ProgressLine(isQuiet: isQuiet)
-        self.logEvery = logEvery
-    }
+    init(isQuiet: Bool) { line = ProgressLine(isQuiet: isQuiet) }
 
     mutating func show(_ event: Trainer.Event) {
         switch event {

@@ -48,26 +48,16 @@ struct RunSettingOptions: ParsableArguments {
         help: ArgumentHelp("Any setting, as beta2=0.99; may be repeated.", valueName: "key=value"))
     var assignments: [String] = []
 
-    /// The settings given, by their names in run files.
+    /// The settings given, by their names in run files: each option's own, in snake case.
     func values() throws -> [(String, JSONValue)] {
-        func integer(_ value: Int?) -> JSONValue? { value.map { .integer($0) } }
-        func number(_ value: Double?) -> JSONValue? { value.map { .number($0) } }
-        func text(_ value: String?) -> JSONValue? { value.map { .string($0) } }
-        let named: [(String, JSONValue?)] = [
-            ("corpus", text(corpus)), ("init_from", text(initFrom)),
-            ("sequence_length", integer(sequenceLength)),
-            ("batch_size", integer(batchSize)), ("accumulation", integer(accumulation)),
-            ("steps", integer(steps)),
-            ("learning_rate", number(learningRate)), ("schedule", text(schedule?.rawValue)),
-            ("warmup_steps", integer(warmupSteps)), ("weight_decay", number(weightDecay)),
-            ("gradient_clip", number(gradientClip)), ("uniformity_weight", number(uniformityWeight)),
-            ("ambiguity_weight", number(ambiguityWeight)), ("precision", text(dtype)),
-            ("seed", integer(seed)),
-            ("log_every", integer(logEvery)), ("eval_every", integer(evalEvery)),
-            ("save_every", integer(saveEvery)),
-            ("keep_last", integer(keepLast)),
-        ]
-        return named.compactMap { key, value in value.map { (key, $0) } } + (try assignments.map(Self.parse))
+        let named = Mirror(reflecting: self).children.compactMap { child -> (String, JSONValue)? in
+            // Stored as `_batchSize`, the wrapper of `batchSize`.
+            guard let label = child.label?.dropFirst(), let json = (child.value as? any SettingOption)?.json
+            else { return nil }
+            let key = label.reduce(into: "") { $0 += $1.isUppercase ? "_" + $1.lowercased() : "\($1)" }
+            return (key == "dtype" ? "precision" : key, json)
+        }
+        return named + (try assignments.map(Self.parse))
     }
 
     private static func parse(_ assignment: String) throws -> (String, JSONValue) {
@@ -82,3 +72,20 @@ struct RunSettingOptions: ParsableArguments {
 }
 
 extension LearningRateSchedule.Kind: ExpressibleByArgument {}
+
+/// An option that holds a setting's value, if it was given.
+private protocol SettingOption {
+    var json: JSONValue? { get }
+}
+
+extension Option: SettingOption {
+    fileprivate var json: JSONValue? {
+        switch wrappedValue as Any {
+        case let value as Int: .integer(value)
+        case let value as Double: .number(value)
+        case let value as String: .string(value)
+        case let value as LearningRateSchedule.Kind: .string(value.rawValue)
+        default: nil
+        }
+    }
+}

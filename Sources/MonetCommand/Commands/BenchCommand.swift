@@ -111,11 +111,8 @@ struct BenchCommand: ParsableCommand {
             results += try measureModel(model, tests, backend, note)
         }
         if tests.contains(.train) { results.append(try measureTraining(backend, note)) }
-        if json {
-            StandardOutput.write(report(results, backend, peak).serialized(pretty: true) + "\n")
-        } else {
-            StandardOutput.write(table(results, peak))
-        }
+        let report = BenchmarkReport(backend: backend.name, peak: peak, measurements: results)
+        StandardOutput.write(json ? report.json(model: model).serialized(pretty: true) + "\n" : table(report))
     }
 
     /// bfloat16 for a checkpoint of bfloat16 where that is fast, as PyTorch would.
@@ -132,18 +129,10 @@ struct BenchCommand: ParsableCommand {
         var results: [InferenceBenchmark.Measurement] = []
         if tests.contains(.load) {
             note("load")
-            var seconds: [Double] = []
-            for _ in 0..<repeats {
-                let start = ContinuousClock.now
-                let model = try MonetLanguageModel.load(folder)
-                let hidden = try model.forward(ForwardInput([[0]]), on: backend).hidden.value
-                _ = try model.logits(hidden, on: backend)
-                seconds.append((ContinuousClock.now - start).seconds)
-            }
-            results.append(.init(name: "load", tokens: 1, seconds: seconds, work: nil))
+            results.append(try InferenceBenchmark.load(folder, backend: backend, repeats: repeats))
         }
         if tests.allSatisfy({ $0 == .load || $0 == .train }) { return results }
-        let model = try MonetLanguageModel.load(folder)
+        let model = try MonetLanguageModel.load(folder, on: backend)
         let context = model.configuration.contextLength
         let promptTokens = promptTokens ?? min(512, context)
         let longest = max(promptTokens, contextTokens + newTokens)
@@ -194,14 +183,7 @@ struct BenchCommand: ParsableCommand {
             work: nil)
     }
 
-    /// Least seconds of a token, and what bounds it.
-    private func floor(_ work: WorkEstimate, _ peak: MachinePeak) -> (seconds: Double, bound: String) {
-        let operations = work.operationsPerToken / peak.operationsPerSecond
-        let bytes = work.bytesPerToken / peak.bytesPerSecond
-        return operations > bytes ? (operations, "compute") : (bytes, "memory")
-    }
-
-    private func table(_ results: [InferenceBenchmark.Measurement], _ peak: MachinePeak) -> String {
+    private func table(_ report: BenchmarkReport) -> String {
         alignedTable(
             [
                 [
@@ -209,47 +191,18 @@ struct BenchCommand: ParsableCommand {
                     "of floor",
                 ]
             ]
-                + results.map { result in
+                + report.measurements.map { result in
                     let head = [
                         result.name, result.name == "load" ? "" : result.tokensPerSecond.text(2),
                         result.medianSeconds.text(3),
                     ]
                     guard let work = result.work else { return head }
-                    let floor = floor(work, peak)
+                    let floor = report.floor(work)
                     return head + [
                         (work.operationsPerToken / 1e9).text(2), (work.bytesPerToken / 1e6).text(0),
-                        (100 * work.activeShare).text(1) + "%", floor.bound,
+                        (100 * work.activeShare).text(1) + "%", floor.bound.rawValue,
                         (100 * floor.seconds * result.tokensPerSecond).text(0) + "%",
                     ]
                 })
-    }
-
-    private func report(
-        _ results: [InferenceBenchmark.Measurement], _ backend: CPUBackend, _ peak: MachinePeak
-    ) -> JSONValue {
-        [
-            "backend": .string(backend.name), "model": model.map { .string($0) } ?? .null,
-            "peak_operations_per_second": .number(peak.operationsPerSecond),
-            "peak_bytes_per_second": .number(peak.bytesPerSecond),
-            "results": .array(
-                results.map { result in
-                    var members: [(String, JSONValue)] = [
-                        ("test", .string(result.name)), ("tokens", .integer(result.tokens)),
-                        ("seconds", .array(result.seconds.map { .number($0) })),
-                        ("median_seconds", .number(result.medianSeconds)),
-                        ("tokens_per_second", .number(result.tokensPerSecond)),
-                    ]
-                    if let work = result.work {
-                        let floor = floor(work, peak)
-                        members += [
-                            ("operations_per_token", .number(work.operationsPerToken)),
-                            ("bytes_per_token", .number(work.bytesPerToken)),
-                            ("active_share", .number(work.activeShare)), ("bound", .string(floor.bound)),
-                            ("share_of_floor", .number(floor.seconds * result.tokensPerSecond)),
-                        ]
-                    }
-                    return .object(members.map { .init($0.0, $0.1) })
-                }),
-        ]
     }
 }

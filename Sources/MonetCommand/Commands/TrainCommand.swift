@@ -23,7 +23,7 @@ struct TrainCommand: ParsableCommand {
             over the file. The vocabulary follows the corpus unless the file names one. Ctrl-C saves \
             and stops; --resume goes on, with the same result as an uninterrupted run.
 
-            Settings: \(RunConfiguration.keys.joined(separator: ", ")).
+            Settings: \(RunSetting.all.map(\.key).joined(separator: ", ")).
             """)
 
     @Argument(help: "The run file.")
@@ -68,7 +68,7 @@ struct TrainCommand: ParsableCommand {
         let backend = try compute.backend(precision: configuration.precision)
         let trainer = try Trainer(configuration, directory: directory, resuming: resume, backend: backend)
         Interruption.install()
-        var report = TrainingReport(isQuiet: common.quiet, logEvery: trainer.configuration.logEvery)
+        var report = TrainingReport(isQuiet: common.quiet)
         report.line.note("training on \(backend.name)")
         let outcome = try trainer.run(shouldStop: { Interruption.isRequested }, report: { report.show($0) })
         report.line.clear()

@@ -1,0 +1,124 @@
+import MonetCompute
+import MonetFoundation
+
+/// One setting of a run file: its key, how it is read with a check of its range, and how it is written. The list of
+/// all is what run files, `--set` and `run.json` share.
+public struct RunSetting: Sendable {
+    /// The name in run files.
+    public let key: String
+    let read: @Sendable (RunConfiguration) -> JSONValue
+    /// Takes over a value; returns what was expected if it does not fit.
+    let write: @Sendable (inout RunConfiguration, JSONValue) -> String?
+
+    /// All settings but the model's, in the order of files.
+    public static let all: [RunSetting] = [
+        path("corpus", \.corpus),
+        RunSetting("init_from") {
+            $0.initialCheckpoint.map { .string($0) } ?? .null
+        } write: { run, value in
+            if !value.isNull, value.stringValue?.isEmpty ?? true { return "a path" }
+            run.initialCheckpoint = value.stringValue
+            return nil
+        },
+        integer("sequence_length", \.sequenceLength, 1...1 << 20),
+        integer("batch_size", \.batchSize, 1...1 << 16),
+        integer("accumulation", \.accumulation, 1...1 << 16),
+        integer("steps", \.steps, 1...1 << 40),
+        number("learning_rate", \.learningRate, 0...10),
+        number("final_learning_rate_share", \.finalLearningRateShare, 0...1),
+        choice("schedule", \.schedule),
+        integer("warmup_steps", \.warmupSteps, 0...1 << 40),
+        number("decay_share", \.decayShare, 0...1),
+        number("weight_decay", \.weightDecay, 0...10),
+        RunSetting("decay_everything") {
+            .bool($0.decaysEverything)
+        } write: { run, value in
+            guard let flag = value.boolValue else { return "true or false" }
+            run.decaysEverything = flag
+            return nil
+        },
+        number("beta1", \.beta1, 0...0.999999),
+        number("beta2", \.beta2, 0...0.9999999),
+        number("epsilon", \.epsilon, 1e-30...1),
+        number("gradient_clip", \.gradientClip, 0...1e9),
+        choice("uniformity", \.uniformity),
+        number("uniformity_weight", \.uniformityWeight, 0...1e3),
+        number("ambiguity_weight", \.ambiguityWeight, 0...1e3),
+        number("router_momentum", \.routerMomentum, 0...1),
+        choice("precision", \.precision),
+        RunSetting("seed") {
+            .integer(Int(truncatingIfNeeded: $0.seed))
+        } write: { run, value in
+            guard let seed = value.intValue, seed >= 0 else { return "an integer from 0 to \(Int.max)" }
+            run.seed = UInt64(seed)
+            return nil
+        },
+        integer("log_every", \.logEvery, 1...1 << 40),
+        integer("eval_every", \.evaluateEvery, 1...1 << 40),
+        integer("eval_batches", \.evaluationBatches, 1...1 << 20),
+        integer("save_every", \.saveEvery, 1...1 << 40),
+        integer("keep_last", \.keepLast, 1...1 << 20),
+        number("divergence_threshold", \.divergenceThreshold, 0.1...1e6),
+    ]
+
+    private init(
+        _ key: String, read: @escaping @Sendable (RunConfiguration) -> JSONValue,
+        write: @escaping @Sendable (inout RunConfiguration, JSONValue) -> String?
+    ) {
+        self.key = key
+        self.read = read
+        self.write = write
+    }
+
+    private typealias Path<Value> = WritableKeyPath<RunConfiguration, Value> & Sendable
+
+    private static func path(_ key: String, _ path: Path<String>) -> RunSetting {
+        RunSetting(key) {
+            .string($0[keyPath: path])
+        } write: { run, value in
+            guard let text = value.stringValue, !text.isEmpty else { return "a path" }
+            run[keyPath: path] = text
+            return nil
+        }
+    }
+
+    private static func integer(_ key: String, _ path: Path<Int>, _ range: ClosedRange<Int>) -> RunSetting {
+        RunSetting(key) {
+            .integer($0[keyPath: path])
+        } write: { run, value in
+            guard let number = value.intValue, range.contains(number) else {
+                return "an integer from \(range.lowerBound) to \(range.upperBound)"
+            }
+            run[keyPath: path] = number
+            return nil
+        }
+    }
+
+    private static func number(_ key: String, _ path: Path<Double>, _ range: ClosedRange<Double>)
+        -> RunSetting
+    {
+        RunSetting(key) {
+            .number($0[keyPath: path])
+        } write: { run, value in
+            guard let number = value.doubleValue, number.isFinite, range.contains(number) else {
+                return "a number from \(range.lowerBound) to \(range.upperBound)"
+            }
+            run[keyPath: path] = number
+            return nil
+        }
+    }
+
+    private static func choice<Choice: RawRepresentable & CaseIterable & Sendable>(
+        _ key: String, _ path: Path<Choice>
+    ) -> RunSetting where Choice.RawValue == String {
+        RunSetting(key) {
+            .string($0[keyPath: path].rawValue)
+        } write: { run, value in
+            guard let choice = value.stringValue.flatMap({ Choice(rawValue: $0) }) else {
+                return Choice.allCases.map { "\"\($0.rawValue)\"" }.joined(separator: " or ")
+            }
+            run[keyPath: path] = choice
+            return nil
+        }
+    }
+}

@@ -1,0 +1,132 @@
+import Foundation
+import Monet
+
+// The examples of the doc comments, as they stand there: that this file compiles is what makes them right.
+// `DocumentationTests` compares the two.
+
+func tensors() {
+    let x = Tensor([1.0, 2, 3, 4, 5, 6], shape: [2, 3])
+    let half = x.converted(to: .bfloat16)
+    print(half.shape, half.floats())
+}
+
+func backends(x: Tensor, w: Tensor) throws {
+    let backend = CPUBackend()
+    let y = try backend.linear(x, weight: w, bias: nil)
+    _ = y
+}
+
+func tapes(backend: CPUBackend, x: Variable, w: Variable) throws {
+    let tape = GradientTape(backend: backend, isRecording: true)
+    let y = try tape.linear(x, weight: w, bias: nil)
+    try tape.backward()
+    _ = y
+}
+
+func workers(pool: WorkerPool, process: (Int) -> Void) {
+    pool.parallel(chunks: 8) { chunk in process(chunk) }
+}
+
+func corpora() throws {
+    let corpus = try Corpus(folder: "corpora/demo")
+    let tokens = corpus.tokens(in: .train, 0..<1024)
+    _ = tokens
+}
+
+func tokenizers() throws {
+    let tokenizer = try Tokenizer(folder: "checkpoints/monet")
+    let ids = try tokenizer.encode("The answer", addBegin: true)
+    print(try tokenizer.decode(ids))
+}
+
+func decoders(tokenizer: Tokenizer, ids: [Int32]) throws {
+    var decoder = StreamingDecoder(tokenizer: tokenizer)
+    for id in ids { print(try decoder.append(id), terminator: "") }
+    print(decoder.finish())
+}
+
+func files() throws {
+    let file = try SafetensorsFile(path: "model.safetensors")
+    let weight = try file.tensor("lm_head.weight")
+    _ = weight
+}
+
+func models() throws {
+    let model = try MonetLanguageModel.load("checkpoints/monet-vd-1.4B")
+    let output = try model.forward(ForwardInput([[1, 5, 17]]))
+    let logits = try model.logits(output.hidden.value)
+    _ = logits
+}
+
+func inputs(model: MonetLanguageModel) throws {
+    var input = ForwardInput([[1, 5, 17]])
+    input.hooks.observed = [HookPoint(.residPost, layer: 3)]
+    let output = try model.forward(input)
+    _ = output
+}
+
+func masks(model: MonetLanguageModel, ids: [Int32]) throws {
+    var mask = UnitMask(model.units)
+    mask.remove([147_040], group: 5)
+    let output = try model.forward(ForwardInput([ids], mask: mask))
+    _ = output
+}
+
+func samplers(settings: SamplingSettings, logits: [Float], ids: [Int32]) throws {
+    var sampler = try Sampler(settings)
+    let id = try sampler.next(logits, history: ids)
+    _ = id
+}
+
+func generators(model: MonetLanguageModel, tokenizer: Tokenizer) async throws {
+    let generator = TextGenerator(model: model, tokenizer: tokenizer)
+    let prompt = try tokenizer.encode("The sea", addBegin: true)
+    for try await step in generator.steps(prompt) { print(step.text, terminator: "") }
+}
+
+func batchEngines(model: MonetLanguageModel, prompts: [[Int32]]) throws {
+    let engine = try BatchEngine(model: model)
+    for prompt in prompts { try engine.submit(GenerationRequest(prompt)) }
+    while !engine.isIdle {
+        for event in engine.step() { print(event.request, event.kind) }
+    }
+}
+
+func textEngines(model: MonetLanguageModel, tokenizer: Tokenizer, prompts: [String]) throws {
+    let engine = TextEngine(try BatchEngine(model: model), tokenizer: tokenizer)
+    for prompt in prompts { try engine.submit(GenerationRequest(tokenizer.encode(prompt))) }
+    while !engine.isIdle {
+        for event in engine.step() { print(event.request, event.kind) }
+    }
+}
+
+func documents() throws {
+    let documents = try LabelledDocuments(corpus: Corpus(folder: "corpora/demo"), split: .train)
+    _ = documents
+}
+
+func indices() throws {
+    let index = try ExpertIndex(path: "experts.sqlite")
+    let dossier = try index.dossier(of: UnitID(group: 0, index: 1777))
+    _ = dossier
+}
+
+func traces(ids: [Int32], model: MonetLanguageModel, tokenizer: Tokenizer) throws {
+    let trace = try RoutingTrace(of: ids, model: model, tokenizer: tokenizer)
+    for token in trace.tokens { print(token.text, token.groups[0].experts[0].expert) }
+}
+
+func scorers() throws {
+    let scorer = try ToxicityClassifier.shipped()
+    let scores = try scorer.scores(of: ["The shark is a large fish."])
+    _ = scores
+}
+
+// The README's example.
+func readme() throws {
+    let model = try MonetLanguageModel.load("checkpoints/demo")
+    let tokenizer = try Tokenizer(folder: "checkpoints/demo")
+    let ids = try tokenizer.encode("The shark is a fish", addBegin: true)
+    let trace = try RoutingTrace(of: ids, model: model, tokenizer: tokenizer)
+    _ = trace
+}
