@@ -120,7 +120,7 @@ public enum JSONValue: Sendable, Equatable {
     }
 
     private static func shortest(_ value: Double) -> String {
-        if let integer = Int(exactly: value), abs(integer) < 1 << 53 { return "\(integer).0" }
+        if let integer = Int(exactly: value), integer.magnitude < 1 << 53 { return "\(integer).0" }
         return "\(value)"
     }
 

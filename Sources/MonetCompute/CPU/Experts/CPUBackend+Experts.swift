@@ -66,46 +66,37 @@ enum SavedExperts: Sendable {
     case packed
 }
 
-/// Checked extents of an expert layer's call.
-struct ExpertShape {
-    let tokens: Int
-    let heads: Int
-    let experts: Int
+/// Checked extents of an expert layer's weights.
+struct ExpertExtents {
     /// Width of the layer, d.
     let width: Int
+    /// Experts on a side.
+    let experts: Int
     /// Hidden units of one expert on each side that has any.
     let units: Int
     /// Columns of the output that each projection writes.
     let part: Int
 
-    init(_ x: Tensor, _ routing: ExpertRouting, _ weights: ExpertWeights<Tensor>, _ backend: CPUBackend)
-        throws
-    {
+    init(_ weights: ExpertWeights<Tensor>, _ backend: CPUBackend) throws {
         func fail(_ expected: String, _ found: String) -> ComputeError {
             .shapeMismatch(operation: "experts", expected: expected, found: found)
         }
-        let (left, right, plan) = (routing.left, routing.right, weights.plan)
-        for tensor in [x, left, right] { try backend.requireFloat32(tensor, "experts") }
-        for tensor in weights.all { try backend.requireReal(tensor, "experts") }
-        tokens = x.rowCount
-        width = x.columnCount
-        guard left.shape.count == 3, left.shape == right.shape, left.shape[0] == tokens, left.shape[2] > 0
-        else {
-            throw fail("probabilities [\(tokens), heads, experts]", "\(left.shape) and \(right.shape)")
-        }
-        heads = left.shape[1]
-        experts = left.shape[2]
-        guard let first = weights.up.first, weights.up.count == plan.hidden.count,
-            weights.down.count == plan.projections.count, !plan.projections.isEmpty,
-            width % plan.projections.count == 0
+        let plan = weights.plan
+        guard let first = weights.up.first, let experts = weights.down.first?.bias.rowCount, experts > 0,
+            weights.up.count == plan.hidden.count, weights.down.count == plan.projections.count,
+            first.weight.columnCount % plan.projections.count == 0
         else {
             throw fail(
                 "weights of \(plan.hidden.count) hidden sides and \(plan.projections.count) projections",
-                "\(weights.up.count) and \(weights.down.count), width \(width)")
+                "\(weights.up.count) and \(weights.down.count)")
         }
+        self.experts = experts
+        width = first.weight.columnCount
         part = width / plan.projections.count
         units = first.weight.rowCount / experts
         for up in weights.up {
+            try backend.requireReal(up.weight, "experts")
+            try backend.requireReal(up.bias, "experts")
             guard up.weight.shape == [experts * units, width], up.bias.shape == [experts * units] else {
                 throw fail(
                     "up-projections [\(experts) · m, \(width)] with a bias",
@@ -116,20 +107,57 @@ struct ExpertShape {
             guard projection.sources.allSatisfy(plan.hidden.contains) else {
                 throw fail("sources among the hidden sides", "\(projection.sources)")
             }
-            let fits =
-                switch down.matrices {
-                case .columns(let list):
-                    list.count == projection.sources.count
-                        && list.allSatisfy { $0.shape == [part, experts * units] }
-                case .rows(let rows): rows.shape == [experts * projection.sources.count * units, part]
-                }
+            let sources = projection.sources.count
+            try backend.requireReal(down.bias, "experts")
+            let fits: Bool
+            switch down.matrices {
+            case .columns(let list):
+                for matrix in list { try backend.requireReal(matrix, "experts") }
+                fits = list.count == sources && list.allSatisfy { $0.shape == [part, experts * units] }
+            case .rows(let rows):
+                try backend.requireReal(rows, "experts")
+                fits = rows.shape == [experts * sources * units, part]
+            }
             guard fits, down.bias.shape == [experts, part] else {
                 throw fail(
-                    "\(projection.sources.count) down-projections to \(part) of \(experts) · \(units) units, "
-                        + "with a bias [\(experts), \(part)]",
-                    "\(down.matrices) and \(down.bias.shape)")
+                    "\(sources) down-projections to \(part) of \(experts) · \(units) units, "
+                        + "with a bias [\(experts), \(part)]", "a bias \(down.bias.shape)")
             }
         }
+    }
+}
+
+/// Checked extents of an expert layer's call.
+struct ExpertShape {
+    let tokens: Int
+    let heads: Int
+    let experts: Int
+    let width: Int
+    let units: Int
+    let part: Int
+
+    init(_ x: Tensor, _ routing: ExpertRouting, _ extents: ExpertExtents, _ backend: CPUBackend) throws {
+        let (left, right) = (routing.left, routing.right)
+        try backend.requireFloat32(x, "experts")
+        try backend.requireFloat32(left, "experts")
+        try backend.requireFloat32(right, "experts")
+        tokens = x.rowCount
+        (experts, width, units, part) = (extents.experts, extents.width, extents.units, extents.part)
+        guard left.shape.count == 3, left.shape == right.shape, left.shape[0] == tokens,
+            left.shape[2] == experts, x.columnCount == width
+        else {
+            throw ComputeError.shapeMismatch(
+                operation: "experts",
+                expected: "tokens [\(tokens), \(width)], probabilities [\(tokens), heads, \(experts)]",
+                found: "\(x.shape), \(left.shape) and \(right.shape)")
+        }
+        heads = left.shape[1]
+    }
+
+    init(
+        _ x: Tensor, _ routing: ExpertRouting, _ weights: ExpertWeights<Tensor>, _ backend: CPUBackend
+    ) throws {
+        try self.init(x, routing, ExpertExtents(weights, backend), backend)
     }
 }
 

@@ -10,7 +10,7 @@ extension CPUBackend {
             throw ComputeError.foreignPreparation(operation: "experts", device: name)
         }
         let (weights, plan) = (packed.weights, packed.weights.plan)
-        let shape = try ExpertShape(x, routing, weights, self)
+        let shape = try ExpertShape(x, routing, packed.extents, self)
         let selection = try selection(routing)
         let hidden = try hiddenUnits(
             x, zip(plan.hidden, weights.up).map { ($1, selection.side($0).selection) })

@@ -4,7 +4,7 @@ extension CPUBackend {
     /// Packs the down-projections by expert, unless they are, and gives the pages of mapped columns back, so
     /// that one copy stays in memory.
     public func prepare(_ weights: ExpertWeights<Tensor>) throws -> PreparedWeights {
-        for tensor in weights.all { try requireReal(tensor, "preparing experts") }
+        _ = try ExpertExtents(weights, self)
         var packed = weights
         for (place, down) in weights.down.enumerated() {
             guard case .columns(let matrices) = down.matrices else { continue }
@@ -21,13 +21,15 @@ extension CPUBackend {
             packed.down[place].matrices = .rows(.expertRows(of: matrices, experts: experts, pool: pool))
             for matrix in matrices { matrix.hostStorage.releasePages() }
         }
-        return PreparedWeights(PackedExperts(weights: packed))
+        return PreparedWeights(
+            PackedExperts(weights: packed, extents: try ExpertExtents(packed, self)))
     }
 }
 
 /// Expert weights in rows, as packed execution reads them.
 struct PackedExperts: Sendable {
     let weights: ExpertWeights<Tensor>
+    let extents: ExpertExtents
 
     /// The rows of one projection.
     func down(_ place: Int) throws -> (rows: Tensor, bias: Tensor) {
