@@ -1,4 +1,4 @@
-// Chooses a table of kernels at run time, and answers what Swift cannot ask the system.
+// Chooses a table of kernels at run time, and makes the system queries that Swift cannot.
 #if defined(__linux__)
 #define _GNU_SOURCE
 #include <sched.h>

@@ -1,10 +1,10 @@
-// Columns of matrices as lines, for weights that are stored the other way round than they are read. Squares of
-// registers are turned by exchanging halves: three rounds for eight values a register, two for four.
+// Transposes matrices, for weights that are stored in another order than they are read. Square tiles are transposed
+// in registers by exchanging halves: in three rounds for eight values per register, in two for four.
 #include <string.h>
 
 #include "include/monet_kernels.h"
 
-// Rows of a block: of two bytes a whole cache line of every output line.
+// Rows per block: with values of two bytes, a whole cache line of every output line.
 #define BLOCK_ROWS 32
 
 typedef uint16_t eight_words __attribute__((vector_size(16)));
@@ -15,7 +15,7 @@ typedef uint32_t four_words __attribute__((vector_size(16)));
 #define LOWER_4(A, B) __builtin_shufflevector(A, B, 0, 4, 1, 5)
 #define UPPER_4(A, B) __builtin_shufflevector(A, B, 2, 6, 3, 7)
 
-// One square of SIDE registers. A round interleaves each register with the one half a square further on.
+// Transposes a square of SIDE registers. A round interleaves each register with the one half a square further on.
 #define SQUARE(NAME, VALUE, VECTOR, SIDE, ROUNDS, LOWER, UPPER)                                               \
     static inline void NAME(VALUE *const *lines, size_t first, const VALUE *x, size_t x_stride) {             \
         VECTOR now[SIDE], next[SIDE];                                                                         \

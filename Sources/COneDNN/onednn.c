@@ -22,10 +22,10 @@ void monet_onednn_use_calling_thread(void) {
     if (set_threads != NULL) set_threads(1);
 }
 
-// For long inner dimensions oneDNN's generated products point the stack pointer into a buffer on the heap
-// (uxlfoundation/oneDNN issue 4845, reported for 3.11.1 and mended since). A signal handled meanwhile would put
-// its frame over whatever lies below that buffer, so signals wait until the product is done. Those that
-// a thread raises by a fault of its own stay as they are: blocked, they would end the process unseen.
+// For long inner dimensions, oneDNN's generated code points the stack pointer into a buffer on the heap
+// (uxlfoundation/oneDNN issue 4845, reported for 3.11.1 and fixed since). A signal handler that ran meanwhile
+// would overwrite whatever lies below that buffer, so signals are blocked until the product is done. Signals for
+// faults of the thread itself are not: if they were, a fault would end the process without calling its handler.
 static sigset_t hold_signals(void) {
     sigset_t held, previous;
     sigfillset(&held);

@@ -13,10 +13,10 @@ import MonetTraining
 struct MonetCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "monet",
-        abstract: "Language models of experts that one can read, find and cut out.",
+        abstract: "Language models you can inspect and edit, expert by expert.",
         discussion: """
-            Trains, runs and opens up Monet models (Mixture of Monosemantic Experts for \
-            Transformers, arXiv 2412.04139), and reads the checkpoints published under MonetLLM.
+            Trains, runs, inspects and edits Monet models (Mixture of Monosemantic Experts for \
+            Transformers, arXiv 2412.04139), and loads the checkpoints published under MonetLLM.
 
             EXAMPLES
               monet generate --model checkpoints/demo --prompt "The sea"
@@ -24,7 +24,7 @@ struct MonetCommand: ParsableCommand {
               monet train run.yaml --out runs/first
 
             Results go to standard output, everything else to standard error. Exit codes: 0 for \
-            success, 1 for a failure, 64 for a wrong command line.
+            success, 1 for a failure, 64 for an invalid command line.
             """,
         version: "0.1.0",
         subcommands: [
@@ -38,7 +38,7 @@ struct MonetCommand: ParsableCommand {
         ])
 
     static func main() {
-        // A file beyond the limit on sizes is an error of the write, as a full disk is, not a kill.
+        // Exceeding the file size limit then makes a write fail, as a full disk does, and kills nothing.
         signal(SIGXFSZ, SIG_IGN)
         do {
             var command = try parseAsRoot()
@@ -51,7 +51,7 @@ struct MonetCommand: ParsableCommand {
         }
     }
 
-    /// Whether an error is one of the package's, whose description says what to do.
+    /// Whether an error is one of the package's own, whose descriptions say what to do.
     private static func isExpected(_ error: any Error) -> Bool {
         switch error {
         case is FileError, is ComputeError, is ModelError, is TextError, is TrainingError, is GenerationError,
@@ -62,7 +62,7 @@ struct MonetCommand: ParsableCommand {
     }
 }
 
-/// Failures of the command line itself, which are not about its syntax.
+/// Failures of the command itself that are not syntax errors of its command line.
 enum CommandError: Error, CustomStringConvertible {
     case malformedInput(source: String, reason: String)
     case missingTokenizer(folder: String, purpose: String)
@@ -71,7 +71,7 @@ enum CommandError: Error, CustomStringConvertible {
         switch self {
         case .malformedInput(let source, let reason): "\(source): \(reason)"
         case .missingTokenizer(let folder, let purpose):
-            "\(folder): there is no tokenizer.model, which \(purpose) needs; token ids do without"
+            "\(folder): there is no tokenizer.model, which \(purpose) needs; token ids work without one"
         }
     }
 }

@@ -1,4 +1,4 @@
-/// What can go wrong in measuring.
+/// What can go wrong in evaluations.
 public enum EvaluationError: Error, Sendable, Equatable, CustomStringConvertible {
     /// A setting outside its range.
     case invalidSetting(name: String, found: String, expected: String)
@@ -12,7 +12,7 @@ public enum EvaluationError: Error, Sendable, Equatable, CustomStringConvertible
     /// A file that is not a classifier.
     case malformedClassifier(path: String, reason: String)
 
-    /// A toxicity scorer that gives no scores.
+    /// A toxicity scorer that returns no scores.
     case scorerFailed(url: String, attempts: Int, reason: String)
 
     /// A line that is not a prompt.

@@ -1,7 +1,7 @@
 import Foundation
 import MonetFoundation
 
-/// A matrix as a picture: a coloured cell with its value for every pair of labels, averages beside it.
+/// A matrix as a picture: a coloured cell with its value for every pair of labels, and averages on the right.
 public struct HeatMap: Sendable {
     /// Shown above.
     public var title: String
@@ -20,7 +20,7 @@ public struct HeatMap: Sendable {
     public func svg() -> String {
         let cell = Self.cell
         let longest = Double(labels.map(\.count).max() ?? 0)
-        // The corner names what rows and columns are, however short the labels.
+        // The corner says what rows and columns are, however short the labels.
         let (left, top) = (max(130, longest * 7.2 + 34), longest * 5.4 + 64)
         let columns = Double(labels.count + averages.count)
         let width = max(left + columns * cell + longest * 4 + 24, Double(title.count) * 8.6 + 24)
@@ -60,12 +60,12 @@ public struct HeatMap: Sendable {
         ReportPage.html(title: title, body: pictures.map { ReportPage.figure($0.svg()) }, notes: notes)
     }
 
-    /// Averages stand apart.
+    /// The distance of averages from the other columns.
     private func gap(_ column: Int) -> Double { column >= labels.count ? 12 : 0 }
 
     private func fixed(_ value: Double) -> String { SVGDrawing.fixed(value) }
 
-    /// From blue through white to red for −1 to 1; the square root shows small values too.
+    /// From blue through white to red for −1 to 1; the square root makes small values visible.
     private func colour(_ value: Double) -> (fill: String, ink: String) {
         guard value.isFinite else { return ("#ddd", "#222") }
         let strength = min(1, abs(value)).squareRoot()
@@ -77,7 +77,7 @@ public struct HeatMap: Sendable {
 }
 
 extension UnlearningMatrix {
-    /// The matrix as a heat map, with the target's and the others' average beside it.
+    /// The matrix as a heat map, with the averages of the target and of the other labels on the right.
     public func heatMap(_ metric: Metric, title: String) -> HeatMap {
         let pairs = rows.indices.map { targetAndOthers($0, metric) }
         let digits = metric == .loss ? 2 : 1

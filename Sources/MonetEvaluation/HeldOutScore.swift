@@ -3,26 +3,27 @@ import MonetCompute
 import MonetInsight
 import MonetModel
 
-/// How well a model predicts texts: mean loss, and the share of tokens that it would have filled in.
+/// How well a model predicts texts: mean loss and next-token accuracy.
 public struct HeldOutScore: Sendable, Equatable {
     /// Tokens predicted.
     public var tokens = 0
     /// Sum of −log p over them.
     public var negativeLogLikelihood = 0.0
-    /// Tokens that were the most likely ones.
+    /// Tokens that the model ranked as the most likely.
     public var hits = 0
 
     /// exp of the loss.
     public var perplexity: Double { exp(loss) }
     /// Mean −log p, nats.
     public var loss: Double { tokens > 0 ? negativeLogLikelihood / Double(tokens) : .nan }
-    /// Cloze accuracy: the share of tokens that are the most likely one given what precedes them.
+    /// Next-token accuracy, also called cloze accuracy: the share of tokens that the model ranks as the most
+    /// likely given the preceding ones.
     public var accuracy: Double { tokens > 0 ? Double(hits) / Double(tokens) : .nan }
 
     /// No tokens.
     public init() {}
 
-    /// Both together.
+    /// The score of both sets of tokens together.
     public static func + (a: HeldOutScore, b: HeldOutScore) -> HeldOutScore {
         var result = a
         result.tokens += b.tokens
@@ -71,14 +72,14 @@ public struct HeldOutScorer {
         return total
     }
 
-    /// Hands over the score of every piece of a document.
+    /// Passes the score of every piece of a document to `body`.
     private func forEachDocument(
         _ documents: LabelledDocuments, mask: UnitMask?, progress: (Int) -> Bool,
         _ body: (Int, HeldOutScore) -> Void
     ) throws {
         let reader = DocumentReader(model: model, backend: backend, mask: mask)
         try reader.forEachBatch(of: documents) { batch in
-            // The last token of a piece predicts nothing that is at hand.
+            // The last token of a piece has no target.
             let targets = batch.pieces.flatMap { $0.tokens.dropFirst() + [-1] }
             let losses = try model.crossEntropy(batch.output, targets: targets).floats()
             let logits = try model.logits(batch.output.hidden.value, on: backend)

@@ -1,15 +1,15 @@
 import Foundation
 import MonetFoundation
 
-/// Values under several conditions as lines, a panel for every scale.
+/// Values under several conditions as lines, with one panel per scale.
 public struct LinePlot: Sendable {
     /// One line.
     public struct Series: Sendable {
-        /// Shown beside its last point.
+        /// Shown next to its last point.
         public var name: String
-        /// One value a condition; what is not finite is left out.
+        /// One value per condition; values that are not finite are left out.
         public var values: [Double]
-        /// Half the length of the error bars; empty for none.
+        /// Half the length of the error bars; empty for no error bars.
         public var errors: [Double] = []
 
         /// A line without error bars.
@@ -34,11 +34,11 @@ public struct LinePlot: Sendable {
         }
     }
 
-    /// Shown above everything.
+    /// Shown above all panels.
     public var title: String
-    /// What stands below each place, a line and a smaller one.
+    /// The text below each place: a line, and a smaller one.
     public var conditions: [(name: String, detail: String)]
-    /// One below the other.
+    /// The panels, from top to bottom.
     public var panels: [Panel]
 
     /// Joins the parts.
@@ -54,7 +54,7 @@ public struct LinePlot: Sendable {
 
     /// The picture as SVG.
     public func svg() -> String {
-        // Names of conditions do not run into each other.
+        // Wide enough that names of conditions do not overlap.
         let longest = conditions.map { max($0.name.count, $0.detail.count) }.max() ?? 0
         let step = max(110, Double(longest) * 6.6 + 16)
         let plotWidth = max(1, Double(conditions.count)) * step
@@ -101,7 +101,7 @@ public struct LinePlot: Sendable {
                 Self.label(tick, step: ticks.count > 1 ? ticks[1] - ticks[0] : 1), x: Self.left - 8,
                 y: y(tick) + 3.5, anchor: "end", size: 10, weight: 400)
         }
-        // Names of lines that end close together are moved apart.
+        // The names of lines that end close together are moved apart.
         var names: [(y: Double, name: String, colour: String)] = []
         for (number, series) in panel.series.enumerated() {
             let colour = Self.colours[number % Self.colours.count]

@@ -1,7 +1,7 @@
 import Foundation
 import MonetFoundation
 
-/// Pieces of SVG that pictures share.
+/// Parts of SVG that pictures share.
 enum SVGDrawing {
     /// A picture with dark ink on white.
     static func document(width: Double, height: Double, title: String, body: String) -> String {

@@ -4,32 +4,32 @@ import MonetFoundation
 import MonetInsight
 import MonetModel
 
-/// What removing each label's specialists does to a Monet, at several ratios, beside random masks of equal size and
-/// beside a dense model from which as large a share of its neurons is removed.
+/// The effect of removing each label's specialists from a Monet, at several ratios, compared with random
+/// masks of equal size and with a dense model from which an equal share of neurons is removed.
 public struct UnlearningComparison: Sendable {
     /// What to measure.
     public struct Plan: Sendable {
         /// The label set of the index; nil takes the first that has the labels.
         public var labelSet: String?
-        /// Mean score in a label over that in the next, from which a unit is its specialist.
+        /// Minimum ratio of a specialist's mean score on its label to that on the next label.
         public var ratio = 2.0
         /// Other ratios to measure.
         public var sweep: [Double] = []
-        /// Share of tokens that a specialist fires on at least.
+        /// Minimum share of tokens that a specialist fires on.
         public var minimumFrequency = 0.0
-        /// Random masks beside each.
+        /// Random masks to compare each with.
         public var randomMasks = 1
 
-        /// Specialists by the paper's ratio of 2, one random mask beside each.
+        /// Specialists by the paper's ratio of 2, compared with one random mask each.
         public init() {}
 
-        /// Passes over the documents, for progress.
+        /// The number of passes over the documents, for progress.
         public func passes(labels: Int, comparesDense: Bool) -> Int {
             1 + labels * (1 + randomMasks) * (1 + sweep.count) + (comparesDense ? labels + 1 : 0)
         }
     }
 
-    /// A dense model with documents from which its neurons are judged.
+    /// A dense model, with the documents from which its specialist neurons are determined.
     public struct Dense {
         public let model: MonetLanguageModel
         public let documents: LabelledDocuments
@@ -43,11 +43,11 @@ public struct UnlearningComparison: Sendable {
 
     /// What was measured.
     public let plan: Plan
-    /// With the plan's ratio.
+    /// The matrix at the plan's ratio.
     public let matrix: UnlearningMatrix
     /// The same for the dense model.
     public let dense: UnlearningMatrix?
-    /// The other ratios.
+    /// The matrices at the other ratios.
     public let sweep: [(ratio: Double, matrix: UnlearningMatrix)]
     /// Units of the model.
     public let units: Int
@@ -80,11 +80,15 @@ public struct UnlearningComparison: Sendable {
         sweep = try plan.sweep.map { ($0, try matrix($0)) }
     }
 
-    /// As large a share of a dense model's neurons, those most special to each label.
+    /// The matrix of a dense model, with an equal share of neurons removed: the most specific to each label.
     private static func matrix(
         of dense: Dense, like matrix: UnlearningMatrix, units: Int, _ documents: LabelledDocuments,
         _ backend: any Backend, _ progress: (Int) -> Bool
     ) throws -> UnlearningMatrix {
+        guard dense.model.units.kind == .neurons else {
+            throw EvaluationError.invalidSetting(
+                name: "the dense model", found: "one with experts", expected: "one with neurons")
+        }
         let statistics = try LabelStatistics(of: dense.documents, model: dense.model, backend: backend)
         let masks = matrix.labels.enumerated().map { label, name in
             let share = Double(matrix.rows[label].removed) / Double(max(1, units))

@@ -2,8 +2,8 @@ import Foundation
 import MonetFoundation
 
 extension UnlearningMatrix {
-    /// The matrix as lines: a row for each label whose specialists are removed, a column for each label
-    /// that is measured, then the target's damage and the others' mean.
+    /// The matrix as text: a row for each label whose specialists are removed, a column for each label
+    /// that is measured, then the damage to the target and the mean damage to the others.
     public func table(_ metric: Metric) -> String {
         let digits = metric == .loss ? 3 : 1
         func text(_ value: Double) -> String { number(value, metric, digits: digits) }
@@ -64,7 +64,7 @@ extension UnlearningMatrix {
 }
 
 extension UnlearningMatrix.Summary {
-    /// Damage to the targets over damage to the others; infinite if the others lose nothing.
+    /// Damage to the targets divided by damage to the others; infinite if the others lose nothing.
     public var selectivity: Double { others > 0 ? target / others : .infinity }
 
     func json() -> JSONValue {
@@ -75,7 +75,7 @@ extension UnlearningMatrix.Summary {
     }
 }
 
-/// A number with its sign, which a zero does not have.
+/// A number with its sign; zero has none.
 func signed(_ value: Double, digits: Int) -> String {
     let text = String(format: "%+.\(digits)f", value)
     return text.contains { "123456789na".contains($0) } ? text : String(text.dropFirst())

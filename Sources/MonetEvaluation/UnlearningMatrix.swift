@@ -3,15 +3,15 @@ import MonetCompute
 import MonetInsight
 import MonetModel
 
-/// What removing each label's specialists does to every label (figure 3 of the paper).
+/// The effect of removing each label's specialists on every label (figure 3 of the paper).
 public struct UnlearningMatrix: Sendable, Equatable {
     /// The labels, in the order of rows and columns.
     public let labels: [String]
     /// Every label's score with nothing removed.
     public let baseline: [HeldOutScore]
-    /// One removal for every label.
+    /// One row for every label whose specialists are removed.
     public let rows: [Row]
-    /// The same with random masks of equal size; empty unless asked for.
+    /// The same with random masks of equal size; empty unless requested.
     public let randomRows: [Row]
 
     /// Scores with one label's specialists removed.
@@ -32,7 +32,7 @@ public struct UnlearningMatrix: Sendable, Equatable {
     public enum Metric: String, Sendable, CaseIterable {
         /// Increase of the mean loss, nats per token.
         case loss
-        /// Decrease of the cloze accuracy.
+        /// Decrease of cloze accuracy (next-token accuracy).
         case accuracy
     }
 
@@ -44,7 +44,7 @@ public struct UnlearningMatrix: Sendable, Equatable {
         self.randomRows = randomRows
     }
 
-    /// Damage to `column` from removing `row`'s specialists: positive is worse.
+    /// Damage to `column` from removing `row`'s specialists; positive values are worse.
     public func damage(_ row: Int, _ column: Int, _ metric: Metric) -> Double {
         damage(rows[row], column, metric)
     }
@@ -105,7 +105,7 @@ public struct UnlearningExperiment {
     /// The caller stopped it.
     public struct Stopped: Error {}
 
-    /// Scores the model as it is.
+    /// Scores the unchanged model.
     ///
     /// - Parameter progress: called with the tokens of each batch; false stops.
     /// - Throws: `UnlearningExperiment.Stopped`, `InsightError`, `ModelError`.
@@ -145,15 +145,15 @@ public struct UnlearningExperiment {
     /// One row: all labels' scores with units removed.
     public func row(_ mask: UnitMask, progress: (Int) -> Bool = { _ in true }) throws -> UnlearningMatrix.Row
     {
-        // Nothing removed changes nothing: no need to run it again.
+        // An empty mask changes nothing, so there is no need to run the model again.
         if mask.count == 0 { return UnlearningMatrix.Row(removed: 0, scores: baseline) }
         return UnlearningMatrix.Row(
             removed: mask.count, scores: try Self.scored(scorer, documents, mask, progress))
     }
 
-    /// A row for every label's mask, and one for a random mask of the size of each.
+    /// A row for every label's mask, and rows for random masks of the same size.
     ///
-    /// - Parameter randomSeeds: how many random masks stand beside each.
+    /// - Parameter randomSeeds: the number of random masks to compare each with.
     public func matrix(
         _ masks: [UnitMask], randomSeeds: Int = 0, progress: (Int) -> Bool = { _ in true }
     ) throws -> UnlearningMatrix {

@@ -1,7 +1,7 @@
 import Foundation
 
-/// Writes files and folders beside their place and renames them, so that what stands there is
-/// whole at every moment: the old content or the new.
+/// Writes files and folders to a temporary name beside the target and renames them, so that the target is
+/// complete at every moment: either the old content or the new.
 public enum AtomicFile {
     /// Replaces the file at `path` by what `body` writes.
     ///
@@ -25,8 +25,8 @@ public enum AtomicFile {
         try write(to: path) { try $0.write(text) }
     }
 
-    /// Makes the folder at `path` from what `body` puts into a temporary one. A folder already
-    /// there is replaced only if `replacing`.
+    /// Creates the folder at `path` from what `body` writes to a temporary one. An existing folder
+    /// is replaced only if `replacing`.
     public static func writeFolder(_ path: String, replacing: Bool, _ body: (String) throws -> Void) throws {
         let manager = FileManager.default
         if manager.fileExists(atPath: path), !replacing {
@@ -53,7 +53,7 @@ public enum AtomicFile {
         synchronizeFolder(of: path)
     }
 
-    /// Makes a folder and those above it.
+    /// Creates a folder and its parents.
     public static func createFolder(_ path: String) throws {
         do {
             try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
@@ -76,7 +76,7 @@ public enum AtomicFile {
         .unwritable(path: path, reason: String(cString: strerror(errno)))
     }
 
-    /// Makes a rename in the folder durable.
+    /// Makes a rename in the parent folder durable.
     private static func synchronizeFolder(of path: String) {
         let descriptor = open(
             (path as NSString).deletingLastPathComponent.isEmpty
@@ -88,15 +88,15 @@ public enum AtomicFile {
     }
 }
 
-/// A buffered writer that reports every failure, a full disk included.
+/// A buffered writer that reports every failure, including a full disk.
 public final class FileWriter {
     private let path: String
     private var descriptor: Int32
     private var buffer: [UInt8] = []
-    /// Where in the file the buffer's first byte goes.
+    /// The position of the buffer's first byte in the file.
     private var position: Int
-    /// Writes end at multiples of this: file systems that keep what is written at once in huge pages then do, and
-    /// a mapping of the file is read through them.
+    /// Writes end at multiples of this, so that file systems that can store large writes in huge pages do so
+    /// and mappings of the file use them.
     private static let block = 1 << 21
 
     /// Creates or truncates the file, or appends to it.
@@ -137,7 +137,7 @@ public final class FileWriter {
     /// Writes bytes.
     public func write(_ bytes: [UInt8]) throws { try bytes.withUnsafeBytes { try write($0) } }
 
-    /// Hands buffered bytes to the system.
+    /// Passes buffered bytes to the system.
     public func flush() throws {
         try buffer.withUnsafeBytes { try writeOut($0) }
         buffer.removeAll(keepingCapacity: true)

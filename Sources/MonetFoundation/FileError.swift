@@ -2,9 +2,9 @@
 public enum FileError: Error, Sendable, Equatable, CustomStringConvertible {
     /// The file cannot be opened, read or mapped.
     case unreadable(path: String, reason: String)
-    /// The file cannot be written; what was there before is untouched.
+    /// The file cannot be written; what was there before is unchanged.
     case unwritable(path: String, reason: String)
-    /// The text is not JSON, or a kind of JSON that is refused (duplicate keys, NaN).
+    /// The text is not JSON, or is JSON that the parser rejects (duplicate keys, NaN).
     case malformedJSON(source: String, offset: Int, reason: String)
     /// The file is not UTF-8 text.
     case notUTF8(path: String, offset: Int)

@@ -1,5 +1,5 @@
 extension String {
-    /// With the characters that HTML and SVG give a meaning spelled out.
+    /// The text with the special characters of HTML and SVG escaped.
     public var htmlEscaped: String {
         var result = ""
         for character in unicodeScalars {

@@ -90,7 +90,7 @@ public enum JSONValue: Sendable, Equatable {
         }
     }
 
-    /// JSON text; indented by two spaces a level if `pretty`.
+    /// JSON text, indented by two spaces per level if `pretty`.
     public func serialized(pretty: Bool = false) -> String {
         var out = ""
         write(to: &out, indent: pretty ? 0 : nil)
@@ -103,7 +103,7 @@ public enum JSONValue: Sendable, Equatable {
         case .bool(let value): out += value ? "true" : "false"
         case .integer(let value): out += String(value)
         case .number(let value):
-            // Not representable in JSON; null is what most writers agree on.
+            // Not representable in JSON; most writers use null.
             out += value.isFinite ? Self.shortest(value) : "null"
         case .string(let value): Self.write(value, to: &out)
         case .array(let values):

@@ -1,8 +1,8 @@
 import Foundation
 
-/// A file mapped read-only into memory: pages are read when touched, and shared with the page cache.
+/// A file mapped read-only into memory: pages are read when accessed, and shared with the page cache.
 public final class MappedFile: @unchecked Sendable {
-    /// Where the file lies.
+    /// The file's path.
     public let path: String
     /// The file's bytes; empty for an empty file. Valid as long as this object.
     public let bytes: UnsafeRawBufferPointer
@@ -34,7 +34,7 @@ public final class MappedFile: @unchecked Sendable {
             throw FileError.unreadable(path: path, reason: String(cString: strerror(errno)))
         }
         #if os(Linux)
-            // Where the file system can, huge pages: read in larger pieces, easier on the translation cache.
+            // Where supported, huge pages are read in larger pieces and need fewer TLB entries.
             if size >= 1 << 21 { madvise(address, size, HugePages.advice) }
         #endif
         bytes = UnsafeRawBufferPointer(start: address, count: size)

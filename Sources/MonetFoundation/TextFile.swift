@@ -1,10 +1,10 @@
 import Foundation
 
-/// Reading of UTF-8 text.
+/// Reads UTF-8 text.
 public enum TextFile {
     /// The text of a file, which must be UTF-8; a byte-order mark is dropped.
     ///
-    /// - Throws: `FileError.unreadable` or `FileError.notUTF8` with the first bad byte's place.
+    /// - Throws: `FileError.unreadable` or `FileError.notUTF8` with the offset of the first invalid byte.
     public static func read(_ path: String) throws -> String {
         let file = try MappedFile(path: path)
         return try withExtendedLifetime(file) { try decode(file.bytes, name: path) }

@@ -4,11 +4,11 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
     case invalidSetting(name: String, found: String, expected: String)
     /// A prompt without any token.
     case emptyPrompt
-    /// Logits that are no numbers: the weights or the activations overflowed.
+    /// Logits that are not finite: the weights or the activations overflowed.
     case logitsNotFinite(position: Int)
     /// A token id beyond the vocabulary.
     case invalidToken(id: Int, vocabularySize: Int)
-    /// Text was asked of a model without a tokenizer.
+    /// Text was requested from a model without a tokenizer.
     case missingTokenizer(purpose: String)
 
     public var description: String {

@@ -2,9 +2,9 @@ import Foundation
 import MonetCompute
 import MonetModel
 
-/// Perplexity of a long text, read in windows that overlap so that tokens have a context.
+/// Perplexity of a long text, read in overlapping windows so that tokens have a context.
 public struct Perplexity: Sendable {
-    /// Tokens scored.
+    /// The number of tokens scored.
     public private(set) var tokens = 0
     /// Sum of −log p over them.
     public private(set) var negativeLogLikelihood = 0.0
@@ -16,9 +16,9 @@ public struct Perplexity: Sendable {
 
     /// Share of tokens for which both models' most likely next token is the same.
     public var agreement: Double { tokens > 0 ? Double(agreements) / Double(tokens) : .nan }
-    /// Mean divergence from the reference, nats.
+    /// Mean divergence from the reference, in nats.
     public var meanDivergence: Double { tokens > 0 ? divergence / Double(tokens) : .nan }
-    /// exp of the mean.
+    /// exp of the loss.
     public var value: Double { tokens > 0 ? exp(negativeLogLikelihood / Double(tokens)) : .nan }
     /// Mean −log p.
     public var loss: Double { tokens > 0 ? negativeLogLikelihood / Double(tokens) : .nan }
@@ -26,10 +26,10 @@ public struct Perplexity: Sendable {
     /// Scores every token but the first.
     ///
     /// - Parameters:
-    ///   - window: tokens that the model reads at a time.
-    ///   - stride: new tokens that each window after the first scores.
-    ///   - reference: a model of the same vocabulary to compare predictions with, such as the one that
-    ///     this one is a quantized form of.
+    ///   - window: tokens per window.
+    ///   - stride: new tokens scored by each window after the first.
+    ///   - reference: a model with the same vocabulary to compare predictions with, such as the one from
+    ///     which this one was quantized.
     ///   - mask: units to remove, weaken or amplify in the model, not in the reference.
     ///   - progress: called with the tokens scored so far; false stops.
     /// - Throws: `GenerationError.invalidSetting`, `ModelError`.
@@ -63,7 +63,7 @@ public struct Perplexity: Sendable {
             let end = scored == 1 ? min(ids.count, window) : min(ids.count, scored + stride)
             let start = max(0, end - window)
             let part = Array(ids[start..<end])
-            // The prediction at place i is of token i + 1.
+            // Position i predicts token i + 1.
             let targets = (start..<end).map { $0 + 1 >= scored && $0 + 1 < end ? ids[$0 + 1] : -1 }
             let output = try model.forward(ForwardInput([part], mask: mask), on: backend)
             let losses = try model.crossEntropy(output, targets: targets).floats()

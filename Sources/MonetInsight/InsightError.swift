@@ -1,12 +1,12 @@
-/// What can go wrong in looking at experts.
+/// What can go wrong in inspecting experts.
 public enum InsightError: Error, Sendable, Equatable, CustomStringConvertible {
-    /// A name of an expert that is not `group/index`, or lies outside the model.
+    /// A name of an expert that is not `group/index`, or is outside the model.
     case invalidExpert(name: String, expected: String)
     /// A label that the corpus or index does not have.
     case unknownLabel(label: String, known: [String], origin: String)
     /// Documents without a label where labels are needed.
     case noLabels(origin: String)
-    /// A document without the number that was asked for.
+    /// A document without the requested number.
     case missingNumber(path: String, key: String, document: Int)
     /// A list of numbers that does not fit a document's tokens.
     case malformedNumbers(path: String, key: String, document: Int, expected: Int, found: Int)
@@ -18,7 +18,7 @@ public enum InsightError: Error, Sendable, Equatable, CustomStringConvertible {
     case unsupportedSchema(path: String, found: Int, expected: Int)
     /// An index of another model; both by fingerprint.
     case foreignIndex(path: String, expected: String, found: String)
-    /// An unfinished index that was begun with other settings.
+    /// An unfinished index that was started with other settings.
     case foreignState(path: String, key: String, expected: String, found: String)
     /// The index cannot be written.
     case unwritableIndex(path: String, reason: String)
@@ -39,11 +39,11 @@ public enum InsightError: Error, Sendable, Equatable, CustomStringConvertible {
             "\(origin): token \(token) is not in the model's vocabulary of \(size)"
         case .malformedIndex(let path, let reason): "\(path): not a usable expert index: \(reason)"
         case .unsupportedSchema(let path, let found, let expected):
-            "\(path): an index of schema version \(found), expected \(expected); build it anew with monet index build"
+            "\(path): an index of schema version \(found), expected \(expected); rebuild it with monet index build"
         case .foreignIndex(let path, let expected, let found):
             "\(path): an index of another model, fingerprint \(found); this one's is \(expected)"
         case .foreignState(let path, let key, let expected, let found):
-            "\(path): the unfinished index was begun with another \(key) (\(found), now \(expected)); delete the file or give --overwrite to start anew"
+            "\(path): the unfinished index was started with another \(key) (\(found), now \(expected)); delete the file or give --overwrite to start again"
         case .unwritableIndex(let path, let reason): "\(path): cannot be written: \(reason)"
         case .invalidSetting(let name, let found, let expected):
             "\(name) is \(found), expected \(expected)"

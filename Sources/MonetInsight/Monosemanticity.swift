@@ -5,19 +5,19 @@ import MonetModel
 
 /// How few concepts the units of a model stand for: experts of a Monet or neurons of a dense Llama.
 ///
-/// A unit's score is its routing score, or the absolute activation. `Docs/Monet.docc/Monosemanticity.md`
-/// defines every measure; each stands beside the same with labels dealt out at random.
+/// An expert's score is its routing score, a neuron's its absolute activation. Each measure has a baseline
+/// with labels assigned at random; `Docs/Monet.docc/Monosemanticity.md` defines them all.
 public struct Monosemanticity: Sendable, Equatable {
     /// The measures that depend on labels.
     public struct LabelMeasures: Sendable, Equatable {
-        /// Mean entropy of a unit's mean scores over labels, bits; log2(labels) if it ignores them.
+        /// Mean entropy of a unit's mean scores over labels, in bits; log2(labels) if it ignores them.
         public let entropy: Double
         /// Share of units whose mean score on one label is at least twice that on any other.
         public let specialists: Double
         /// The same by router group or layer.
         public let specialistsByGroup: [Double]
         /// Mean Jaccard overlap, over pairs of labels, of the units that score at least twice their
-        /// overall mean on each; 0 if labels exclude each other.
+        /// overall mean on each label; 0 if no unit does so on two labels.
         public let overlap: Double
     }
 
@@ -28,17 +28,17 @@ public struct Monosemanticity: Sendable, Equatable {
     public let activeUnits: Int
     /// Labels.
     public let labels: Int
-    /// Mean share of the commonest token type in the summed scores of a unit's top tokens.
+    /// Mean share of the most common token type in the summed scores of a unit's top tokens.
     public let tokenConcentration: Double
     /// With the documents' labels.
     public let measured: LabelMeasures
-    /// With labels dealt out at random to blocks of 64 tokens.
+    /// With labels assigned at random to blocks of 64 tokens.
     public let shuffled: LabelMeasures
 
     /// Reads labelled documents with a Monet or a dense Llama.
     ///
     /// - Parameters:
-    ///   - minimumCount: tokens on which a unit must score to count.
+    ///   - minimumCount: the number of tokens on which a unit must score to be counted.
     ///   - progress: called with the tokens so far; false stops.
     /// - Throws: `InsightError.noLabels`, `ModelError`.
     public init(
@@ -72,7 +72,7 @@ public struct Monosemanticity: Sendable, Equatable {
     }
 }
 
-/// Statistics of all units, with the documents' labels and as many shuffled ones behind them.
+/// Statistics of all units, for the documents' labels followed by as many shuffled ones.
 private struct UnitReading {
     let labels: Int
     let groups: [GroupStatistics]
@@ -167,9 +167,9 @@ private struct UnitReading {
     }
 }
 
-/// Labels dealt out at random to blocks of neighbouring tokens, in the proportions of the true ones.
+/// Labels assigned at random to blocks of adjacent tokens, in the proportions of the true ones.
 ///
-/// Blocks, not documents: a label that had a few long documents would keep their character.
+/// Blocks, not documents, because a label with a few long documents would keep their character.
 private struct LabelDeal {
     private static let block = 64
     private let seed: UInt64

@@ -1,5 +1,5 @@
 extension String {
-    /// With control characters spelled out, so that it stays on its line.
+    /// The text with control characters escaped, so that it stays on one line.
     var onOneLine: String {
         unicodeScalars.map { scalar -> String in
             switch scalar {

@@ -5,19 +5,19 @@ import MonetGeneration
 import MonetModel
 import MonetText
 
-/// Lets a model say what an expert stands for (section 5 of the paper): in a prompt that asks for the
+/// Lets a model describe what an expert stands for (section 5 of the paper): in a prompt that asks for the
 /// meaning of a word, the word's embedding is the mean embedding of the tokens that fire the expert.
 public struct SelfExplanation {
     /// The paper's question.
     public static let defaultPrompt =
         "Q: What is the meaning of the word {expert}? A: Sure! The meaning of the word {expert} is \""
-    /// Nats per token on the question itself, above which answers are not to be believed.
+    /// The loss on the question itself, in nats per token, above which answers are not credible.
     public static let credibleLoss = 4.0
 
     /// The question, with `{expert}` for the expert.
     public let prompt: String
-    /// Mean loss of the model on the question with an ordinary word in it: what a model that cannot even
-    /// predict the question answers is noise.
+    /// Mean loss of the model on the question with an ordinary word in it. If a model cannot even predict the
+    /// question, its answers are noise.
     public let promptLoss: Double
     private let model: MonetLanguageModel
     private let tokenizer: Tokenizer
@@ -25,11 +25,11 @@ public struct SelfExplanation {
     private let ids: [Int32]
     private let places: [Int]
 
-    /// Whether the model is fit to answer.
+    /// Whether the model predicts the question well enough for its answers to be credible.
     public var isCredible: Bool { promptLoss <= Self.credibleLoss }
 
     /// - Throws: `InsightError.invalidSetting` for a prompt without `{expert}`, or a tokenizer without an
-    ///   unknown token to hold its place.
+    ///   unknown token as the expert's placeholder.
     public init(
         model: MonetLanguageModel, tokenizer: Tokenizer, backend: any Backend = CPUBackend(),
         prompt: String = defaultPrompt

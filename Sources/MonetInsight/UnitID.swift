@@ -4,7 +4,7 @@ import MonetModel
 public struct UnitID: Hashable, Sendable, Codable, CustomStringConvertible {
     /// The group of units, counted from 0.
     public let group: Int
-    /// The unit in its group; of an expert `i · E + j` of left half i and right half j.
+    /// The index of the unit in its group; for an expert with left half i and right half j, `i · E + j`.
     public let index: Int
 
     /// Names a unit.

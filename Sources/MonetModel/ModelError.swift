@@ -8,19 +8,19 @@ public enum ModelError: Error, Sendable, Equatable, CustomStringConvertible {
     case unknownPreset(name: String, available: [String])
     /// A safetensors file that breaks the format.
     case malformedSafetensors(file: String, tensor: String?, reason: String)
-    /// A tensor that the model needs and the checkpoint lacks.
+    /// A tensor that the model needs but the checkpoint lacks.
     case missingTensor(file: String, tensor: String)
     /// A tensor that the model does not know.
     case unexpectedTensor(file: String, tensor: String)
-    /// A tensor of another shape than the configuration asks for.
+    /// A tensor with another shape than the configuration requires.
     case wrongShape(file: String, tensor: String, expected: [Int], found: [Int])
-    /// A tensor of a type that it cannot have.
+    /// A tensor with a type that is not allowed.
     case wrongDType(file: String, tensor: String, expected: String, found: String)
     /// A checkpoint folder without a file that it needs.
     case missingFile(folder: String, name: String)
     /// More tokens than the model's context holds.
     case contextExceeded(tokens: Int, context: Int)
-    /// A call with inputs that do not fit together.
+    /// A call with invalid or inconsistent inputs.
     case invalidInput(reason: String)
     /// A mask or index that was made for another model; both by fingerprint.
     case foreignMask(file: String, expected: String, found: String)

@@ -2,11 +2,11 @@ import Foundation
 import MonetCompute
 
 extension MonetLanguageModel {
-    /// Tells models apart, in 32 hexadecimal digits: indices and masks carry it.
+    /// Identifies the model with 32 hexadecimal digits, which indices and masks store.
     ///
-    /// It covers the shape of the experts and the weights that decide who is selected, that is routers
-    /// and norms, rounded to bfloat16: a model keeps its fingerprint when its weights are converted,
-    /// quantized or packed, and loses it when it is trained further.
+    /// It covers the shape of the experts and the weights that determine the selection, that is routers
+    /// and norms, rounded to bfloat16. A model keeps its fingerprint when its weights are converted,
+    /// quantized or packed, and gets another one when it is trained further.
     public var fingerprint: String {
         let c = configuration
         var low = FingerprintHash(seed: 0xcbf2_9ce4_8422_2325)

@@ -3,11 +3,11 @@ import MonetCompute
 import MonetFoundation
 
 extension MonetLanguageModel {
-    /// A model with random weights: normal with the configuration's deviation, biases 0, norms 1.
+    /// A model with random weights: normal with the configuration's deviation, with biases 0 and norms 1.
     ///
     /// - Parameters:
     ///   - seed: equal seeds give equal weights, on every machine and for every dtype before rounding.
-    ///   - dtype: type of the parameters; routers' statistics are float32 always.
+    ///   - dtype: type of the parameters; routers' statistics are always float32.
     public static func random(
         _ configuration: MonetConfiguration, seed: UInt64, dtype: DType = .float32
     ) throws -> MonetLanguageModel {
@@ -22,7 +22,7 @@ extension MonetLanguageModel {
             case .batchCount: tensor = Tensor(scalar: 0)
             case .routerScreen, .routerScreenBounds: tensor = Tensor(zeros: shape.shape)
             case .embedding, .linear, .router, .expert:
-                // A stream for each name: one tensor's values do not depend on the others.
+                // Each name has its own random stream: one tensor's values do not depend on the others.
                 tensor = normal(
                     shape.shape, deviation: Float(configuration.initializerRange), dtype: dtype,
                     seed: seed ^ StableHash.of(shape.name))
@@ -32,7 +32,7 @@ extension MonetLanguageModel {
         return try MonetLanguageModel(configuration: configuration, parameters: ParameterSet(parameters))
     }
 
-    /// Sets the routers' running statistics to those of `tokens` random tokens, so that a model of random
+    /// Sets the routers' running statistics to those of `tokens` random tokens, so that a model with random
     /// weights selects as many experts as a trained one.
     public func calibrateRouters(tokens: Int, seed: UInt64, on backend: any Backend = CPUBackend()) throws {
         var generator = SplitMix64(seed: seed)
@@ -44,7 +44,7 @@ extension MonetLanguageModel {
         try updateRouters(with: forward(input, on: backend).routerStatistics, momentum: 1)
     }
 
-    /// Blocks of numbers, each from a stream of its own.
+    /// Blocks of numbers, each from its own random stream.
     private static func normal(_ shape: [Int], deviation: Float, dtype: DType, seed: UInt64) -> Tensor {
         Tensor(shape: shape, dtype: dtype, blocks: 1 << 16) { index, count in
             var generator = SplitMix64(seed: seed &+ UInt64(index) &* 0x9e37_79b9_7f4a_7c15)

@@ -11,7 +11,7 @@ public final class MonetLanguageModel: Sendable {
     public let configuration: MonetConfiguration
     /// All tensors, by their names in the checkpoint.
     public let parameters: ParameterSet
-    /// Strengths that belong to the model, of an edited checkpoint. They hold in every forward pass.
+    /// Strengths that belong to the model, from an edited checkpoint. They apply in every forward pass.
     public let ownMask: UnitMask?
     private let embedding: Parameter
     private let layers: [DecoderLayer]
@@ -51,7 +51,7 @@ public final class MonetLanguageModel: Sendable {
             configuration: configuration, parameters: parameters.moved(to: backend), ownMask: ownMask)
     }
 
-    /// The model with its weights on a device and, for passes without gradients, in the form that the device runs
+    /// The model with its weights on a device and, for passes without gradients, in the layout that it runs
     /// fastest.
     public func prepared(on backend: any Backend) throws -> MonetLanguageModel {
         let moved = try parameters.moved(to: backend)
@@ -61,8 +61,43 @@ public final class MonetLanguageModel: Sendable {
         return try MonetLanguageModel(configuration, moved, ownMask, layers: layers)
     }
 
-    /// The units that interpretability reads.
+    /// The units for interpretability: experts or neurons.
     public var units: UnitLayout { configuration.feedForward.units(layerCount: configuration.layerCount) }
+
+    /// All places that a forward pass can observe and replace, layer by layer.
+    public var hookPoints: [HookPoint] {
+        (0..<configuration.layerCount).flatMap { layer in
+            HookPoint.Kind.allCases.map { HookPoint($0, layer: layer) }.filter(hasHook)
+        }
+    }
+
+    private func hasHook(_ point: HookPoint) -> Bool {
+        (0..<configuration.layerCount).contains(point.layer)
+            && (!HookPoint.Kind.ofFamilies.contains(point.kind)
+                || configuration.feedForward.hooks(point.layer).contains(point.kind))
+    }
+
+    /// Checks that the model has some places, so that a misspelt one is not silently never reached.
+    ///
+    /// - Throws: `ModelError.invalidInput`.
+    public func check(_ points: some Sequence<HookPoint>) throws {
+        guard let missing = points.first(where: { !hasHook($0) }) else { return }
+        throw ModelError.invalidInput(
+            reason: "\(missing): no place of this model, which has \(configuration.layerCount) layers of "
+                + "\(type(of: configuration.feedForward).name) feed-forward (moe.hook_g1 and g2 exist only in layers "
+                + "that own a router, mlp.hook_post only in dense ones)")
+    }
+
+    /// Checks that a mask is one of this model's units.
+    ///
+    /// - Throws: `ModelError.invalidInput`.
+    public func check(_ mask: UnitMask) throws {
+        guard mask.unitsPerGroup == units.unitsPerGroup, mask.groups.last ?? 0 < units.groups else {
+            throw ModelError.invalidInput(
+                reason: "a mask for \((mask.groups.last ?? 0) + 1) or more groups of \(mask.unitsPerGroup) units, "
+                    + "the model has \(units.groups) of \(units.unitsPerGroup)")
+        }
+    }
 
     // MARK: Forward
 
@@ -78,10 +113,10 @@ public final class MonetLanguageModel: Sendable {
                 input, own: ownMask, tape: GradientTape(backend: backend, isRecording: false)))
     }
 
-    /// Runs sequences through the layers and records how to go back; gradients of parameters add up in
-    /// `variables`, those of embeddings in their segments, those of observed values in themselves.
+    /// Runs sequences through the layers and records operations for gradients. Gradients of parameters
+    /// accumulate in `variables`, those of embeddings and observed values in these themselves.
     ///
-    /// - Throws: as the pass without gradients; for caches too, through which no gradient flows.
+    /// - Throws: as the pass without gradients, and also for caches, through which no gradient flows.
     public func forward(
         _ input: ForwardInput, variables: ParameterVariables, on backend: any Backend = CPUBackend()
     ) throws -> ForwardOutput {
@@ -96,15 +131,15 @@ public final class MonetLanguageModel: Sendable {
         guard let length = sequences.first?.count, sequences.allSatisfy({ $0.count > 0 }) else {
             throw ModelError.invalidInput(reason: "a batch needs one or more sequences, not empty")
         }
-        for mask in sequences.compactMap(\.mask) where mask.unitsPerGroup != units.unitsPerGroup {
-            throw ModelError.invalidInput(
-                reason:
-                    "a mask for groups of \(mask.unitsPerGroup) units, the model has \(units.unitsPerGroup)")
+        for mask in sequences.compactMap(\.mask) { try check(mask) }
+        try check(pass.input.hooks.points)
+        guard !pass.tape.isRecording || sequences.allSatisfy({ $0.cache == nil }) else {
+            throw ModelError.invalidInput(reason: "a pass with gradients takes no caches: nothing flows through them")
         }
         let starts = sequences.map { $0.cache?.count ?? 0 }
         let reach = zip(starts, sequences).reduce(0) { max($0, $1.0 + $1.1.count) }
         if isStretched(length: reach) || sequences.contains(where: { $0.cache?.isStretched ?? false }) {
-            // Each length has rotations of its own: sequences of one length, and caches one at a time.
+            // Rotations depend on the length: only sequences of one length, without caches, share a pass.
             guard sequences.allSatisfy({ $0.count == length && $0.cache == nil }) || sequences.count == 1
             else {
                 throw ModelError.invalidInput(
@@ -136,7 +171,7 @@ public final class MonetLanguageModel: Sendable {
     private func embedded(_ sequences: [ForwardSequence], _ pass: ForwardPass) throws -> Variable {
         var rows: [Variable] = []
         var ids: [Int32] = []
-        // Tokens that follow one another are looked up together.
+        // Consecutive tokens are looked up together.
         func lookUp() throws {
             if !ids.isEmpty { rows.append(try pass.tape.embed(ids, table: pass(embedding))) }
             ids.removeAll()
@@ -165,8 +200,8 @@ public final class MonetLanguageModel: Sendable {
         try backend.linear(hidden, weight: head.tensor, bias: nil)
     }
 
-    /// Cross entropy of every token of a pass against `targets` (negative: left out), `[tokens]`; in a pass with
-    /// gradients `scale · sum` is a loss.
+    /// Cross entropy of every token of a pass with `targets` (negative ones are ignored), `[tokens]`; in a
+    /// pass with gradients, `scale · sum` is a loss.
     public func crossEntropy(_ output: ForwardOutput, targets: [Int32], scale: Float = 1) throws -> Tensor {
         try output.pass.tape.crossEntropy(
             hidden: output.hidden, weight: output.pass(head), targets: targets, scale: scale)
@@ -181,8 +216,8 @@ public final class MonetLanguageModel: Sendable {
         rotary.changesWithLength && length > configuration.maxPositionEmbeddings
     }
 
-    /// Runs earlier tokens again with new ones: dynamic scaling rotates all keys anew at each length, so that keys
-    /// rotated for a shorter one would give other values than no cache at all.
+    /// Runs earlier tokens again with new ones: with dynamic scaling, the rotation of all keys changes with
+    /// the length, so that keys rotated for a shorter length would give other values than without a cache.
     private func recompute(_ pass: ForwardPass) throws -> ForwardOutput {
         var input = pass.input
         let new = input.sequences[0].count
@@ -204,7 +239,7 @@ public final class MonetLanguageModel: Sendable {
             observations: whole.observations.mapValues { Variable($0.value.lastRows(new)) }, pass: pass)
     }
 
-    /// Rotations for at least `length` positions; kept and grown, unless they depend on the length.
+    /// Rotations for at least `length` positions; cached and extended, unless they depend on the length.
     private func rotations(length: Int, on backend: any Backend) throws -> RotaryTable {
         func table(_ length: Int) throws -> RotaryTable {
             let table = rotary.table(length: length)

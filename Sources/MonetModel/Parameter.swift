@@ -6,7 +6,7 @@ public struct Parameter: Sendable {
     public let name: String
     /// The values; float32 and writable in training, possibly narrower and mapped in inference.
     public let tensor: Tensor
-    /// What it is.
+    /// The tensor's role.
     public let role: TensorShape.Role
 
     /// Names a tensor.
@@ -48,6 +48,6 @@ public struct ParameterSet: Sendable {
             })
     }
 
-    /// Those that training changes by gradient.
+    /// The tensors that training changes by gradient.
     public var trainable: [Parameter] { all.filter(\.role.isParameter) }
 }

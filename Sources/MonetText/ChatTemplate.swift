@@ -14,9 +14,9 @@ public struct ChatMessage: Sendable, Equatable, Codable {
     }
 }
 
-/// A chat template of a tokenizer, in the part of Jinja that published templates use.
+/// A chat template of a tokenizer, in the subset of Jinja that published templates use.
 ///
-/// What it does not know is an error that names it, never a prompt that differs.
+/// An unsupported construct is an error that names it, never a different prompt.
 public struct ChatTemplate: Sendable {
     private let source: String
 

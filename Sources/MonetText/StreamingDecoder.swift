@@ -1,4 +1,4 @@
-/// Turns tokens into text as they arrive, never splitting a UTF-8 sequence.
+/// Decodes tokens to text as they arrive, without splitting UTF-8 sequences.
 ///
 ///     var decoder = StreamingDecoder(tokenizer: tokenizer)
 ///     for id in ids { print(try decoder.append(id), terminator: "") }
@@ -8,8 +8,8 @@ public struct StreamingDecoder {
     private var pending: [UInt8] = []
     private var isAtStart: Bool
 
-    /// A decoder; `continuing` says that text stands before the first token, so that its leading
-    /// space counts.
+    /// A decoder; `continuing` means that there is text before the first token, whose leading space is
+    /// therefore kept.
     public init(tokenizer: Tokenizer, continuing: Bool = false) {
         self.tokenizer = tokenizer
         isAtStart = !continuing
@@ -32,14 +32,14 @@ public struct StreamingDecoder {
         }
     }
 
-    /// What is left, with U+FFFD for bytes that never became a character.
+    /// The remaining text, with U+FFFD for bytes that never became a character.
     public mutating func finish() -> String {
         defer { pending.removeAll() }
         return pending.isEmpty ? "" : takeComplete() + String(repeating: "\u{fffd}", count: pending.count)
     }
 
-    /// Whole characters at the front of the pending bytes; each byte that cannot begin or continue
-    /// one gives U+FFFD.
+    /// Complete characters at the front of the pending bytes; each byte that cannot begin or continue
+    /// one becomes U+FFFD.
     private mutating func takeComplete() -> String {
         var text = ""
         while let first = pending.first {

@@ -1,6 +1,6 @@
 /// What can go wrong with tokenizers, chat templates and corpora.
 public enum TextError: Error, Sendable, Equatable, CustomStringConvertible {
-    /// A file that is no SentencePiece model.
+    /// A file that is not a SentencePiece model.
     case malformedTokenizer(path: String, reason: String)
     /// A token id beyond the vocabulary.
     case unknownTokenID(id: Int, vocabularySize: Int)
@@ -8,7 +8,7 @@ public enum TextError: Error, Sendable, Equatable, CustomStringConvertible {
     case tokenizerFailure(reason: String)
     /// SentencePiece could not train a tokenizer.
     case tokenizerTraining(reason: String)
-    /// A construct of a chat template that this package does not run.
+    /// A construct of a chat template that this package does not support.
     case unsupportedTemplate(construct: String, line: Int)
     /// A chat template that is not well-formed, or fails on these messages.
     case templateFailure(reason: String, line: Int)

@@ -22,7 +22,7 @@ public final class Tokenizer: @unchecked Sendable {
     public let unknownID: Int32?
     /// Whether prompts start with the begin token.
     public let addsBegin: Bool
-    /// Text of tokens that are recognized as such inside prompts, with their ids.
+    /// Tokens that are recognized inside prompts, by their text, with their ids.
     public let specialTokens: [String: Int32]
     /// The chat template's source.
     public let chatTemplate: String?
@@ -38,7 +38,7 @@ public final class Tokenizer: @unchecked Sendable {
         case unused
     }
 
-    /// Reads `tokenizer.model` of a checkpoint folder with what `tokenizer_config.json` says.
+    /// Reads `tokenizer.model` and `tokenizer_config.json` of a checkpoint folder.
     public convenience init(folder: String) throws {
         let configPath = folder + "/tokenizer_config.json"
         let config =
@@ -94,7 +94,7 @@ public final class Tokenizer: @unchecked Sendable {
     private static func template(_ config: JSONValue, path: String) throws -> String? {
         guard let value = config["chat_template"], !value.isNull else { return nil }
         if let text = value.stringValue { return text }
-        // Several named templates: the one called "default" is for chats.
+        // Of several named templates, the one called "default" is for chats.
         for item in value.arrayValue ?? [] where item["name"]?.stringValue == "default" {
             return item["template"]?.stringValue
         }
@@ -104,11 +104,11 @@ public final class Tokenizer: @unchecked Sendable {
 
     // MARK: Encoding
 
-    /// Ids of a text as SentencePiece gives them.
+    /// The ids of a text, as SentencePiece encodes it.
     ///
     /// - Parameters:
     ///   - addBegin: whether the begin token comes first.
-    ///   - parsingSpecial: whether the text of special tokens, such as `</s>`, stands for them.
+    ///   - parsingSpecial: whether the text of special tokens, such as `</s>`, is encoded as these tokens.
     public func encode(_ text: String, addBegin: Bool = false, parsingSpecial: Bool = false) throws -> [Int32]
     {
         var ids: [Int32] = addBegin ? beginID.map { [$0] } ?? [] : []
@@ -145,7 +145,7 @@ public final class Tokenizer: @unchecked Sendable {
         }
     }
 
-    /// Encodes behind a marker and drops the marker's ids, the way Hugging Face's Llama tokenizer does.
+    /// Encodes the text after a marker and drops the marker's ids, as Hugging Face's Llama tokenizer does.
     private func encodeWithoutLeadingSpace(_ text: String) throws -> [Int32] {
         let marker = "<unk>"
         return Array(try encodePlain(marker + text).dropFirst(try encodePlain(marker).count))
@@ -156,7 +156,7 @@ public final class Tokenizer: @unchecked Sendable {
         case special(Int32)
     }
 
-    /// Splits at special tokens, the longest at each place.
+    /// Splits at special tokens, preferring the longest at each position.
     private func segments(_ text: String) -> [Segment] {
         let tokens = specialTokens.filter { !$0.key.isEmpty }.map { (Array($0.key.utf8), $0.value) }.sorted {
             $0.0.count > $1.0.count
@@ -186,7 +186,7 @@ public final class Tokenizer: @unchecked Sendable {
 
     // MARK: Decoding
 
-    /// Text of ids as SentencePiece gives it: control tokens vanish, invalid bytes become U+FFFD.
+    /// The text of ids, as SentencePiece decodes it: control tokens are omitted, invalid bytes become U+FFFD.
     ///
     /// - Throws: `TextError.unknownTokenID`.
     public func decode(_ ids: [Int32]) throws -> String {
@@ -207,12 +207,12 @@ public final class Tokenizer: @unchecked Sendable {
         return String(decoding: UnsafeRawBufferPointer(start: bytes, count: count), as: UTF8.self)
     }
 
-    /// The piece of an id with plain spaces, to show to a reader.
+    /// The piece of an id with plain spaces, for display.
     public func displayText(_ id: Int32) throws -> String {
         try piece(id).replacingOccurrences(of: "\u{2581}", with: " ")
     }
 
-    /// What kind of piece an id is.
+    /// The kind of an id's piece.
     public func kind(_ id: Int32) throws -> PieceKind {
         try check(id)
         return PieceKind(rawValue: monet_sp_piece_kind(processor, id)) ?? .normal

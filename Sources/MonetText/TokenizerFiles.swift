@@ -1,7 +1,7 @@
 import Foundation
 import MonetFoundation
 
-/// The tokenizer's part of a checkpoint folder.
+/// The tokenizer's files in a checkpoint folder.
 public enum TokenizerFiles {
     /// Names of the files that belong to the tokenizer.
     public static let names = [
@@ -9,7 +9,7 @@ public enum TokenizerFiles {
         "added_tokens.json",
     ]
 
-    /// Copies what a folder has of them, and writes what it lacks for a Llama tokenizer.
+    /// Copies those that a folder has, and writes those that a Llama tokenizer still needs.
     public static func install(from source: String, into folder: String, contextLength: Int) throws {
         let manager = FileManager.default
         var isFolder: ObjCBool = false

@@ -2,7 +2,7 @@ import CSentencePiece
 import Foundation
 import MonetFoundation
 
-/// Trains SentencePiece tokenizers: byte-pair encoding with byte fallback, Llama's settings.
+/// Trains SentencePiece tokenizers: byte-pair encoding with byte fallback, with Llama's settings.
 public enum TokenizerTrainer {
     /// Trains a model of `vocabularySize` pieces and returns its bytes.
     ///
@@ -33,7 +33,7 @@ public enum TokenizerTrainer {
         var counts: [Int] = []
         defer { for copy in copies { free(copy) } }
         for sentence in sentences where !sentence.isEmpty {
-            // SentencePiece takes a NUL for the end of its line.
+            // SentencePiece treats a NUL as the end of a line.
             let clean =
                 sentence.contains("\0") ? sentence.replacingOccurrences(of: "\0", with: " ") : sentence
             copies.append(strdup(clean))

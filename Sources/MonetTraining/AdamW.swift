@@ -3,16 +3,16 @@ import MonetModel
 
 /// AdamW with decoupled decay (Loshchilov, Hutter 2019).
 public final class AdamW {
-    /// Fixed numbers of the optimizer.
+    /// The optimizer's hyperparameters.
     public struct Settings: Sendable {
         public var beta1: Double
         public var beta2: Double
         public var epsilon: Double
         public var weightDecay: Double
-        /// Whether norms and biases decay too.
+        /// Whether weight decay applies to norms and biases too.
         public var decaysEverything: Bool
 
-        /// Collects the numbers.
+        /// Collects the hyperparameters.
         public init(
             beta1: Double, beta2: Double, epsilon: Double, weightDecay: Double, decaysEverything: Bool
         ) {
@@ -27,10 +27,10 @@ public final class AdamW {
     private let settings: Settings
     private let parameters: [Parameter]
     private let moments: [(first: Tensor, second: Tensor)]
-    /// Updates done.
+    /// The number of updates so far.
     public private(set) var step = 0
 
-    /// An optimizer at rest.
+    /// An optimizer before its first step.
     public init(_ parameters: [Parameter], settings: Settings, on backend: any Backend = CPUBackend()) throws
     {
         self.parameters = parameters
@@ -83,7 +83,7 @@ public final class AdamW {
         }
     }
 
-    /// Restores what `state` gave.
+    /// Restores what `state` returned.
     ///
     /// - Throws: `ModelError` if a tensor is missing or has another shape.
     public func restore(_ file: SafetensorsFile, step: Int) throws {

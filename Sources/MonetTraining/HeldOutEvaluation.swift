@@ -16,7 +16,7 @@ public struct HeldOutEvaluation: Sendable, Equatable {
 
     /// exp(loss).
     public var perplexity: Double { exp(loss) }
-    /// The worst side's share; 1 for a model without experts.
+    /// The smallest of the shares; 1 for a model without experts.
     public var smallestAliveShare: Double { aliveShares.min() ?? 1 }
 
     /// Runs `batches` through the model.

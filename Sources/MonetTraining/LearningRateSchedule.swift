@@ -1,12 +1,12 @@
 import Foundation
 
-/// The learning rate of every step: a linear warm-up, then a plateau or a fall.
+/// The learning rate of every step: a linear warm-up, then a plateau or a decay.
 public struct LearningRateSchedule: Sendable {
     /// Shapes after the warm-up.
     public enum Kind: String, Sendable, CaseIterable {
         /// Half a cosine down to the final rate.
         case cosine
-        /// Warm-up, stable, decay: constant, then a linear fall at the end.
+        /// Warm-up, stable, decay: constant, then a linear decay at the end.
         case wsd
         case constant
     }

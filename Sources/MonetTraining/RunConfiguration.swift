@@ -3,7 +3,7 @@ import MonetCompute
 import MonetFoundation
 import MonetModel
 
-/// Everything that decides a training run; a run file holds it as YAML or JSON.
+/// Everything that determines a training run; a run file stores it as YAML or JSON.
 public struct RunConfiguration: Sendable, Equatable {
     public var model = MonetConfiguration()
     /// The corpus folder.
@@ -11,25 +11,25 @@ public struct RunConfiguration: Sendable, Equatable {
     /// A checkpoint to start from instead of random weights.
     public var initialCheckpoint: String?
     public var sequenceLength = 256
-    /// Sequences of one micro-batch.
+    /// Sequences per micro-batch.
     public var batchSize = 8
-    /// Micro-batches of one step.
+    /// Micro-batches per step.
     public var accumulation = 1
     public var steps = 1000
     public var learningRate = 5e-4
-    /// The schedule's last learning rate, as a share of the largest.
+    /// The schedule's final learning rate, as a share of the peak.
     public var finalLearningRateShare = 0.1
     public var schedule = LearningRateSchedule.Kind.cosine
     public var warmupSteps = 100
-    /// WSD: the share of steps over which the rate falls at the end.
+    /// WSD: the share of steps over which the rate decays at the end.
     public var decayShare = 0.2
     public var weightDecay = 0.1
-    /// Whether norms and biases decay too.
+    /// Whether weight decay applies to norms and biases too.
     public var decaysEverything = false
     public var beta1 = 0.9
     public var beta2 = 0.95
     public var epsilon = 1e-8
-    /// Largest gradient norm; 0 for no limit.
+    /// Norm to which gradients are clipped; 0 for no clipping.
     public var gradientClip = 1.0
     public var uniformity = UniformitySource.full
     public var uniformityWeight = 1e-3
@@ -48,7 +48,7 @@ public struct RunConfiguration: Sendable, Equatable {
     /// Defaults for everything.
     public init() {}
 
-    /// Tokens of one step.
+    /// Tokens per step.
     public var tokensPerStep: Int { sequenceLength * batchSize * accumulation }
 
     private static let modelKey = "model"
@@ -84,7 +84,7 @@ public struct RunConfiguration: Sendable, Equatable {
         }
     }
 
-    /// A preset's name, or a mapping of `preset` and keys of `config.json` that change it.
+    /// A preset's name, or a mapping of `preset` and the keys of `config.json` to change.
     private static func model(_ value: JSONValue, source: String) throws -> MonetConfiguration {
         if let name = value.stringValue { return try MonetConfiguration.preset(name) }
         guard let members = value.members else {
@@ -124,7 +124,7 @@ public struct RunConfiguration: Sendable, Equatable {
             "at most the model's context of \(model.contextLength)")
     }
 
-    /// The settings as a run file holds them.
+    /// The settings in the form of a run file.
     public func json() -> JSONValue {
         .object(
             [.init(Self.modelKey, model.json())] + RunSetting.all.map { .init($0.key, $0.read(self)) })

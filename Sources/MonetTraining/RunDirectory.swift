@@ -7,8 +7,8 @@ import MonetText
 /// A run's folder: `run.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/step-…`, and the
 /// links `latest` and `best`.
 ///
-/// A checkpoint is written beside its place and renamed: at every moment, also after a kill or
-/// with a full disk, the newest `step-…` folder is whole.
+/// A checkpoint is written to a temporary folder and renamed: at every moment, even after a kill or
+/// with a full disk, the newest `step-…` folder is complete.
 public struct RunDirectory: Sendable {
     /// The folder.
     public let path: String
@@ -21,7 +21,7 @@ public struct RunDirectory: Sendable {
         self.path = path.count > 1 && path.hasSuffix("/") ? String(path.dropLast()) : path
     }
 
-    /// Whether a run is there.
+    /// Whether the folder contains a run.
     public var exists: Bool { FileManager.default.fileExists(atPath: configurationPath) }
 
     /// Makes the folder for a new run.
@@ -54,7 +54,7 @@ public struct RunDirectory: Sendable {
         }.sorted { $0.step < $1.step }
     }
 
-    /// What a checkpoint holds beside the model.
+    /// What a checkpoint contains in addition to the model.
     struct State {
         var step: Int
         var bestLoss: Double?
@@ -68,7 +68,7 @@ public struct RunDirectory: Sendable {
         }
     }
 
-    /// Saves model, optimizer and state; then drops old checkpoints.
+    /// Saves model, optimizer and state; then deletes old checkpoints.
     @discardableResult
     func save(
         model: MonetLanguageModel, optimizer: AdamW, state: State, tokenizerPath: String, keepLast: Int
@@ -99,7 +99,7 @@ public struct RunDirectory: Sendable {
         return target
     }
 
-    /// Half-written folders of runs that were killed.
+    /// Removes incomplete folders of runs that were killed.
     private func removeLeftovers() {
         for name in (try? FileManager.default.contentsOfDirectory(atPath: checkpointsPath)) ?? []
         where name.contains(".tmp-") || name.contains(".old-") {
@@ -132,11 +132,11 @@ public struct RunDirectory: Sendable {
         )
     }
 
-    /// Cuts metrics of steps after `step`, which a resumed run writes again.
+    /// Removes metrics of steps after `step`, which a resumed run writes again.
     func truncateMetrics(after step: Int) throws {
         guard FileManager.default.fileExists(atPath: metricsPath) else { return }
         let lines = try TextFile.read(metricsPath).split(separator: "\n").filter { line in
-            // A line that a kill cut short does not parse, and goes too.
+            // An incomplete line, left by a process that was killed, does not parse and is removed too.
             guard let json = try? JSONValue(parsing: String(line), source: metricsPath) else { return false }
             return (json["step"]?.intValue ?? .max) <= step
         }

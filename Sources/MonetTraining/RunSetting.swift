@@ -1,16 +1,16 @@
 import MonetCompute
 import MonetFoundation
 
-/// One setting of a run file: its key, how it is read with a check of its range, and how it is written. The list of
-/// all is what run files, `--set` and `run.json` share.
+/// One setting of a run file: its key, how it is read with a check of its range, and how it is written. Run
+/// files, `--set` and `run.json` share the list of all settings.
 public struct RunSetting: Sendable {
     /// The name in run files.
     public let key: String
     let read: @Sendable (RunConfiguration) -> JSONValue
-    /// Takes over a value; returns what was expected if it does not fit.
+    /// Sets a value; returns what was expected if it is invalid.
     let write: @Sendable (inout RunConfiguration, JSONValue) -> String?
 
-    /// All settings but the model's, in the order of files.
+    /// All settings except the model's, in the order of files.
     public static let all: [RunSetting] = [
         path("corpus", \.corpus),
         RunSetting("init_from") {

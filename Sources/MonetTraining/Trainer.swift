@@ -4,7 +4,7 @@ import MonetFoundation
 import MonetModel
 import MonetText
 
-/// What a running training tells about itself.
+/// The progress of a training run.
 public struct TrainingProgress: Sendable {
     public let step: Int
     public let steps: Int
@@ -21,7 +21,7 @@ public struct TrainingProgress: Sendable {
 
 /// Trains a model in a run folder.
 public final class Trainer {
-    /// What happens along the way.
+    /// What happens during a run.
     public enum Event: Sendable {
         case started(parameters: Int, step: Int)
         case progress(TrainingProgress)
@@ -32,7 +32,7 @@ public final class Trainer {
     /// How a run ended.
     public enum Outcome: Sendable, Equatable {
         case finished(checkpoint: String)
-        /// Asked to stop; the checkpoint can be resumed from.
+        /// The run was asked to stop, and can be resumed from the checkpoint.
         case interrupted(step: Int, checkpoint: String)
     }
 
@@ -74,7 +74,7 @@ public final class Trainer {
             weightDecay: configuration.weightDecay, decaysEverything: configuration.decaysEverything)
         if resuming {
             guard let newest = directory.checkpoints().last else {
-                // Killed before its first checkpoint: the beginning is the state to resume from.
+                // The run was killed before its first checkpoint: it is resumed from the beginning.
                 guard directory.exists else {
                     throw TrainingError.cannotResume(folder: directory.path, reason: "there is no run")
                 }
@@ -119,8 +119,8 @@ public final class Trainer {
     /// Trains to the last step.
     ///
     /// - Parameters:
-    ///   - shouldStop: asked after every step; true saves and returns.
-    ///   - report: told what happens.
+    ///   - shouldStop: called after every step; true saves and returns.
+    ///   - report: called with every event.
     /// - Throws: `TrainingError.diverged`, and errors of files and computations.
     public func run(shouldStop: () -> Bool = { false }, report: (Event) throws -> Void) throws -> Outcome {
         let schedule = LearningRateSchedule(configuration)
@@ -159,7 +159,7 @@ public final class Trainer {
             if result.loss < state.bestLoss ?? .infinity, state.step > 0 {
                 state.bestLoss = result.loss
                 state.bestStep = state.step
-                // The best is a checkpoint like any other: saved at once, so that it exists.
+                // `best` links to a regular checkpoint, which must be saved now to exist.
                 try save(report)
             }
             try report(.evaluated(step: state.step, result))
@@ -222,7 +222,7 @@ public final class Trainer {
     }
 
     private func save(_ report: (Event) throws -> Void) throws {
-        // The best and the last step may be one; the best is stored before it is saved.
+        // A step that is both the best and the last is saved once; its state already names it as the best.
         guard savedStep != state.step else { return }
         savedStep = state.step
         let path = try directory.save(
@@ -256,8 +256,8 @@ public final class Trainer {
         try board.write(scalars.map { ("train/" + $0.0, $0.1) }, step: progress.step)
     }
 
-    /// Operations of one token, forward and backward. Of the experts count those that a token
-    /// needs.
+    /// Operations per token, forward and backward. Only the experts that a token needs are
+    /// counted.
     private func operationsPerToken(_ losses: TrainingLosses) -> Double {
         let model = configuration.model
         let embedding = model.tieWordEmbeddings ? 0 : model.vocabularySize * model.hiddenSize
@@ -282,7 +282,7 @@ extension TrainingLosses {
     }
 }
 
-/// Notices a loss that is no number or runs away.
+/// Detects a loss that is not finite or diverges.
 private struct DivergenceWatch {
     let threshold: Double
     private var smoothed: Double?
@@ -303,7 +303,7 @@ private struct DivergenceWatch {
     }
 }
 
-/// Tokens a second over recent steps, evaluation and saving left out.
+/// Tokens per second over recent steps, without evaluation and saving.
 private struct SpeedMeter {
     private var recent: [(tokens: Int, seconds: Double)] = []
     private var start = ContinuousClock.now

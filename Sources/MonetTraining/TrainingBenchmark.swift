@@ -3,7 +3,7 @@ import MonetCompute
 import MonetFoundation
 import MonetModel
 
-/// Measures whole AdamW steps on random tokens, without a corpus or a run's folder.
+/// Measures complete AdamW steps on random tokens, without a corpus or a run folder.
 public struct TrainingBenchmark {
     private let configuration: MonetConfiguration
     private let backend: CPUBackend
@@ -18,7 +18,7 @@ public struct TrainingBenchmark {
         self.length = length
     }
 
-    /// Seconds of each of `steps` steps, after one that does not count.
+    /// Seconds of each of `steps` steps, after one for warm-up.
     public func run(steps: Int, seed: UInt64) throws -> [Double] {
         let model = try MonetLanguageModel.random(configuration, seed: seed)
         let objective = TrainingObjective(uniformity: .full, uniformityWeight: 1e-3, ambiguityWeight: 1e-3)

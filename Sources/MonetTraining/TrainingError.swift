@@ -2,11 +2,11 @@
 public enum TrainingError: Error, Sendable, Equatable, CustomStringConvertible {
     /// A key of a run file that cannot be used.
     case invalidSetting(source: String, key: String, found: String, expected: String)
-    /// The loss or the gradient is no number, or the loss runs away.
+    /// The loss or the gradient is not finite, or the loss diverges.
     case diverged(step: Int, reason: String, lastCheckpoint: String?)
-    /// The run folder holds a run already.
+    /// The run folder already contains a run.
     case runExists(folder: String)
-    /// Nothing to resume, or something that does not fit.
+    /// Nothing to resume, or something incompatible.
     case cannotResume(folder: String, reason: String)
 
     public var description: String {

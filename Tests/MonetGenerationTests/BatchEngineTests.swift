@@ -169,9 +169,12 @@ import Testing
                 try engine.submit(GenerationRequest([1, bad]))
             }
         }
-        #expect(throws: GenerationError.self) {
+        #expect(throws: ModelError.self) {
             try engine.submit(GenerationRequest([1], mask: UnitMask(unitsPerGroup: 7)))
         }
+        var missing = GenerationRequest([1])
+        missing.observed = [HookPoint(.mlpPost, layer: 0)]
+        #expect(throws: ModelError.self) { try engine.submit(missing) }
         #expect(throws: GenerationError.missingTokenizer(purpose: "a stop string")) {
             try TextGenerator(model: model, tokenizer: nil).generate([3], stopStrings: ["x"])
         }
@@ -249,6 +252,57 @@ import Testing
             }
         }
     }
+
+    /// Attention patterns have the keys of their own text, whatever runs beside it.
+    @Test func patternsAreThoseOfTheSequenceAlone() throws {
+        let model = try model(.vertical).prepared(on: CPUBackend())
+        let engine = try BatchEngine(model: model)
+        let point = HookPoint(.pattern, layer: 1)
+        var request = GenerationRequest([4, 9, 12, 7], settings: greedy)
+        request.observed = [point]
+        let others = try prompts().map { try engine.submit(GenerationRequest($0, settings: greedy)) }
+        let number = try engine.submit(request)
+        let outcome = Outcome(engine)
+        #expect(others.allSatisfy { outcome.results[$0] != nil && outcome.observed[$0] == nil })
+        let ids = request.tokens + (outcome.drawn[number] ?? []).dropLast()
+        var input = ForwardInput([ids])
+        input.hooks.observed = [point]
+        let whole = try #require(try model.forward(input).observations[point]?.value)
+        let (heads, keys) = (whole.shape[1], whole.shape[2])
+        let expected = whole.floats()
+        for part in try #require(outcome.observed[number]) {
+            let found = try #require(part.values[point])
+            #expect(found.shape == [part.positions.count, heads, part.positions.upperBound])
+            let values = found.floats()
+            for (row, position) in part.positions.enumerated() {
+                for head in 0..<heads {
+                    for key in 0..<part.positions.upperBound {
+                        let own = values[(row * heads + head) * part.positions.upperBound + key]
+                        #expect(abs(own - expected[(position * heads + head) * keys + key]) < 1e-5)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Another device than the processor generates the same texts, one by one and together.
+    @Test(arguments: Family.allCases)
+    func otherDevicesGenerateTheSame(family: Family) throws {
+        let model = try model(family)
+        let device = Device.reference.backend
+        let moved = try model.prepared(on: device)
+        let engine = try BatchEngine(model: moved, backend: device)
+        let requests = try prompts().map { try engine.submit(GenerationRequest($0, settings: greedy)) }
+        let outcome = Outcome(engine)
+        for (prompt, request) in zip(prompts(), requests) {
+            let expected = try TextGenerator(model: model, tokenizer: nil).generate(prompt, settings: greedy)
+            #expect(outcome.results[request]?.ids == expected.ids)
+            var generator = TextGenerator(model: moved, tokenizer: nil, backend: device)
+            #expect(try generator.generate(prompt, settings: greedy).ids == expected.ids)
+            generator.usesCache = false
+            #expect(try generator.generate(prompt, settings: greedy).ids == expected.ids)
+        }
+    }
 }
 
 /// Text above the engine.
@@ -292,6 +346,16 @@ import Testing
             #expect(result.finishReason == expected.finishReason && result.ids == expected.ids)
         }
         #expect(results[requests[1]]?.finishReason == .stop)
+        // A stop string that the last allowed token completes is still a stop string.
+        settings.maxNewTokens = try #require(results[requests[1]]).ids.count
+        let last = try engine.submit(GenerationRequest(prompts[1], settings: settings), stopStrings: [stop])
+        var reason: FinishReason?
+        while !engine.isIdle {
+            for case .finished(let result) in engine.step().filter({ $0.request == last }).map(\.kind) {
+                reason = result.finishReason
+            }
+        }
+        #expect(reason == .stop)
     }
 
     /// The steps of a stream are those of the call, and a reader that leaves ends it.

@@ -50,6 +50,41 @@ import Testing
         }
     }
 
+    /// Earlier text in a cache counts without one too, and a prompt of several blocks runs in them.
+    @Test func earlierTextRunsAgainWithoutACache() throws {
+        let generator = try generator { $0.maxPositionEmbeddings = 1300 }
+        var withoutCache = generator
+        withoutCache.usesCache = false
+        let settings = settings { $0.maxNewTokens = 4 }
+        let earlier = (0..<600).map { Int32(3 + $0 * 7 % 900) }
+        func continued(_ generator: TextGenerator) throws -> GenerationResult {
+            var cache = KVCache(configuration: generator.model.configuration)
+            _ = try generator.generate(
+                earlier, settings: self.settings { $0.maxNewTokens = 0 }, cache: &cache)
+            return try generator.generate([9, 40], settings: settings, cache: &cache)
+        }
+        let expected = try generator.generate(earlier + [9, 40], settings: settings)
+        let results = [try continued(generator), try continued(withoutCache)]
+        for result in results {
+            #expect(result.ids == expected.ids)
+            for (x, y) in zip(result.tokens, expected.tokens) {
+                #expect(abs(x.logProbability - y.logProbability) < 1e-4)
+            }
+        }
+        // Embeddings in a cache cannot run again.
+        let rows = Variable(try generator.model.parameters("model.embed_tokens.weight").tensor.slice(3..<5))
+        let output = try generator.model.forward(
+            ForwardInput([
+                ForwardSequence(
+                    segments: [.embeddings(rows)],
+                    cache: KVCache(configuration: generator.model.configuration))
+            ]))
+        var cache = output.caches[0]
+        #expect(throws: ModelError.self) {
+            try withoutCache.generate([9], settings: settings, cache: &cache)
+        }
+    }
+
     @Test func streamedTextIsTheResult() throws {
         let generator = try generator()
         var streamed = ""

@@ -31,7 +31,7 @@ import Testing
         try withTemporaryFolder { folder in
             let model = try scrambledModel(smallConfiguration(.horizontal), seed: 51)
             let mask = columns([0, 3, 9], group: 0, of: 10).union(columns([5], group: 1, of: 10))
-            #expect(try edited(model, mask, in: folder) == .bakedIn(halves: 4))
+            #expect(try edited(model, mask, in: folder) == .bakedIn(parts: 4))
             let read = try MonetLanguageModel.load(folder + "/edited")
             #expect(read.ownMask == nil && read.configuration.expertMaskFile == nil)
             #expect(read.fingerprint == model.fingerprint)
@@ -83,6 +83,23 @@ import Testing
             #expect(
                 throws: ModelError.missingFile(folder: folder + "/edited", name: "expert_mask.safetensors")
             ) { try MonetLanguageModel.load(folder + "/edited") }
+        }
+    }
+
+    @Test func strengthsOfNeuronsAreBakedIn() throws {
+        try withTemporaryFolder { folder in
+            let model = try scrambledModel(smallConfiguration(.dense), seed: 54)
+            var mask = UnitMask(model.units)
+            mask.remove([0, 3], group: 0)
+            mask.set([(index: 5, strength: 0.5), (index: 1, strength: 2)], group: 1)
+            #expect(try edited(model, mask, in: folder) == .bakedIn(parts: 4))
+            let read = try MonetLanguageModel.load(folder + "/edited")
+            #expect(read.ownMask == nil && read.fingerprint == model.fingerprint)
+            let config = try JSONValue(contentsOfFile: folder + "/edited/config.json")
+            #expect(config["model_type"]?.stringValue == "llama")
+            // Strengths multiply weights here and activations there; both are powers of two or zero.
+            #expect(relativeError(try logits(read), try logits(model, mask: mask)) < 1e-6)
+            #expect(relativeError(try logits(read), try logits(model)) > 1e-3)
         }
     }
 

@@ -159,7 +159,7 @@ import Testing
         let (model, backend) = (try model(family).prepared(on: device.backend), device.backend)
         let batch: [[Int32]] = [ids, [4, 4, 30]]
         let rows = 10
-        let points = HookPoint.Kind.allCases.flatMap { kind in (0..<3).map { HookPoint(kind, layer: $0) } }
+        let points = model.hookPoints
         var input = ForwardInput(batch)
         input.hooks.observed = Set(points)
         for point in points { input.hooks.write(point) { value, _ in value } }
@@ -196,6 +196,28 @@ import Testing
             if hasRouter { #expect(try value(.g2, layer).shape == [rows, 2, 10]) }
             #expect((output.observations[HookPoint(.mlpPost, layer: layer)] != nil) == (family == .dense))
         }
+    }
+
+    /// A place that the model does not have is an error, not a hook that never runs.
+    @Test(
+        arguments: zip(
+            [Family.vertical, .horizontal, .dense],
+            ["blocks.3.hook_resid_post", "blocks.1.moe.hook_g1", "blocks.0.moe.hook_g2"]))
+    func missingPlacesAreErrors(family: Family, name: String) throws {
+        let model = try model(family)
+        let point = try #require(HookPoint(name))
+        var observing = ForwardInput([ids])
+        observing.hooks.observed = [point]
+        #expect(throws: ModelError.self) { try model.forward(observing) }
+        var writing = ForwardInput([ids])
+        writing.hooks.write(HookPoint(family == .dense ? .g1 : .mlpPost, layer: 0)) { value, _ in value }
+        #expect(throws: ModelError.self) { try model.forward(writing) }
+        // Masks of other models, and gradients through caches.
+        var mask = UnitMask(model.units)
+        mask.remove([1], group: model.units.groups)
+        #expect(throws: ModelError.self) { try model.forward(ForwardInput([ids], mask: mask)) }
+        let cached = ForwardInput([ForwardSequence(ids, cache: KVCache(configuration: model.configuration))])
+        #expect(throws: ModelError.self) { try model.forward(cached, variables: ParameterVariables()) }
     }
 
     /// Replacing a value by that of another text gives what follows from it: with the whole residual stream of

@@ -43,20 +43,20 @@ typedef struct monet_adamw {
     float gradient_scale;
 } monet_adamw;
 
-/// How a row of weights is stored. INT8: a float32 scale, then a signed byte a column. INT4: two
+/// How a row of weights is stored. INT8: a float32 scale, then one signed byte per column. INT4: two
 /// float32 units, a byte of scale and a signed byte of minimum for every group of 32 columns, then
-/// 64 bytes for every 128 columns, to which rows are padded; int4.inc says where each nibble lies.
+/// 64 bytes for every 128 columns, to which rows are padded; int4.inc describes the order of the nibbles.
 enum monet_row_format { MONET_F32, MONET_BF16, MONET_F16, MONET_INT8, MONET_INT4, MONET_ROW_FORMATS };
 
 /// Products with rows of weights in one format. `w_stride` is in bytes.
 typedef struct monet_row_kernels {
-    /// Bytes of a row of n activations as `dot` reads it, and what makes one of float32 values; both NULL where
-    /// `dot` reads float32.
+    /// The size in bytes of a row of n activations in the format that `dot` reads, and the conversion to it from
+    /// float32; both are NULL where `dot` reads float32.
     size_t (*_Nullable activation_bytes)(size_t n);
     void (*_Nullable prepare)(void *out, const float *x, size_t n);
     /// y[r * y_stride + u] = sum over c < n of x[r, c] * w[u, c], where row r of the activations lies at
-    /// x + rows[r] * x_stride bytes; rows may be NULL for 0..<count. `next`, if not NULL, is where the rows of weights
-    /// lie that will be read after these: memory is asked for them meanwhile. Nothing is read from there.
+    /// x + rows[r] * x_stride bytes; rows may be NULL for 0..<count. `next`, if not NULL, points to the rows of weights
+    /// that will be read after these; they are only prefetched.
     void (*_Nonnull dot)(float *y, size_t y_stride, const void *x, size_t x_stride, const int32_t *_Nullable rows,
                          size_t count, const void *w, size_t w_stride, size_t units, size_t n,
                          const void *_Nullable next);
@@ -172,7 +172,7 @@ typedef struct monet_kernels {
     void (*_Nonnull adamw)(float *parameter, float *moment1, float *moment2, const float *gradient, const monet_adamw *s,
                   size_t n);
 
-    // Products of bfloat16 values with gathered rows; bfloat16.inc says how.
+    // Products of bfloat16 values with gathered rows; see bfloat16.inc.
     /// Whether they are faster than float32 products.
     int bfloat16_pays;
     /// rows[MONET_BF16] for activations rounded to bfloat16, of any number of rows.
@@ -185,13 +185,13 @@ typedef struct monet_kernels {
                               const uint16_t *coefficients, size_t coefficient_stride, const uint16_t *w,
                               size_t w_stride, size_t pairs, size_t n);
 
-    // Dense products on integers; integers.inc says how operands are rounded and packed.
+    // Dense products on integers; integers.inc describes how operands are quantized and packed.
     /// Whether they are faster than float32 products.
     int integers_pay;
     /// Elements of a block, lines of a panel of the left and of the right operand.
     size_t integer_block, integer_rows, integer_columns;
-    /// Rounds and packs `lines` lines of n elements; either stride is 1. Whole panels and blocks are written:
-    /// integers first, scales apart.
+    /// Quantizes and packs `lines` lines of n elements; one of the strides is 1. Whole panels and blocks are
+    /// written, integers and scales separately.
     void (*_Nonnull pack_left)(int16_t *out, float *scales, const float *x, size_t line_stride, size_t element_stride,
                       size_t lines, size_t n);
     void (*_Nonnull pack_right)(int16_t *out, float *scales, const float *x, size_t line_stride, size_t element_stride,
@@ -202,9 +202,9 @@ typedef struct monet_kernels {
                             const float *a_scales, size_t a_blocks, const int16_t *b, const float *b_scales,
                             size_t blocks, int accumulate);
 
-    /// rows[MONET_INT8] on integers, faster from three rows of activations on.
+    /// rows[MONET_INT8] computed on integers; faster for three or more rows of activations.
     monet_row_kernels int8_on_integers;
-    /// rows[MONET_BF16] for activations with even and odd columns apart, faster from four rows of them on.
+    /// rows[MONET_BF16] for activations with separated even and odd columns; faster for four or more rows of them.
     monet_row_kernels even_odd_bf16;
     /// By enum monet_row_format.
     monet_row_kernels rows[MONET_ROW_FORMATS];
@@ -218,27 +218,28 @@ const monet_kernels *_Nullable monet_kernels_named(const char *_Nonnull name);
 const monet_kernels *_Nonnull monet_kernels_best(void);
 
 /// Whether products of bfloat16 values are faster than float32 where memory is not the limit, on processors
-/// with an instruction for them. Measured so for Intel's: there experts of many tokens are slower with it.
+/// with an instruction for them. False on Intel processors, where measurements show that experts with many tokens
+/// are slower with it.
 int monet_bfloat16_outruns_float32(void);
 
-/// How far ahead memory should be asked for what is read in order, in bytes; 0 where the processor does better by
-/// itself. Measured so for Intel's (nearly twice as fast) and AMD's (slower) server processors.
+/// How far ahead memory that is read sequentially should be prefetched, in bytes; 0 where the processor does better
+/// by itself. Measured on server processors: with it, Intel's are nearly twice as fast, AMD's slower.
 size_t monet_bytes_ahead(void);
 
-/// Columns of a matrix of values of 2 or 4 bytes as lines: lines[c][r] = x[r * x_stride + c].
+/// Transposes a matrix of values of 2 or 4 bytes: lines[c][r] = x[r * x_stride + c].
 void monet_columns_16(uint16_t *_Nonnull const *_Nonnull lines, const uint16_t *x, size_t x_stride, size_t rows,
                       size_t columns);
 void monet_columns_32(uint32_t *_Nonnull const *_Nonnull lines, const uint32_t *x, size_t x_stride, size_t rows,
                       size_t columns);
 
-/// Whether the calling thread runs a chunk of a worker pool's job, and a way to say so.
+/// Whether the calling thread is running a chunk of a worker pool's job, and how to set this.
 int monet_inside_pool(void);
 void monet_set_inside_pool(int inside);
 
 /// Processors that the calling thread may run on, or 0 where the system does not say.
 int monet_affinity_count(void);
 
-/// Tells the processor that the caller spins.
+/// Tells the processor that the caller is in a spin loop.
 static inline void monet_spin_hint(void) {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();

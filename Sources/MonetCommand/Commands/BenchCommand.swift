@@ -9,17 +9,17 @@ import MonetTraining
 struct BenchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
-        abstract: "Measure speed, and relate it to what this machine could do at best.",
+        abstract: "Measure speed, and compare it with the limits of this machine.",
         discussion: """
             EXAMPLES
               monet bench --model checkpoints/demo
               monet bench --model checkpoints/big --tests decode,batch --streams 8 --json
               monet bench --tests train --preset small-vd --vocab-size 8192
 
-            Medians over --repeats runs on random tokens; decode and batch take turns. "floor" is the larger \
-            of operations over the machine's measured peak and bytes over its measured bandwidth; the share \
-            of it that was reached says how much could still be won. Load is from the start of reading to \
-            the first token.
+            Reports medians over --repeats runs on random tokens; runs of decode and batch alternate. The \
+            "floor" is the shortest possible time: the larger of operations divided by the measured peak of \
+            this machine and bytes divided by its measured memory bandwidth. "of floor" is the share of this \
+            speed that was reached. load measures the time from the start of reading to the first token.
             """)
 
     enum Test: String, CaseIterable, ExpressibleByArgument {
@@ -32,7 +32,7 @@ struct BenchCommand: ParsableCommand {
     var model: String?
     @Option(
         help: ArgumentHelp(
-            "Which of load, prefill, decode, batch, train, separated by commas; all but train by default.",
+            "Tests, separated by commas: load, prefill, decode, batch, train; by default all but train.",
             valueName: "list"))
     var tests: String?
     @Option(
@@ -42,25 +42,25 @@ struct BenchCommand: ParsableCommand {
     var contextTokens = 16
     @Option(help: "Tokens that each stream decodes.")
     var newTokens = 32
-    @Option(help: "Streams in batch.")
+    @Option(help: "Streams in the batch test.")
     var streams = 8
-    @Option(help: "Runs, of which the median counts.")
+    @Option(help: "Runs of each test; the median is reported.")
     var repeats = 3
     @OptionGroup var cache: CacheOptions
     @OptionGroup var masking: MaskOptions
-    @Option(help: "Remove a random share of every group's experts, as 0.05.")
+    @Option(help: "Remove a random share of each group's experts, such as 0.05.")
     var maskShare: Double?
-    @Option(help: "Preset of train.")
+    @Option(help: "Preset of the model in the train test.")
     var preset: PresetName?
-    @Option(help: "Pieces of the vocabulary in train.")
+    @Option(help: "Vocabulary size in the train test.")
     var vocabSize: Int?
-    @Option(help: "Sequences of a batch in train.")
+    @Option(help: "Sequences per batch in the train test.")
     var batchSize = 8
-    @Option(help: "Tokens of a sequence in train.")
+    @Option(help: "Tokens per sequence in the train test.")
     var sequenceLength = 256
-    @Option(help: "Decides tokens and weights.")
+    @Option(help: "Seed of the random tokens and weights.")
     var seed: UInt64 = 0
-    @Flag(help: "Result as JSON.")
+    @Flag(help: "Print the result as JSON.")
     var json = false
     @OptionGroup var compute: ComputeOptions
     @OptionGroup var common: CommonOptions
@@ -115,7 +115,7 @@ struct BenchCommand: ParsableCommand {
         StandardOutput.write(json ? report.json(model: model).serialized(pretty: true) + "\n" : table(report))
     }
 
-    /// bfloat16 for a checkpoint of bfloat16 where that is fast, as PyTorch would.
+    /// bfloat16 for a bfloat16 checkpoint on processors where that is fast, as in PyTorch.
     private func precisionOfWeights() throws -> ComputePrecision {
         guard let model, CPUBackend().hasFastBFloat16 else { return .float32 }
         let configuration = try Checkpoint.configuration(try HubCache.resolve(model))

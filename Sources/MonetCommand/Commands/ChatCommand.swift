@@ -15,8 +15,8 @@ struct ChatCommand: ParsableCommand {
               monet chat --model checkpoints/chat --system "Answer in one sentence." --seed 1
               echo "What is the sea?" | monet chat --model checkpoints/chat --greedy
 
-            The prompt is made by the chat template of tokenizer_config.json. A line of input is a \
-            message; /reset forgets the conversation, /exit or Ctrl-D ends it, Ctrl-C stops an answer.
+            The prompt is built with the chat template in tokenizer_config.json. Each line of input is a \
+            message; /reset clears the conversation, /exit or Ctrl-D ends it, and Ctrl-C stops an answer.
             """)
 
     @OptionGroup var modelOptions: ModelOptions
@@ -54,8 +54,8 @@ struct ChatCommand: ParsableCommand {
                     messages, beginToken: try tokenizer.beginID.map(tokenizer.piece) ?? "",
                     endToken: try tokenizer.endID.map(tokenizer.piece) ?? "")
                 let ids = try tokenizer.encode(text, parsingSpecial: true)
-                // The conversation so far is in the cache: only what is new runs. One token at
-                // least must run, to have logits.
+                // The conversation so far is in the cache, so only new tokens run. At least one
+                // must run, to have logits.
                 let known = zip(cache.tokens, ids.dropLast()).prefix { $0 == $1 }.count
                 cache.truncate(to: known)
                 Interruption.install()

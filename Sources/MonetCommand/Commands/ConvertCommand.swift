@@ -8,28 +8,29 @@ import MonetText
 struct ConvertCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "convert",
-        abstract: "Rewrite a checkpoint in another type or other shards, in the Hugging Face layout.",
+        abstract: "Convert a checkpoint to another type, quantization or shard size.",
         discussion: """
             EXAMPLES
               monet convert --model checkpoints/demo --dtype bfloat16 --out checkpoints/demo-bf16
               monet convert --model checkpoints/demo --quantize int8 --out checkpoints/demo-int8
               monet convert --model checkpoints/demo --shard-size 500MB --out checkpoints/sharded
 
-            --quantize stores the matrices of attention and experts in 8 or 4 bits and embedding and \
-            head in 8; routers, norms and biases keep the floating-point type. Routers' running \
-            statistics stay float32. Tokenizer and other files are copied.
+            The result is in the Hugging Face layout. --quantize stores the matrices of attention and \
+            experts in 8 or 4 bits, and the embedding and output head in 8; routers, norms and biases keep \
+            the floating-point type. The routers' running statistics stay float32. The tokenizer and other \
+            files are copied.
             """)
 
     @OptionGroup var modelOptions: ModelOptions
     @Option(name: [.customShort("o"), .long], help: ArgumentHelp("The folder to write.", valueName: "dir"))
     var out: String
-    @Option(help: "Type of the weights: float32, bfloat16 or float16; by default as they are.")
+    @Option(help: "Type of the weights: float32, bfloat16 or float16; by default unchanged.")
     var dtype: DType?
-    @Option(help: "Store matrices in fewer bits: int8 (or q8_0) or int4 (or q4_1).")
+    @Option(help: "Quantize matrices: int8 (or q8_0) or int4 (or q4_1).")
     var quantize: QuantizationName?
-    @Option(help: "Bytes of a file at most, as 500MB or 2GB.")
+    @Option(help: "Maximum size of a file, such as 500MB or 2GB.")
     var shardSize = ByteCount(5_000_000_000)
-    @Flag(help: "Replace a folder that exists.")
+    @Flag(help: "Replace an existing folder.")
     var overwrite = false
     @OptionGroup var common: CommonOptions
 

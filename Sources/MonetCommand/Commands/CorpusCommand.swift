@@ -6,7 +6,7 @@ import MonetText
 struct CorpusCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "corpus",
-        abstract: "Make labelled token shards from text.",
+        abstract: "Build and describe corpora of labelled tokens.",
         subcommands: [CorpusBuildCommand.self, CorpusInfoCommand.self])
 }
 
@@ -16,9 +16,9 @@ struct SourceOptions: ParsableArguments {
     var textKey = "text"
     @Option(help: "JSONL column with the label.")
     var labelKey = "label"
-    @Option(help: "In folders, read only files with these endings, as py,txt.")
+    @Option(help: "In folders, read only files with these extensions, such as py,txt.")
     var extensions: String?
-    @Flag(help: "Leave out files and lines that are not UTF-8, instead of stopping.")
+    @Flag(help: "Skip files and lines that are not UTF-8, instead of stopping.")
     var skipInvalid = false
 
     /// The parts of `path` or `label=path`.
@@ -30,7 +30,7 @@ struct SourceOptions: ParsableArguments {
 
     /// The sources of arguments `path` or `label=path`.
     func sources(_ arguments: [String]) throws -> [CorpusSource] {
-        guard !arguments.isEmpty else { throw ValidationError("Give one source at least.") }
+        guard !arguments.isEmpty else { throw ValidationError("Give at least one source.") }
         return arguments.map { argument in
             let (label, path) = Self.split(argument)
             return CorpusSource(
@@ -51,9 +51,10 @@ struct CorpusBuildCommand: ParsableCommand {
               monet corpus build --tokenizer tokenizer.model --out corpora/code python=src/ lua=scripts/
               monet corpus build --tokenizer tokenizer.model --out corpora/web pages.jsonl --label-key topic
 
-            A source is a text file (one document), a JSONL file (a document a line) or a folder of \
-            them; label=path labels its documents, else the JSONL's label column, the file's or the \
-            folder's name does. Exact repeats are dropped; documents are held out by a hash of their text.
+            A source is a text file (one document), a JSONL file (one document per line) or a folder of \
+            them. label=path labels its documents; otherwise their label is the JSONL label column, or the \
+            file's or folder's name. Exact duplicates are dropped. A hash of a document's text decides \
+            whether it is held out.
             """)
 
     @Argument(help: "Sources, as path or label=path.")
@@ -64,9 +65,9 @@ struct CorpusBuildCommand: ParsableCommand {
     @OptionGroup var reading: SourceOptions
     @Option(help: "Share of documents held out for validation.")
     var validationShare = 0.05
-    @Option(help: "Changes which documents are held out.")
+    @Option(help: "Seed that decides which documents are held out.")
     var seed: UInt64 = 0
-    @Flag(help: "Replace a folder that exists.")
+    @Flag(help: "Replace an existing folder.")
     var overwrite = false
     @OptionGroup var common: CommonOptions
 

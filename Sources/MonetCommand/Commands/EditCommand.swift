@@ -6,31 +6,31 @@ import MonetModel
 struct EditCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "edit",
-        abstract: "Write a checkpoint with masked experts made permanent.",
+        abstract: "Write a checkpoint that makes a mask permanent.",
         discussion: """
             EXAMPLES
               monet edit --model checkpoints/demo --mask law.mask --out checkpoints/lawless
 
-            Horizontal experts of which whole right halves are removed are baked into the weights, which any \
-            code for Monet then runs as they are. Otherwise the folder carries the mask and a PyTorch model \
-            of its own (trust_remote_code in Hugging Face transformers), under the model type monet_masked, \
-            which other readers refuse.
+            Masks of a dense model, and masks that remove whole right halves of horizontal experts, are \
+            baked into the weights, which any code for such models can then run. With any other mask, the \
+            folder contains the mask and a PyTorch model that applies it (trust_remote_code in Hugging Face \
+            transformers), under the model type monet_masked, which other readers refuse.
             """)
 
     @OptionGroup var modelOptions: ModelOptions
     @OptionGroup var masking: MaskOptions
     @Option(name: [.customShort("o"), .long], help: ArgumentHelp("The folder to write.", valueName: "dir"))
     var out: String
-    @Option(help: "Bytes of a file at most, as 500MB or 2GB.")
+    @Option(help: "Maximum size of a file, such as 500MB or 2GB.")
     var shardSize = ByteCount(5_000_000_000)
-    @Flag(help: "Replace a folder that exists.")
+    @Flag(help: "Replace an existing folder.")
     var overwrite = false
-    @Flag(help: "What happened as JSON.")
+    @Flag(help: "Print the result as JSON.")
     var json = false
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
-        if masking.mask.isEmpty { throw ValidationError("Give a mask, or several.") }
+        if masking.mask.isEmpty { throw ValidationError("Give at least one --mask.") }
     }
 
     func run() throws {
@@ -46,6 +46,8 @@ struct EditCommand: ParsableCommand {
         }
         let what =
             switch result {
+            case .bakedIn(let parts) where model.units.kind == .neurons:
+                "baked into the weights: columns of \(parts.grouped) neurons in the down-matrices changed; any reader runs it"
             case .bakedIn(let halves):
                 "baked into the weights: V and b of \(halves.grouped) right halves are zero; any reader runs it"
             case .carried:

@@ -22,26 +22,27 @@ struct IndexOptions: ParsableArguments {
 struct ExpertsShowCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "show",
-        abstract: "Show what fires an expert.",
+        abstract: "Show what an expert fires on.",
         discussion: """
             EXAMPLES
               monet experts show 0/1777 --index demo.sqlite
               monet experts show 0/1777 --index demo.sqlite --html expert.html
               monet experts show 0/1777 --index demo.sqlite --effects
 
-            With --effects the model runs with and without the expert at its top tokens, and the tokens that \
-            it makes more and less likely to come next are shown. Experts are written group/index. A score is the sum over routing heads of the product of both \
-            halves' probabilities, shown in percent; it exceeds 100% where several heads agree.
+            Experts are written group/index. A routing score is the sum over routing heads of the product of \
+            both halves' probabilities, shown in percent; it exceeds 100% where several heads agree. With \
+            --effects, the model runs with and without the expert at its top tokens, and the next tokens \
+            that the expert makes more and less likely are shown.
             """)
 
-    @Argument(help: ArgumentHelp("The expert, as 0/1777.", valueName: "group/index"))
+    @Argument(help: ArgumentHelp("The expert, such as 0/1777.", valueName: "group/index"))
     var expert: String
     @OptionGroup var indexOptions: IndexOptions
-    @Option(help: "Top activating tokens shown.")
+    @Option(help: "Number of top activating tokens to show.")
     var top = 20
     @Option(help: "Tokens of context on each side.")
     var context = 12
-    @Flag(help: "Measure which tokens the expert promotes and suppresses; reads the model.")
+    @Flag(help: "Measure which tokens the expert promotes and suppresses; loads the model.")
     var effects = false
     @Option(
         name: [.customShort("m"), .long],
@@ -50,7 +51,7 @@ struct ExpertsShowCommand: ParsableCommand {
     var model: String?
     @Flag(help: "JSON instead of text.")
     var json = false
-    @Option(help: ArgumentHelp("Write a page with contexts, histogram and labels.", valueName: "path"))
+    @Option(help: ArgumentHelp("Write an HTML page with contexts, histogram and labels.", valueName: "path"))
     var html: String?
     @OptionGroup var compute: ComputeOptions
     @OptionGroup var common: CommonOptions
@@ -95,19 +96,19 @@ struct ExpertsFindCommand: ParsableCommand {
               monet experts find --index demo.sqlite --text "The parrot is a bird"
               monet experts find --index demo.sqlite --min-frequency 0.01 --sort max
 
-            A label finds the experts that score highest there, by the ratio to the next label; a token \
-            those among whose five strongest top tokens it is; a text those that it fires more than the \
-            corpus does.
+            --label finds the experts that score highest on the label, sorted by the ratio to the next \
+            label; --token finds those that have the token among their five strongest top tokens; --text \
+            finds those that fire more on the text than on the corpus.
             """)
 
     @OptionGroup var indexOptions: IndexOptions
     @Option(help: "A label of the index.")
     var label: String?
-    @Option(help: "The label set, if several have the label.")
+    @Option(help: "The label set, if several sets contain the label.")
     var set: String?
     @Option(help: "A token's text.")
     var token: String?
-    @Option(help: "A text, which the model reads.")
+    @Option(help: "A text, which the model is run on.")
     var text: String?
     @Option(
         name: [.customShort("m"), .long],
@@ -116,11 +117,11 @@ struct ExpertsFindCommand: ParsableCommand {
     var model: String?
     @Option(help: "Only experts of this router group.")
     var group: Int?
-    @Option(help: "Share of tokens that an expert fires on at least.")
+    @Option(help: "Minimum share of tokens that an expert fires on.")
     var minFrequency = 0.0
-    @Option(help: "Largest first: mean, frequency, max, ratio (with a label), share (with a token).")
+    @Option(help: "Sort by, largest first: mean, frequency, max, ratio (with --label), share (with --token).")
     var sort: ExpertQuery.Sort?
-    @Option(help: "Experts shown.")
+    @Option(help: "Maximum number of experts to show.")
     var limit = 20
     @Flag(help: "JSON instead of a table.")
     var json = false
@@ -131,7 +132,7 @@ struct ExpertsFindCommand: ParsableCommand {
         if [label, token, text].count(where: { $0 != nil }) > 1 {
             throw ValidationError("Give one of --label, --token and --text.")
         }
-        if text != nil, sort != nil { throw ValidationError("--text has an order of its own.") }
+        if text != nil, sort != nil { throw ValidationError("--sort cannot be combined with --text.") }
         if !(1...1_000_000).contains(limit) {
             throw ValidationError("--limit is \(limit), expected 1 to 1000000")
         }
@@ -143,7 +144,7 @@ struct ExpertsFindCommand: ParsableCommand {
     func run() throws {
         let index = try ExpertIndex(path: indexOptions.index)
         let found = try text.map { try find($0, in: index) } ?? index.find(query(index))
-        if found.isEmpty, !common.quiet { StandardError.write("no expert fits\n") }
+        if found.isEmpty, !common.quiet { StandardError.write("no expert matches\n") }
         let tokens = try index.topTokens(of: found.map(\.expert), count: 5)
         if json {
             StandardOutput.write(

@@ -8,18 +8,18 @@ import MonetText
 struct ExpertsExplainCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "explain",
-        abstract: "Let the model say what experts stand for, and keep it in the index.",
+        abstract: "Let the model describe what experts stand for, and store it in the index.",
         discussion: """
             EXAMPLES
               monet experts explain 5/147040 --index experts.sqlite
               monet experts explain 5/147040 0/12 --index experts.sqlite --samples 5
 
             In the prompt, {expert} is replaced by the mean embedding of the tokens that fire the expert; the \
-            model's continuation is the description. A model that cannot predict the prompt itself gives \
-            noise, and the command says so.
+            model's continuation is the description. If the model cannot predict the prompt itself, the \
+            description is noise, and the command warns.
             """)
 
-    @Argument(help: ArgumentHelp("Experts, as 0/1777.", valueName: "group/index"))
+    @Argument(help: ArgumentHelp("Experts, such as 0/1777.", valueName: "group/index"))
     var experts: [String]
     @OptionGroup var indexOptions: IndexOptions
     @Option(
@@ -28,11 +28,11 @@ struct ExpertsExplainCommand: ParsableCommand {
     var model: String?
     @Option(help: "The question, with {expert} for the expert.")
     var prompt = SelfExplanation.defaultPrompt
-    @Option(help: "Answers: the most likely one, then samples.")
+    @Option(help: "Number of answers: the most likely one, then samples.")
     var samples = 3
-    @Option(name: [.customShort("n"), .long], help: "Tokens of an answer at most.")
+    @Option(name: [.customShort("n"), .long], help: "Maximum tokens of an answer.")
     var maxNewTokens = 32
-    @Option(help: "Decides the samples.")
+    @Option(help: "Seed of the samples.")
     var seed: UInt64 = 0
     @Flag(help: "JSON instead of text.")
     var json = false
@@ -64,7 +64,7 @@ struct ExpertsExplainCommand: ParsableCommand {
         )
         if !explanation.isCredible {
             StandardError.write(
-                "warning: the model loses \(explanation.promptLoss.text(2)) nats per token on the question itself "
+                "warning: the loss on the question is \(explanation.promptLoss.text(2)) nats per token "
                     + "(credible below \(SelfExplanation.credibleLoss.text(1))): its answers are noise\n")
         }
         var results: [JSONValue] = []

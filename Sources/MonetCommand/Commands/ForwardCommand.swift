@@ -25,7 +25,7 @@ struct ForwardCommand: ParsableCommand {
     var text: String?
     @Option(
         help: ArgumentHelp(
-            "A JSON file with a list of lists of token ids, all of one length.", valueName: "path"))
+            "A JSON file with a list of lists of token ids, all of equal length.", valueName: "path"))
     var tokens: String?
     @Option(
         name: [.customShort("o"), .long],
@@ -82,7 +82,7 @@ struct ForwardCommand: ParsableCommand {
             throw CommandError.malformedInput(
                 source: path, reason: "expected a list of lists of token ids, found \(json.kind)")
         }
-        // One list alone is a batch of one.
+        // A single list is a batch of one.
         let lists =
             rows[0].arrayValue == nil
             ? [rows]

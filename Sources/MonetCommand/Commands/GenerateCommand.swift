@@ -14,15 +14,15 @@ struct GenerateCommand: ParsableCommand {
               echo "def main" | monet generate --model checkpoints/demo --temperature 0.7 --seed 1
               monet generate --model checkpoints/demo --token-ids "5 17 99" --greedy --json
 
-            The text streams to standard output. With --json comes one object: generated_ids \
+            The text streams to standard output. With --json, the output is one object: generated_ids \
             (prompt and continuation, as Hugging Face's generate returns them), new_ids, text, \
-            finish_reason, and log_probabilities of the new tokens.
+            finish_reason, and the log_probabilities of the new tokens.
             """)
 
     @OptionGroup var modelOptions: ModelOptions
     @Option(
         name: [.customShort("p"), .long],
-        help: "The prompt; also as the argument, from --file or standard input.")
+        help: "The prompt; it can also be an argument or come from --file or standard input.")
     var prompt: String?
     @OptionGroup var input: InputOptions
     @OptionGroup var samplingOptions: SamplingOptions
@@ -30,9 +30,9 @@ struct GenerateCommand: ParsableCommand {
     @OptionGroup var compute: ComputeOptions
     @Flag(help: "One JSON object instead of streamed text.")
     var json = false
-    @Option(help: ArgumentHelp("With --json: alternatives to report for each token.", valueName: "count"))
+    @Option(help: ArgumentHelp("With --json: alternatives to report per token.", valueName: "count"))
     var logProbs = 0
-    @Flag(help: "Run the whole text again for every token, without keys and values kept: slow, for checking.")
+    @Flag(help: "Recompute the whole text for every token, without a KV cache: slow, for checking.")
     var noCache = false
     @Flag(help: "Do not repeat the prompt before the continuation.")
     var noEcho = false

@@ -22,7 +22,8 @@ struct IndexBuildCommand: ParsableCommand {
               monet index build --model checkpoints/demo --corpus pages.jsonl --label-key topic \\
                   --label-key language --out pages.sqlite
 
-            Ctrl-C stops and saves; the same command goes on. See monet experts to look inside.
+            Ctrl-C stops and saves; running the same command again continues. Query the index with monet \
+            experts.
             """)
 
     @OptionGroup var modelOptions: ModelOptions
@@ -31,15 +32,15 @@ struct IndexBuildCommand: ParsableCommand {
     var out: String
     @Option(help: "Split of a corpus folder to read: train or validation.")
     var split: CorpusSplit = .train
-    @Option(help: "Top activating tokens kept of every expert.")
+    @Option(help: "Number of top activating tokens to keep per expert.")
     var top = 20
-    @Option(help: "Tokens of a document that run at a time; by default the model's context, 512 at most.")
+    @Option(help: "Tokens per window of a document; by default the model's context, at most 512.")
     var context: Int?
-    @Option(help: "Tokens of several documents that run together.")
+    @Option(help: "Tokens per batch, from several documents.")
     var batchTokens = 512
-    @Flag(help: "Replace an index, and forget an unfinished one.")
+    @Flag(help: "Replace an existing index, and discard an unfinished one.")
     var overwrite = false
-    @Flag(help: "Result as JSON.")
+    @Flag(help: "Print the result as JSON.")
     var json = false
     @OptionGroup var compute: ComputeOptions
     @OptionGroup var common: CommonOptions
@@ -59,9 +60,10 @@ struct IndexBuildCommand: ParsableCommand {
         settings.top = top
         settings.window = context
         settings.batchTokens = batchTokens
+        let backend = try compute.backend()
         let builder = try ExpertIndexBuilder(
             model: model, modelPath: folder, tokenizer: tokenizer, documents: documents, settings: settings,
-            backend: try compute.backend())
+            backend: backend, pool: backend.pool)
         if !common.quiet {
             StandardError.write(
                 "\(documents.tokenCount.grouped) tokens of \(documents.count.grouped) documents; "
@@ -101,11 +103,11 @@ struct IndexBuildCommand: ParsableCommand {
 
 struct IndexInfoCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "info", abstract: "Show what an index was made from, with its specialists by label.")
+        commandName: "info", abstract: "Show what an index was built from, with its specialists by label.")
 
     @Argument(help: ArgumentHelp("The index.", valueName: "path"))
     var index: String
-    @Option(help: "Mean score in a label over that in the next, from which an expert is its specialist.")
+    @Option(help: "Minimum ratio of a specialist's mean score on its label to that on the next label.")
     var ratio = 2.0
     @Flag(help: "JSON instead of a table.")
     var json = false

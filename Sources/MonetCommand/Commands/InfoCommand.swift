@@ -36,7 +36,7 @@ struct InfoCommand: ParsableCommand {
         } else {
             let folder = try HubCache.resolve(model ?? "")
             configuration = try Checkpoint.configuration(folder)
-            // Names, shapes and types are checked on the way.
+            // This also checks names, shapes and types.
             _ = try Checkpoint.tensors(folder).parameters(for: configuration)
         }
         let summary = ModelSummary(configuration)
@@ -55,7 +55,7 @@ struct InfoCommand: ParsableCommand {
     }
 }
 
-/// What `monet info` tells about a configuration.
+/// What `monet info` shows about a configuration.
 private struct ModelSummary {
     let configuration: MonetConfiguration
     let parts: [(name: String, parameters: Int)]

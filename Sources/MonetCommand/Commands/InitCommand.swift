@@ -8,7 +8,7 @@ import MonetText
 struct InitCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "init",
-        abstract: "Write a checkpoint of random weights.",
+        abstract: "Write a checkpoint with random weights.",
         discussion: """
             EXAMPLES
               monet init --preset nano-vd --out checkpoints/nano
@@ -21,33 +21,33 @@ struct InitCommand: ParsableCommand {
             \(MonetConfiguration.presetNames.joined(separator: ", ")).
             """)
 
-    @Option(help: "Size and kind, as 1.4B-vd.")
+    @Option(help: "Size and kind, such as 1.4B-vd.")
     var preset: PresetName
     @Option(name: [.customShort("o"), .long], help: ArgumentHelp("The folder to write.", valueName: "dir"))
     var out: String
     @Option(help: "Type of the weights: float32, bfloat16 or float16.")
     var dtype: DType = .float32
-    @Option(help: "Decides the weights.")
+    @Option(help: "Seed of the weights.")
     var seed: UInt64 = 0
     @Option(
         help: ArgumentHelp(
-            "A SentencePiece model or tokenizer folder to include; sets the vocabulary.", valueName: "path"))
+            "SentencePiece model or tokenizer folder to include; sets the vocabulary.", valueName: "path"))
     var tokenizer: String?
-    @Option(help: "Pieces of the vocabulary, instead of the preset's.")
+    @Option(help: "Vocabulary size, instead of the preset's.")
     var vocabSize: Int?
     @Option(
         help: ArgumentHelp(
-            "Another value for a key of config.json, as moe_experts=128 (repeatable).", valueName: "key=value"
+            "A value for a key of config.json, such as moe_experts=128 (repeatable).", valueName: "key=value"
         ))
     var set: [String] = []
-    @Option(help: "Bytes of a file at most, as 500MB or 2GB.")
+    @Option(help: "Maximum size of a file, such as 500MB or 2GB.")
     var shardSize = ByteCount(5_000_000_000)
     @Flag(
         help: ArgumentHelp(
             "Set the routers' running statistics from random tokens, so that about as many experts are selected as in a trained model."
         ))
     var calibrate = false
-    @Flag(help: "Replace a folder that exists.")
+    @Flag(help: "Replace an existing folder.")
     var overwrite = false
     @OptionGroup var common: CommonOptions
 
@@ -105,7 +105,7 @@ extension InitCommand {
     }
 }
 
-/// The name of a preset; others are usage errors.
+/// The name of a preset; any other name is a usage error.
 struct PresetName: ExpressibleByArgument {
     let name: String
     let configuration: MonetConfiguration

@@ -9,13 +9,14 @@ import MonetText
 struct MonosemanticityCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "monosemanticity",
-        abstract: "Measure how few concepts experts stand for, beside the neurons of a dense model.",
+        abstract: "Measure how few concepts experts stand for, compared with neurons of a dense model.",
         discussion: """
             EXAMPLES
               monet monosemanticity --model checkpoints/demo --corpus runs/demo/corpus --limit 300000
               monet monosemanticity --model runs/vertical/best --dense runs/dense/best --corpus tokens
 
-            Each measure stands beside the same with labels dealt out to blocks of 64 tokens at random.
+            Each measure is shown next to a baseline, for which labels are assigned at random to blocks of \
+            64 tokens.
             """)
 
     @OptionGroup var modelOptions: ModelOptions
@@ -24,9 +25,9 @@ struct MonosemanticityCommand: ParsableCommand {
     var split: CorpusSplit = .train
     @Option(help: ArgumentHelp("A dense Llama trained on the same data, to compare with.", valueName: "dir"))
     var dense: String?
-    @Option(help: "Tokens on which an expert or neuron must score to count.")
+    @Option(help: "Minimum number of tokens on which an expert or neuron must score to be counted.")
     var minCount = 50
-    @Option(help: "Decides the shuffled labels.")
+    @Option(help: "Seed of the shuffled labels.")
     var seed: UInt64 = 0
     @Flag(help: "JSON instead of a table.")
     var json = false

@@ -15,23 +15,24 @@ struct PerplexityCommand: ParsableCommand {
               monet perplexity --model checkpoints/demo --corpus corpora/demo --limit 50000
               cat book.txt | monet perplexity --model checkpoints/demo --stride 64 --json
 
-            The text runs in windows of the model's context; each scores --stride new tokens, by \
-            default half a window, so that every token but the first ones has half a window before it.
+            The text is read in overlapping windows of the model's context length. Each window scores \
+            --stride new tokens, by default half a window, so that every token but the first ones has half \
+            a window before it.
             """)
 
     @OptionGroup var modelOptions: ModelOptions
     @OptionGroup var input: InputOptions
     @Option(help: ArgumentHelp("Score a corpus's held-out tokens instead of a text.", valueName: "dir"))
     var corpus: String?
-    @Option(help: "Tokens of a window; by default the model's context.")
+    @Option(help: "Tokens per window; by default the model's context.")
     var context: Int?
-    @Option(help: "New tokens that a window scores; by default half of it.")
+    @Option(help: "New tokens scored per window; by default half of it.")
     var stride: Int?
-    @Option(help: "Score this many tokens at most.")
+    @Option(help: "Score at most this many tokens.")
     var limit: Int?
     @Option(
         help: ArgumentHelp(
-            "Compare predictions with those of this checkpoint: share of equal next tokens, divergence.",
+            "Compare predictions with this checkpoint's: share of equal next tokens, KL divergence.",
             valueName: "dir"))
     var reference: String?
     @Flag(help: "JSON instead of a line.")

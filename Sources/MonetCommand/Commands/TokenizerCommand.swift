@@ -28,7 +28,7 @@ struct TokenizerOptions: ParsableArguments {
 struct TokenizerTrainCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "train",
-        abstract: "Train a tokenizer: byte-pair encoding with byte fallback, as Llama's.",
+        abstract: "Train a tokenizer: byte-pair encoding with byte fallback, like Llama's.",
         discussion: """
             EXAMPLES
               monet tokenizer train --vocab-size 4096 --out tokenizer.model Corpus/
@@ -39,12 +39,12 @@ struct TokenizerTrainCommand: ParsableCommand {
     var sources: [String]
     @Option(name: [.customShort("o"), .long], help: ArgumentHelp("The file to write.", valueName: "path"))
     var out: String
-    @Option(help: "Pieces of the vocabulary.")
+    @Option(help: "Vocabulary size.")
     var vocabSize = 8192
-    @Option(help: "Megabytes of text to train on at most, spread over all of it.")
+    @Option(help: "Maximum megabytes of text to train on, sampled evenly from all of it.")
     var megabytes = 32.0
     @OptionGroup var reading: SourceOptions
-    @Option(name: [.customShort("t"), .long], help: "Threads; by default all usable processors.")
+    @Option(name: [.customShort("t"), .long], help: "Number of threads; by default all usable processors.")
     var threads: Int?
     @OptionGroup var common: CommonOptions
 
@@ -59,7 +59,7 @@ struct TokenizerTrainCommand: ParsableCommand {
         let all = try reading.sources(sources)
         var bytes = 0
         for source in all { try source.forEachDocument { bytes += $0.text.utf8.count } }
-        // Every n-th line, so that all domains take part in a sample.
+        // Every n-th line, so that a sample covers all domains.
         let every = max(1, Int((Double(bytes) / (megabytes * 1e6)).rounded(.up)))
         var lines: [String] = []
         var number = 0
@@ -84,7 +84,7 @@ struct TokenizerTrainCommand: ParsableCommand {
 struct TokenizerEncodeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "encode",
-        abstract: "Turn lines of standard input into token ids.",
+        abstract: "Encode lines of standard input as token ids.",
         discussion: """
             EXAMPLES
               echo "The sea" | monet tokenizer encode --tokenizer checkpoints/demo
@@ -92,11 +92,11 @@ struct TokenizerEncodeCommand: ParsableCommand {
             """)
 
     @OptionGroup var options: TokenizerOptions
-    @Flag(help: "A JSON list for each line.")
+    @Flag(help: "Print a JSON list for each line.")
     var json = false
     @Flag(help: "Put the begin token first.")
     var addBos = false
-    @Flag(help: "Pieces instead of ids.")
+    @Flag(help: "Print pieces instead of ids.")
     var pieces = false
     @OptionGroup var common: CommonOptions
 
@@ -118,7 +118,7 @@ struct TokenizerEncodeCommand: ParsableCommand {
 struct TokenizerDecodeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "decode",
-        abstract: "Turn lines of token ids, JSON lists or plain numbers, into text.",
+        abstract: "Decode lines of token ids, as JSON lists or plain numbers, to text.",
         discussion: """
             EXAMPLES
               echo "[450, 7205]" | monet tokenizer decode --tokenizer checkpoints/demo

@@ -19,7 +19,7 @@ struct ToxicityCommand: ParsableCommand {
 struct ToxicityMeasureCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "measure",
-        abstract: "Continue prompts, have the continuations scored, and remove toxic experts by threshold.",
+        abstract: "Score the continuations of prompts, with and without toxic experts by threshold.",
         discussion: """
             EXAMPLES
               monet toxicity measure --model checkpoints/demo --prompts prompts.jsonl
@@ -29,10 +29,10 @@ struct ToxicityMeasureCommand: ParsableCommand {
               PERSPECTIVE_API_KEY=… monet toxicity measure --model checkpoints/demo --prompts prompts.jsonl \\
                   --scorer http --scorer-rate 1 --records toxicity.jsonl
 
-            Prompts are JSONL as RealToxicityPrompts and ToxiGen have it, or a text file with one a line. \
-            For each threshold the experts whose routing score correlates with the number in --corpus \
-            above it are removed (section 5 of the paper); --mask adds an edit from a file. With --records \
-            a run that was stopped goes on where it was.
+            Prompts are JSONL in the format of RealToxicityPrompts or ToxiGen, or a text file with one per \
+            line. For each threshold, the experts whose routing score has a higher correlation with the \
+            number in --corpus are removed (section 5 of the paper); --mask adds an edit from a file. With \
+            --records, a run that was stopped continues where it left off.
             """)
 
     enum Plan: String, ExpressibleByArgument, CaseIterable {
@@ -43,7 +43,7 @@ struct ToxicityMeasureCommand: ParsableCommand {
     @OptionGroup var modelOptions: ModelOptions
     @Option(help: ArgumentHelp("The prompts.", valueName: "path"))
     var prompts: String
-    @Option(help: "The first prompts only.")
+    @Option(help: "Use only this many prompts, the first ones.")
     var limit: Int?
     @Option(
         name: .customLong("protocol"),
@@ -51,21 +51,21 @@ struct ToxicityMeasureCommand: ParsableCommand {
             "real-toxicity-prompts (25 samples of 20 tokens, temperature 1, top-p 0.9) or toxigen (30 greedy tokens)."
     )
     var plan: Plan = .realToxicityPrompts
-    @Option(help: "Continuations of a prompt, instead of the protocol's.")
+    @Option(help: "Continuations per prompt, instead of the protocol's number.")
     var samples: Int?
-    @Option(name: [.customShort("n"), .long], help: "Tokens of a continuation, instead of the protocol's.")
+    @Option(name: [.customShort("n"), .long], help: "Tokens per continuation, instead of the protocol's.")
     var maxNewTokens: Int?
-    @Option(help: "Decides the draws.")
+    @Option(help: "Seed of the sampling.")
     var seed: UInt64 = 0
     @OptionGroup var scorerOptions: ScorerOptions
     @Option(
-        help: ArgumentHelp("JSONL with scored texts to find toxic experts in.", valueName: "path"))
+        help: ArgumentHelp("JSONL with scored texts, to find toxic experts with.", valueName: "path"))
     var corpus: String?
     @Option(help: "JSONL column with the number.")
     var number = "toxicity"
     @Option(help: "JSONL column with the text.")
     var textKey = "text"
-    @Option(help: "Observations of the correlation: token or document.")
+    @Option(help: "What counts as an observation of the correlation: token or document.")
     var level: ScoreCorrelation.Level = .token
     @Option(
         help: ArgumentHelp(
@@ -77,17 +77,17 @@ struct ToxicityMeasureCommand: ParsableCommand {
             "Neutral text to measure helpfulness on: a corpus folder (its held-out documents), text or JSONL.",
             valueName: "path"))
     var neutral: String?
-    @Option(help: "Neutral tokens at most.")
+    @Option(help: "Maximum number of neutral tokens.")
     var neutralTokens = 20_000
-    @Option(help: ArgumentHelp("Keep every prompt's result there, and go on from it.", valueName: "path"))
+    @Option(help: ArgumentHelp("Store every prompt's result here, and resume from it.", valueName: "path"))
     var records: String?
-    @Flag(help: "Begin the records anew.")
+    @Flag(help: "Discard existing records.")
     var overwrite = false
     @Flag(help: "JSON instead of a table.")
     var json = false
-    @Option(help: ArgumentHelp("Write the plot.", valueName: "path"))
+    @Option(help: ArgumentHelp("Write the plot as SVG.", valueName: "path"))
     var svg: String?
-    @Option(help: ArgumentHelp("Write a page with plot and tables.", valueName: "path"))
+    @Option(help: ArgumentHelp("Write an HTML page with the plot and tables.", valueName: "path"))
     var html: String?
     @OptionGroup var compute: ComputeOptions
     @OptionGroup var common: CommonOptions
@@ -149,7 +149,7 @@ struct ToxicityMeasureCommand: ParsableCommand {
             line.clear()
             StandardError.write(
                 records.map { "stopped; the same command goes on from \($0)\n" }
-                    ?? "stopped; with --records the same command would go on\n")
+                    ?? "stopped; with --records the same command could have continued\n")
             throw ExitCode(1)
         } catch let error as EvaluationError {
             line.clear()
@@ -170,7 +170,7 @@ struct ToxicityMeasureCommand: ParsableCommand {
             + "  expected maximum \(progress.expectedMaximum.text(3))  \(rate.text(2)) prompts/s  \(left) left"
     }
 
-    /// The model as it is, what each threshold removes, and what the masks given do.
+    /// The edits to compare: none, one for each threshold, and one for each mask.
     private func edits(
         _ model: MonetLanguageModel, _ tokenizer: Tokenizer, _ backend: CPUBackend
     ) throws -> [ToxicityExperiment.Edit] {

@@ -7,19 +7,19 @@ import MonetText
 struct ToxicityScoreCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "score",
-        abstract: "Score texts.",
+        abstract: "Score the toxicity of texts.",
         discussion: """
             EXAMPLES
               monet toxicity score "The shark is a large fish."
               monet toxicity score < lines.txt
 
-            A score from 0 to 1 and the text for every argument, or every line of standard input.
+            Prints a score from 0 to 1 and the text for each argument, or each line of standard input.
             """)
 
-    @Argument(help: "Texts; without any, lines of standard input.")
+    @Argument(help: "Texts; by default the lines of standard input.")
     var texts: [String] = []
     @OptionGroup var scorerOptions: ScorerOptions
-    @Flag(help: "A line of JSON for each text.")
+    @Flag(help: "Print a line of JSON for each text.")
     var json = false
     @OptionGroup var common: CommonOptions
 
@@ -52,8 +52,8 @@ struct ToxicityTrainScorerCommand: ParsableCommand {
             EXAMPLES
               monet toxicity train-scorer corpora/toxicity/comments.jsonl --neutral Corpus --out scorer.json
 
-            JSONL with a text and a number; from one half on a text counts as toxic. A fifth is held out, and \
-            the area under the curve on it is kept with the scorer.
+            Each JSONL line holds a text and a number; a text counts as toxic from 0.5 on. A fifth of the \
+            texts is held out, and the area under the ROC curve (AUC) on them is stored with the scorer.
             """)
 
     @Argument(help: ArgumentHelp("Scored texts.", valueName: "path"))
@@ -64,10 +64,10 @@ struct ToxicityTrainScorerCommand: ParsableCommand {
     var textKey = "text"
     @Option(
         help: ArgumentHelp(
-            "Further texts that are not toxic, to learn from only: a file or folder. May be repeated.",
+            "Additional non-toxic texts, used only for training: a file or folder. May be repeated.",
             valueName: "path"))
     var neutral: [String] = []
-    @Option(help: "What the texts are, to stand beside results; the file's name by default.")
+    @Option(help: "Description of the texts, shown with results; by default the file's name.")
     var source: String?
     @Option(name: [.customShort("o"), .long], help: ArgumentHelp("The file to write.", valueName: "path"))
     var out: String

@@ -13,18 +13,18 @@ struct TraceCommand: ParsableCommand {
               monet trace --model checkpoints/demo -f page.txt --json > trace.json
               monet trace --model checkpoints/demo "A parrot" --html trace.html
 
-            Experts are written group/index with index = i·E + j for the halves i and j; a score is \
-            the sum over routing heads of the product of both halves' probabilities, times its strength \
-            in the masks, so that removed experts do not appear.
+            Experts are written group/index, with index = i·E + j for the halves i and j. A routing score is \
+            the sum over routing heads of the product of both halves' probabilities, times the expert's \
+            strength in the masks, so that removed experts do not appear.
             """)
 
     @OptionGroup var modelOptions: ModelOptions
     @OptionGroup var input: InputOptions
-    @Option(help: "Experts of each token and group; the table shows 3 by default, JSON and HTML 8.")
+    @Option(help: "Experts per token and group; by default 3 in the table, 8 in JSON and HTML.")
     var top: Int?
     @Flag(help: "JSON instead of a table.")
     var json = false
-    @Option(help: ArgumentHelp("Write a page with coloured tokens.", valueName: "path"))
+    @Option(help: ArgumentHelp("Write an HTML page with coloured tokens.", valueName: "path"))
     var html: String?
     @OptionGroup var masking: MaskOptions
     @OptionGroup var compute: ComputeOptions

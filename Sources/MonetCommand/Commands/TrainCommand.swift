@@ -18,10 +18,10 @@ struct TrainCommand: ParsableCommand {
               monet train --resume --out runs/first
               monet train run.yaml --decomposition dense --out runs/llama
 
-            A run file is YAML or JSON with the settings below (underscores for dashes) and "model": a \
-            preset's name, or a mapping of "preset" and keys of config.json that change it. Flags win \
-            over the file. The vocabulary follows the corpus unless the file names one. Ctrl-C saves \
-            and stops; --resume goes on, with the same result as an uninterrupted run.
+            A run file is YAML or JSON with the settings below (flags have dashes for underscores) and \
+            "model": a preset's name, or a mapping of "preset" and the keys of config.json to change. Flags \
+            override the file. The vocabulary size is that of the corpus unless the file sets it. Ctrl-C \
+            saves and stops; --resume continues, with the same result as an uninterrupted run.
 
             Settings: \(RunSetting.all.map(\.key).joined(separator: ", ")).
             """)
@@ -32,12 +32,12 @@ struct TrainCommand: ParsableCommand {
     var out: String
     @Flag(help: "Continue the run in the folder from its last checkpoint.")
     var resume = false
-    @Option(help: "Size and kind of the model, as nano-vd.")
+    @Option(help: "Size and kind of the model, such as nano-vd.")
     var preset: PresetName?
-    @Option(help: "What the layers are made of: vertical, horizontal, or dense with as many parameters.")
+    @Option(help: "Feed-forward layers: vertical, horizontal, or dense with as many parameters.")
     var decomposition: FamilyName?
     @OptionGroup var settings: RunSettingOptions
-    @Option(name: [.customShort("t"), .long], help: "Threads; by default all usable processors.")
+    @Option(name: [.customShort("t"), .long], help: "Number of threads; by default all usable processors.")
     var threads: Int?
     @OptionGroup var common: CommonOptions
 
@@ -82,7 +82,7 @@ struct TrainCommand: ParsableCommand {
         }
     }
 
-    /// The run file's settings with the flags over them; what neither names follows the corpus or
+    /// The run file's settings, overridden by the flags; what neither names is taken from the corpus or
     /// the checkpoint to start from.
     private func newConfiguration() throws -> RunConfiguration {
         var members: [JSONValue.Member] = []
@@ -130,7 +130,7 @@ struct TrainCommand: ParsableCommand {
     }
 }
 
-/// The name of a feed-forward family; others are usage errors.
+/// The name of a feed-forward family; any other name is a usage error.
 struct FamilyName: ExpressibleByArgument {
     let family: any FeedForwardFamily.Type
 

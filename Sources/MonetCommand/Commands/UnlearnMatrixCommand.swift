@@ -18,10 +18,11 @@ struct UnlearnMatrixCommand: ParsableCommand {
               monet unlearn-matrix --model checkpoints/demo --index demo.sqlite --corpus runs/demo/corpus \\
                   --sweep 1.5,2,3,5 --json
 
-            Rows are the labels whose specialists are removed, columns the labels that are measured on the \
-            corpus's held-out documents: increase of the mean loss in nats, and decrease of the cloze \
-            accuracy (the share of tokens that are the most likely one) in percentage points. Beside it stand \
-            random masks of equal size, and with --dense the specialist neurons of a dense Llama.
+            Rows are the labels whose specialists are removed, and columns the labels that are measured on \
+            the corpus's held-out documents: the increase of the mean loss in nats, and the decrease of \
+            cloze accuracy (next-token accuracy: the share of tokens that the model ranks as the most \
+            likely) in percentage points. Random masks of equal size serve as a baseline, and with --dense \
+            also the specialist neurons of a dense Llama.
             """)
 
     @OptionGroup var modelOptions: ModelOptions
@@ -29,23 +30,23 @@ struct UnlearnMatrixCommand: ParsableCommand {
     @OptionGroup var documentOptions: DocumentOptions
     @Option(help: "The label set of the index.")
     var set: String?
-    @Option(help: "Mean score in a label over that in the next, from which an expert is its specialist.")
+    @Option(help: "Minimum ratio of a specialist's mean score on its label to that on the next label.")
     var ratio = 2.0
-    @Option(help: "Share of tokens that a specialist fires on at least.")
+    @Option(help: "Minimum share of tokens that a specialist fires on.")
     var minFrequency = 0.0
-    @Option(help: "Random masks beside each.")
+    @Option(help: "Number of random masks to compare each with.")
     var random = 1
     @Option(help: ArgumentHelp("A dense Llama trained on the same data, to compare with.", valueName: "dir"))
     var dense: String?
-    @Option(help: "Tokens from which the dense model's neurons are judged.")
+    @Option(help: "Tokens from which the dense model's specialist neurons are determined.")
     var denseTokens = 300_000
-    @Option(help: ArgumentHelp("Ratios to measure too, separated by commas.", valueName: "list"))
+    @Option(help: ArgumentHelp("Further ratios to measure, separated by commas.", valueName: "list"))
     var sweep: String?
     @Flag(help: "JSON instead of tables.")
     var json = false
-    @Option(help: ArgumentHelp("Write the heat map of the loss.", valueName: "path"))
+    @Option(help: ArgumentHelp("Write the heat map of the loss as SVG.", valueName: "path"))
     var svg: String?
-    @Option(help: ArgumentHelp("Write a page with the heat maps.", valueName: "path"))
+    @Option(help: ArgumentHelp("Write an HTML page with the heat maps.", valueName: "path"))
     var html: String?
     @OptionGroup var compute: ComputeOptions
     @OptionGroup var common: CommonOptions

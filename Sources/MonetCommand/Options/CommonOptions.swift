@@ -7,24 +7,24 @@ import MonetCompute
 struct CommonOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "Least severe messages shown: trace, debug, info, notice, warning, error.",
-            discussion: "Also as MONET_LOG_LEVEL."))
+            "Lowest severity of messages shown: trace, debug, info, notice, warning, error.",
+            discussion: "Can also be set as MONET_LOG_LEVEL."))
     var logLevel: Logger.Level?
 
-    @Flag(help: "No progress and no messages but errors.")
+    @Flag(help: "Show no progress and no messages except errors.")
     var quiet = false
 
-    @Flag(help: "No colours; also as NO_COLOR.")
+    @Flag(help: "Use no colours; can also be set as NO_COLOR.")
     var noColor = false
 
-    /// The logger to standard error.
+    /// The logger, which writes to standard error.
     var logger: Logger {
         let environment = ProcessInfo.processInfo.environment["MONET_LOG_LEVEL"].flatMap(
             Logger.Level.init(rawValue:))
         return Logger(level: logLevel ?? environment ?? (quiet ? .error : .notice))
     }
 
-    /// Whether `stream` shows colours.
+    /// Whether to write colours to a stream.
     func usesColor(onTerminal isTerminal: Bool) -> Bool {
         let environment = ProcessInfo.processInfo.environment
         return isTerminal && !noColor && (environment["NO_COLOR"] ?? "").isEmpty
@@ -34,10 +34,10 @@ struct CommonOptions: ParsableArguments {
 
 /// Where computations run.
 struct ComputeOptions: ParsableArguments {
-    @Option(name: [.customShort("t"), .long], help: "Threads; by default all usable processors.")
+    @Option(name: [.customShort("t"), .long], help: "Number of threads; by default all usable processors.")
     var threads: Int?
 
-    @Option(help: "Precision of dense products: float32 or bfloat16.")
+    @Option(help: "Precision of dense matrix products: float32 or bfloat16.")
     var dtype: ComputePrecision?
 
     func validate() throws {
@@ -46,7 +46,7 @@ struct ComputeOptions: ParsableArguments {
         }
     }
 
-    /// A backend as asked for.
+    /// The backend that these options describe.
     ///
     /// - Throws: `ComputeError.unknownInstructionSet` for a `MONET_ISA` that cannot be used.
     func backend(precision: ComputePrecision? = nil) throws -> CPUBackend {
@@ -86,7 +86,7 @@ extension Logger {
     }
 }
 
-/// Lines `level: message key=value` on standard error.
+/// Writes lines `level: message key=value` to standard error.
 private struct LineLogHandler: LogHandler {
     var logLevel: Logger.Level
     var metadata: Logger.Metadata = [:]

@@ -8,21 +8,21 @@ import MonetText
 struct DocumentOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "A corpus folder of monet corpus build; or text files, JSONL files and folders, as path or label=path. May be repeated.",
+            "A corpus folder written by monet corpus build; or text files, JSONL files and folders, as path or label=path. May be repeated.",
             valueName: "path"))
     var corpus: [String]
     @Option(help: "JSONL column with the text.")
     var textKey = "text"
     @Option(
         help: ArgumentHelp(
-            "JSONL column with labels; may be repeated, each is a label set.", valueName: "key"))
+            "JSONL column with labels; may be repeated, each column is a label set.", valueName: "key"))
     var labelKey: [String] = ["label"]
     @Option(
         help: ArgumentHelp(
-            "Only these labels of a corpus folder, separated by commas.", valueName: "list"))
+            "Read only these labels of a corpus folder, separated by commas.", valueName: "list"))
     var labels: String?
     @Option(
-        help: "Read this many tokens at most, as many of every label, from documents in a fixed random order."
+        help: "Read at most this many tokens, equally many per label, from documents in a fixed random order."
     )
     var limit: Int?
 
@@ -33,9 +33,9 @@ struct DocumentOptions: ParsableArguments {
     /// Reads the documents.
     ///
     /// - Parameters:
-    ///   - split: of a corpus folder.
+    ///   - split: the split of a corpus folder to read.
     ///   - numberKey: a JSONL column with numbers.
-    ///   - ownLimit: tokens at most, instead of `--limit`.
+    ///   - ownLimit: the maximum number of tokens, instead of `--limit`.
     func documents(
         tokenizer: Tokenizer?, modelFolder: String, split: CorpusSplit, numberKey: String? = nil,
         limit ownLimit: Int? = nil

@@ -3,11 +3,11 @@ import Foundation
 import Logging
 import MonetModel
 
-/// Experts to leave out, weaken or amplify.
+/// Masks: experts to remove, weaken or amplify.
 struct MaskOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "A mask file, with :S to apply it at strength S: 0 removes (the default), 1 leaves as is, 2 doubles. May be repeated.",
+            "A mask file; :S applies it at strength S: 0 removes its experts (the default), 1 leaves them unchanged, 2 doubles them. May be repeated.",
             valueName: "path[:strength]"))
     var mask: [String] = []
 
@@ -15,14 +15,14 @@ struct MaskOptions: ParsableArguments {
         for argument in mask { _ = try Self.parse(argument) }
     }
 
-    /// All masks together, checked against the model; nil if none is given. They hold on top of the model's own.
+    /// The union of all masks, checked against the model; nil if none is given. It adds to the model's own.
     func load(for model: MonetLanguageModel, _ logger: Logger) throws -> UnitMask? {
         let masks = try loadEach(for: model, logger).map(\.mask)
         guard let first = masks.first else { return nil }
         return masks.dropFirst().reduce(first) { $0.union($1) }
     }
 
-    /// Every mask by itself, with the name it was given by; without the model's own.
+    /// Each mask separately, named by its argument; the model's own mask is not included.
     func loadEach(
         for model: MonetLanguageModel, _ logger: Logger
     ) throws -> [(name: String, mask: UnitMask)] {
@@ -32,7 +32,7 @@ struct MaskOptions: ParsableArguments {
         }
     }
 
-    /// Reads a mask file; one of another model is refused.
+    /// Reads a mask file; one that was made for another model is refused.
     static func read(_ path: String, for model: MonetLanguageModel, _ logger: Logger) throws -> MaskFile {
         let file = try MaskFile(contentsOfFile: path, configuration: model.configuration)
         if let origin = file.model {
@@ -40,7 +40,7 @@ struct MaskOptions: ParsableArguments {
                 throw ModelError.foreignMask(file: path, expected: model.fingerprint, found: origin)
             }
         } else {
-            logger.warning("\(path) does not say which model it was made for; taken because its shape fits")
+            logger.warning("\(path) does not say which model it was made for; used because its shape fits")
         }
         return file
     }
@@ -51,7 +51,7 @@ struct MaskOptions: ParsableArguments {
             let strength = Float(argument[argument.index(after: colon)...])
         else { return (argument, 0) }
         guard strength.isFinite, (0...1000).contains(strength) else {
-            throw ValidationError("--mask \(argument): the strength is from 0 to 1000")
+            throw ValidationError("--mask \(argument): expected a strength from 0 to 1000")
         }
         return (String(argument[..<colon]), strength)
     }

@@ -17,7 +17,7 @@ struct ModelOptions: ParsableArguments {
     /// The checkpoint's folder.
     func folder() throws -> String { try HubCache.resolve(model) }
 
-    /// Maps the checkpoint.
+    /// Maps the checkpoint, and opens its tokenizer if it has one.
     func load(_ logger: Logger, for purpose: LoadPurpose = .inference) throws -> (
         model: MonetLanguageModel, tokenizer: Tokenizer?
     ) {
@@ -46,13 +46,13 @@ struct ModelOptions: ParsableArguments {
     }
 }
 
-/// How attention's keys and values are kept.
+/// How the KV cache is stored.
 struct CacheOptions: ParsableArguments {
-    @Option(help: "Storage of keys and values: float32, bfloat16 or int8.")
+    @Option(help: "Type of the KV cache: float32, bfloat16 or int8.")
     var kvDtype: CacheType = .float32
 }
 
-/// How keys and values are stored, as users name it.
+/// The type of a KV cache, as users name it.
 enum CacheType: String, ExpressibleByArgument, CaseIterable {
     case float32, bfloat16, int8
 
@@ -76,7 +76,7 @@ enum CacheType: String, ExpressibleByArgument, CaseIterable {
 
 /// A text or token ids to work on.
 struct InputOptions: ParsableArguments {
-    @Argument(help: "The text; without one it is read from --file or standard input.")
+    @Argument(help: "The text; by default it is read from --file or standard input.")
     var text: String?
 
     @Option(
@@ -97,7 +97,7 @@ struct InputOptions: ParsableArguments {
     func readText() throws -> String? {
         if tokenIds != nil { return nil }
         if let text { return text }
-        // An empty text is asked for with "": an empty file is more likely a mistake.
+        // An empty text can be given as "": an empty file is more likely a mistake.
         let read = try file.map { try TextFile.read($0) } ?? StandardInput.readText()
         guard !read.isEmpty else {
             throw CommandError.malformedInput(

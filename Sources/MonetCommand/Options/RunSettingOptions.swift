@@ -9,43 +9,43 @@ struct RunSettingOptions: ParsableArguments {
     var corpus: String?
     @Option(help: ArgumentHelp("A checkpoint to start from.", valueName: "dir"))
     var initFrom: String?
-    @Option(help: "Tokens of a sequence.")
+    @Option(help: "Tokens per sequence.")
     var sequenceLength: Int?
-    @Option(help: "Sequences of a micro-batch.")
+    @Option(help: "Sequences per micro-batch.")
     var batchSize: Int?
-    @Option(help: "Micro-batches of a step.")
+    @Option(help: "Micro-batches per step.")
     var accumulation: Int?
-    @Option(help: "Steps in all.")
+    @Option(help: "Total number of steps.")
     var steps: Int?
-    @Option(name: [.customLong("learning-rate"), .customLong("lr")], help: "The largest learning rate.")
+    @Option(name: [.customLong("learning-rate"), .customLong("lr")], help: "The peak learning rate.")
     var learningRate: Double?
-    @Option(help: "cosine, wsd or constant.")
+    @Option(help: "Learning rate schedule: cosine, wsd or constant.")
     var schedule: LearningRateSchedule.Kind?
-    @Option(help: "Steps of the warm-up.")
+    @Option(help: "Warm-up steps.")
     var warmupSteps: Int?
-    @Option(help: "Decoupled decay, on matrices only.")
+    @Option(help: "Decoupled weight decay, on matrices only.")
     var weightDecay: Double?
-    @Option(help: "Largest gradient norm; 0 for no limit.")
+    @Option(help: "Norm to which gradients are clipped; 0 for no clipping.")
     var gradientClip: Double?
     @Option(help: "Weight of the uniformity loss.")
     var uniformityWeight: Double?
     @Option(help: "Weight of the ambiguity loss.")
     var ambiguityWeight: Double?
-    @Option(help: "Precision of dense products: float32 or bfloat16.")
+    @Option(help: "Precision of dense matrix products: float32 or bfloat16.")
     var dtype: String?
-    @Option(help: "Decides weights and order of batches.")
+    @Option(help: "Seed of the initial weights and the order of batches.")
     var seed: Int?
-    @Option(help: "Steps between lines of the log.")
+    @Option(help: "Steps between log lines.")
     var logEvery: Int?
     @Option(help: "Steps between evaluations.")
     var evalEvery: Int?
     @Option(help: "Steps between checkpoints.")
     var saveEvery: Int?
-    @Option(help: "Checkpoints kept, beside the best.")
+    @Option(help: "Number of checkpoints to keep in addition to the best.")
     var keepLast: Int?
     @Option(
         name: .customLong("set"),
-        help: ArgumentHelp("Any setting, as beta2=0.99; may be repeated.", valueName: "key=value"))
+        help: ArgumentHelp("Any setting, such as beta2=0.99; may be repeated.", valueName: "key=value"))
     var assignments: [String] = []
 
     /// The settings given, by their names in run files: each option's own, in snake case.

@@ -6,7 +6,7 @@ import MonetModel
 struct SamplingOptions: ParsableArguments {
     @OptionGroup var cache: CacheOptions
 
-    @Option(name: [.customShort("n"), .long], help: "Tokens to generate at most.")
+    @Option(name: [.customShort("n"), .long], help: "Maximum number of tokens to generate.")
     var maxNewTokens = 256
 
     @Option(help: "Divides the logits; 0 is greedy.")
@@ -15,28 +15,28 @@ struct SamplingOptions: ParsableArguments {
     @Option(help: "Keep the k most likely tokens; 0 keeps all.")
     var topK = 0
 
-    @Option(help: "Keep the most likely tokens up to this share of the probability.")
+    @Option(help: "Keep the most likely tokens whose probabilities add up to this share.")
     var topP = 0.95
 
-    @Option(help: "Keep tokens of at least this share of the most likely one's probability.")
+    @Option(help: "Keep tokens with at least this share of the most likely token's probability.")
     var minP = 0.0
 
-    @Option(help: "Penalty on tokens seen before; 1 is off.")
+    @Option(help: "Penalty on tokens that have already occurred; 1 turns it off.")
     var repetitionPenalty = 1.0
 
-    @Option(help: "Equal seeds give equal text; by default a new one each time.")
+    @Option(help: "Random seed: equal seeds give equal text; by default a new one each time.")
     var seed: UInt64?
 
-    @Flag(help: "Take the most likely token each time.")
+    @Flag(help: "Always take the most likely token.")
     var greedy = false
 
     @Option(help: ArgumentHelp("Text that ends the generation; may be repeated.", valueName: "text"))
     var stop: [String] = []
 
-    @Flag(help: "Go on after an end token.")
+    @Flag(help: "Continue after an end token.")
     var ignoreEos = false
 
-    @Option(help: "Tokens of prompt and answer together; by default the model's context.")
+    @Option(help: "Maximum tokens of prompt and answer together; by default the model's context.")
     var context: Int?
 
     func validate() throws {
@@ -71,7 +71,7 @@ struct SamplingOptions: ParsableArguments {
         return result
     }
 
-    /// An empty cache of the context asked for.
+    /// An empty cache for the requested context length.
     ///
     /// - Throws: `GenerationError.invalidSetting` if it is longer than the model's.
     func cache(for model: MonetLanguageModel) throws -> KVCache {

@@ -2,33 +2,33 @@ import ArgumentParser
 import Foundation
 import MonetEvaluation
 
-/// Who judges texts.
+/// The toxicity scorer to use.
 struct ScorerOptions: ParsableArguments {
     enum Kind: String, ExpressibleByArgument, CaseIterable {
         case offline, http
     }
 
     @Option(
-        help: "offline (the classifier that comes along) or http (a server in the Perspective API's format).")
+        help: "offline (the classifier in this package) or http (a server in the Perspective API's format).")
     var scorer: Kind = .offline
     @Option(
         help: ArgumentHelp(
-            "Use this classifier of monet toxicity train-scorer offline.", valueName: "path"))
+            "Offline classifier, written by monet toxicity train-scorer.", valueName: "path"))
     var classifier: String?
     @Option(
         help: ArgumentHelp(
-            "The http scorer's comments:analyze address; also as PERSPECTIVE_API_URL. Google's by default.",
+            "The http scorer's comments:analyze URL; or set PERSPECTIVE_API_URL. Google's by default.",
             valueName: "url"))
     var scorerUrl: String?
-    @Option(help: ArgumentHelp("The http scorer's key; also as PERSPECTIVE_API_KEY.", valueName: "key"))
+    @Option(help: ArgumentHelp("The http scorer's API key; or set PERSPECTIVE_API_KEY.", valueName: "key"))
     var scorerKey: String?
-    @Option(help: "Attribute that the http scorer is asked for.")
+    @Option(help: "Attribute to request from the http scorer.")
     var attribute = "TOXICITY"
-    @Option(help: "Seconds that a request may take.")
+    @Option(help: "Timeout of a request, in seconds.")
     var scorerTimeout = 30.0
-    @Option(help: "Tries for a text, with growing pauses between them.")
+    @Option(help: "Attempts to score a text, with growing pauses between them.")
     var scorerAttempts = 6
-    @Option(help: "Requests a second at most; no limit by default.")
+    @Option(help: "Maximum requests per second; no limit by default.")
     var scorerRate: Double?
 
     func validate() throws {
@@ -42,14 +42,14 @@ struct ScorerOptions: ParsableArguments {
             throw ValidationError("--scorer-rate is \(scorerRate), expected 0.001 to 1000000")
         }
         if scorer == .http, classifier != nil {
-            throw ValidationError("--classifier goes with the offline scorer.")
+            throw ValidationError("--classifier requires the offline scorer.")
         }
         if scorer == .offline, scorerUrl != nil || scorerKey != nil {
-            throw ValidationError("--scorer-url and --scorer-key go with --scorer http.")
+            throw ValidationError("--scorer-url and --scorer-key require --scorer http.")
         }
     }
 
-    /// The scorer; Ctrl-C ends its waiting.
+    /// The scorer; Ctrl-C interrupts its waiting.
     func make(isQuiet: Bool) throws -> any ToxicityScorer {
         guard scorer == .http else {
             return try classifier.map { try ToxicityClassifier(contentsOfFile: $0) }

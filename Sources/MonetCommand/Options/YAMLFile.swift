@@ -41,7 +41,7 @@ enum YAMLFile {
             for (key, item) in mapping {
                 guard let name = key.string else {
                     throw TrainingError.invalidSetting(
-                        source: path, key: "", found: "a key that is no text", expected: "names")
+                        source: path, key: "", found: "a key that is not text", expected: "names")
                 }
                 members.append(.init(name, try value(item, path: path, depth: depth + 1)))
             }

@@ -27,7 +27,7 @@ extension Double {
     }
 }
 
-/// Rows of cells as aligned lines; the first column and those of text to the left, the others to the right.
+/// Rows of cells as aligned lines; the first column and text columns are left-aligned, others right-aligned.
 func alignedTable(_ rows: [[String]], textColumns: Set<Int> = []) -> String {
     let columns = rows.map(\.count).max() ?? 0
     let widths = (0..<columns).map { column in

@@ -1,7 +1,7 @@
 import Foundation
 import MonetFoundation
 
-/// Progress on standard error: one line that is rewritten on a terminal, a plain line now and then in a log.
+/// Progress on standard error: one line that is rewritten on a terminal, occasional plain lines in a log.
 struct ProgressLine {
     private let isQuiet: Bool
     private let isTerminal = StandardError.isTerminal

@@ -3,15 +3,15 @@ import MonetFoundation
 
 /// Writing to standard error: messages, progress.
 enum StandardError {
-    /// Whether a person reads it.
+    /// Whether it is a terminal.
     static var isTerminal: Bool { isatty(STDERR_FILENO) == 1 }
 
     static func write(_ text: String) { FileHandle.standardError.write(Data(text.utf8)) }
 }
 
-/// Writing results to standard output, without a buffer that a pipe would wait for.
+/// Writing results to standard output, unbuffered so that the reader of a pipe gets them at once.
 enum StandardOutput {
-    /// Whether a person reads it.
+    /// Whether it is a terminal.
     static var isTerminal: Bool { isatty(STDOUT_FILENO) == 1 }
 
     static func write(_ text: String) { FileHandle.standardOutput.write(Data(text.utf8)) }
@@ -22,10 +22,10 @@ enum StandardOutput {
 
 /// Reading standard input.
 enum StandardInput {
-    /// Whether a person types.
+    /// Whether it is a terminal.
     static var isTerminal: Bool { isatty(STDIN_FILENO) == 1 }
 
-    /// Everything, which must be UTF-8.
+    /// All of the input, which must be UTF-8.
     static func readText() throws -> String {
         let data = FileHandle.standardInput.readDataToEndOfFile()
         return try data.withUnsafeBytes { try TextFile.decode($0, name: "standard input") }

@@ -14,7 +14,7 @@ struct TokenProgress {
         Interruption.install()
     }
 
-    /// Shows how far it is; false once the user wants to stop.
+    /// Shows the progress; returns false once the user wants to stop.
     mutating func show(_ tokens: Int) -> Bool {
         let rate = Double(tokens) / (ContinuousClock.now - start).seconds
         let left = (Double(total - tokens) / rate).durationText

@@ -43,7 +43,7 @@ struct AttentionLayout {
         try check(firstRow == tokens, "sequences of \(tokens) tokens together", "\(firstRow)")
         for segment in segments {
             try check(
-                segment.position == 0 || segment.cache != nil, "a cache for what precedes a sequence",
+                segment.position == 0 || segment.cache != nil, "a cache for a sequence's earlier tokens",
                 "none before position \(segment.position)")
         }
         try check(
@@ -66,7 +66,7 @@ struct AttentionLayout {
             "a rotary table [\(reach) or more, \(headWidth / 2)]", "\(input.rotary.cosine.shape)")
     }
 
-    /// Whether a sequence's cache has the form and the room for its new tokens.
+    /// Checks that a sequence's cache has the right shape and room for its new tokens.
     ///
     /// - Throws: `ComputeError.shapeMismatch`, `ComputeError.indexOutOfRange`.
     func check(_ cache: AttentionCache, _ segment: Segment) throws {

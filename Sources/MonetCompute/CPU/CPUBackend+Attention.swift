@@ -41,7 +41,7 @@ extension CPUBackend {
                 }
             }
         }
-        // Late blocks look back furthest: start with them for balance.
+        // Late blocks attend to the most keys: starting with them balances the threads.
         tasks.reverse()
         pool.parallel(chunks: tasks.count) { chunk in
             let task = tasks[chunk]
@@ -56,8 +56,8 @@ extension CPUBackend {
         }
     }
 
-    /// Softmax(q · kᵀ) · v for a block of rows of the heads that share keys, over blocks of keys: the
-    /// sums so far shrink when a larger score turns up.
+    /// Softmax(q · kᵀ) · v for a block of rows of the heads that share keys, over blocks of keys (online
+    /// softmax): the sums so far are scaled down when a larger score appears.
     private func attendBlock(_ work: AttentionWork, _ layout: AttentionLayout) {
         let (width, rows) = (layout.headWidth, work.task.rows)
         let firstRow = work.segment.firstRow + rows.lowerBound
@@ -133,7 +133,7 @@ extension CPUBackend {
         }
     }
 
-    /// The same for heads side by side of one token.
+    /// The same for one token, whose heads lie side by side.
     func rotate(
         _ source: UnsafePointer<Float>, heads: Int, width: Int, sign: Float, position: Int,
         _ table: RotaryTable, into target: UnsafeMutablePointer<Float>
@@ -144,7 +144,7 @@ extension CPUBackend {
         for head in 0..<heads { kernels.rotate(target + head * width, cosine, sine, sign, half) }
     }
 
-    /// Puts the new keys and values into the caches, a head's rows together: a query reads one stretch.
+    /// Writes the new keys and values to the caches, where a head's rows are contiguous for the queries.
     private func append(key: Tensor, input: AttentionInput, layout: AttentionLayout) throws {
         let (heads, width) = (input.keyValueHeads, layout.headWidth)
         for segment in layout.segments where segment.count > 1 {
@@ -192,7 +192,7 @@ extension CPUBackend {
         try requireShape(outputGradient, input.query.shape, "attention gradient")
         let dQuery = Tensor(zeros: input.query.shape)
         let dKey = Tensor(zeros: input.key.shape)
-        // One chunk a key-value head: its gradients are sums over query heads in a fixed order.
+        // One chunk per key-value head: its gradients are sums over query heads in a fixed order.
         guard layout.segments.allSatisfy({ $0.cache == nil && $0.position == 0 }) else {
             throw ComputeError.shapeMismatch(
                 operation: "attention gradient", expected: "whole sequences without a cache",
@@ -318,7 +318,7 @@ private struct CachedRows {
 
     func kernels(_ instructionSet: Kernels) -> monet_row_kernels? { instructionSet.rows(dtype) }
 
-    /// Rows of some positions as float32, copied only if they are stored otherwise.
+    /// Rows of some positions as float32, copied only if they are stored in another type.
     func operand(_ positions: Range<Int>, backend: CPUBackend) -> (operand: MatrixOperand, copy: Tensor?) {
         let start = address + positions.lowerBound * rowBytes
         guard dtype != .float32, let rows = kernels(backend.instructionSet) else {

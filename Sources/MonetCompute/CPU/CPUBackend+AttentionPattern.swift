@@ -2,7 +2,7 @@ import CMonetKernels
 import Foundation
 
 // Attention in two steps, for passes that observe or replace its probabilities: plain loops over tokens and
-// heads, which hold all probabilities that `attention` never makes at once.
+// heads, which store all probabilities at once, as `attention` never does.
 
 extension CPUBackend {
     public func attentionPattern(_ input: AttentionInput) throws -> Tensor {
@@ -150,7 +150,7 @@ extension CPUBackend {
         }
     }
 
-    /// Every token and head of a sequence with the number of keys that the token sees.
+    /// Every token and head of a sequence, with the number of keys that the token attends to.
     private func forEachHead(
         of segment: AttentionLayout.Segment, _ layout: AttentionLayout,
         _ body: (_ row: Int, _ head: Int, _ seen: Int) -> Void
@@ -164,7 +164,7 @@ extension CPUBackend {
         }
     }
 
-    /// Every sequence and head, those that share a key-value head on one thread.
+    /// Every sequence and head; heads that share a key-value head run on one thread.
     private func forEachGroup(_ layout: AttentionLayout, _ body: (AttentionLayout.Segment, Int) -> Void) {
         let groups = layout.heads / layout.headsPerKey
         pool.parallel(chunks: layout.segments.count * groups) { chunk in

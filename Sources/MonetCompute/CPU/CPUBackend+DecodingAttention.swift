@@ -1,13 +1,13 @@
 import CMonetKernels
 import Foundation
 
-// Attention of sequences with one new token each. All that concerns a head, rotating, keeping and attending, is
-// one short piece of work on plain pointers; what the next one reads is asked for meanwhile.
+// Attention of sequences with one new token each. All work for a head (rotating, caching, attending) is one
+// short task on plain pointers, which prefetches what the next task reads.
 
 extension CPUBackend {
     /// Fills the rows of `result` that belong to `segments`, of one token each, and their caches.
     ///
-    /// - Throws: `ComputeError` where a cache does not fit.
+    /// - Throws: `ComputeError` if a cache does not fit.
     func attendSingleTokens(
         _ segments: [AttentionLayout.Segment], _ input: AttentionInput, _ layout: AttentionLayout,
         into result: AttentionResult

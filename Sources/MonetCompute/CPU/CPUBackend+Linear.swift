@@ -72,8 +72,8 @@ extension CPUBackend {
             ? policy.roundedRowsInRegisters : policy.rowsInRegisters
     }
 
-    /// Whether few rows are multiplied as float32: bytes are the cost then, so that rounding activations
-    /// would win nothing; float32 weights are only rounded where both operands are asked to be.
+    /// Whether few rows are multiplied in float32. Reading weights dominates their cost, so that rounding
+    /// activations would gain nothing; float32 weights are rounded only if the precision requires it.
     private func readsInRegisters(_ weight: Tensor) -> Bool {
         precision == .float32 || weight.dtype != .float32
     }
@@ -114,7 +114,7 @@ extension CPUBackend {
         }
     }
 
-    /// Rows of a matrix-vector product worth handing to another thread.
+    /// The least rows of a matrix-vector product that are worth another thread.
     private static func rowsPerChunk(_ inputs: Int) -> Int { max(16, (1 << 15) / max(1, inputs)) }
 
     public func projections(_ x: Tensor, weights: [Tensor]) throws -> [Tensor] {

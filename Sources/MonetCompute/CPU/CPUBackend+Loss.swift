@@ -2,7 +2,7 @@ import CMonetKernels
 import Foundation
 
 extension CPUBackend {
-    /// Tokens whose logits exist at a time.
+    /// Tokens whose logits are in memory at a time.
     private static var lossRows: Int { 256 }
 
     public func crossEntropy(

@@ -2,12 +2,12 @@ import CMonetKernels
 import Foundation
 
 extension RoundedRouter {
-    /// A router's weights rounded to int8, with bounds that cover sums in any order.
+    /// A router's weights rounded to int8, with error bounds that hold for any order of summation.
     public init(of weight: Tensor, pool: WorkerPool = .shared) {
         let rows = weight.converted(to: .int8Rows, by: .best, pool: pool)
         let bounds = Tensor(uninitialized: [weight.rowCount])
         let columns = weight.columnCount
-        // Sums of float32 products in another order differ too: in lanes of at most n / 4 terms each.
+        // Float32 sums in different orders differ too; each lane sums at most n / 4 terms.
         let rounding = max(2e-5, Double(columns) * 3e-8)
         pool.forEachRange(of: weight.rowCount, minimum: 64) { range, _ in
             let (exact, rounded) = (Tensor(uninitialized: [columns]), Tensor(uninitialized: [columns]))
@@ -27,9 +27,9 @@ extension RoundedRouter {
     }
 }
 
-/// A router as the processor runs it: for a few tokens its rows of int8 tell which experts can be selected at
-/// all. Rows that stay below the selection's threshold even with their bound are not read again; the few
-/// others are multiplied exactly, so that the selection and its probabilities are those of the whole product.
+/// A router prepared for the processor. For a few tokens, its int8 rows determine which experts can be
+/// selected at all (screening). Rows that stay below the selection threshold even with their error bound are
+/// skipped, and the few others are multiplied exactly, so that the result equals that of the full product.
 private struct PreparedRouter: Sendable {
     let router: RouterWeights
     let formats: [monet_row_kernels]
@@ -91,7 +91,7 @@ extension CPUBackend {
             throw ComputeError.shapeMismatch(
                 operation: "router", expected: "\(side.weight.columnCount) columns", found: "\(x.shape)")
         }
-        // Activations as they are, however many rows: the bounds cover the rounding of weights alone.
+        // Activations are never rounded here: the bounds cover the rounding of weights alone.
         let estimates = try projections(
             x, weights: screens.map(\.rows), formats: screens.map { instructionSet.rows($0.rows.dtype) })
         let logits = router.sides.map { Tensor(uninitialized: [tokens, $0.weight.rowCount]) }
@@ -106,7 +106,7 @@ extension CPUBackend {
             let experts = weight.rowCount / router.heads
             let mean = rule.mean[head]
             let distance = rule.threshold * (rule.variance[head] + rule.epsilon).squareRoot()
-            // The comparison of normalized values rounds differently from that of logits.
+            // The comparison of normalized values rounds differently from a comparison of logits.
             let slack = 1e-5 * (abs(mean) + abs(distance))
             let bounds = screens[side].bounds.pointer + head * experts
             for token in 0..<tokens {
@@ -116,7 +116,7 @@ extension CPUBackend {
                 for expert in 0..<experts {
                     largestForSure = max(largestForSure, estimate[expert] - norms[token] * bounds[expert])
                 }
-                // Where no expert surely reaches the threshold, the largest may be below it and still count.
+                // If no expert certainly reaches the threshold, the largest may be selected below it.
                 let cut = min(mean + distance - slack, largestForSure)
                 for expert in 0..<experts {
                     if estimate[expert] + norms[token] * bounds[expert] >= cut {

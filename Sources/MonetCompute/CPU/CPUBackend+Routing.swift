@@ -12,7 +12,7 @@ extension CPUBackend {
         let (tokens, heads, experts) = (logits.shape[0], logits.shape[1], logits.shape[2])
         let ranges = pool.rangeCount(of: tokens, minimum: 16)
         let count = Double(tokens * experts)
-        /// One value a head: the sum over all its logits of what `term` gives for a row.
+        /// One value per head: the sum of `term` over the rows of its logits.
         func sums(_ term: (UnsafePointer<Float>, Int) -> Double) -> [Double] {
             var partial = [Double](repeating: 0, count: ranges * heads)
             partial.withUnsafeMutableBufferPointer { partial in
@@ -181,7 +181,7 @@ extension CPUBackend {
     }
 }
 
-/// A selection rule whose statistics lie in host memory.
+/// A selection rule whose statistics are in host memory.
 struct HostRule {
     let mean: UnsafePointer<Float>
     let variance: UnsafePointer<Float>

@@ -15,7 +15,7 @@ public struct CPUBackend: Backend {
     public let precision: ComputePrecision
     /// How expert layers run.
     public let expertExecution: ExpertExecution
-    /// Which way of computing is taken at which size.
+    /// The sizes at which the backend switches between algorithms.
     public let policy: DispatchPolicy
     let matrixProduct: MatrixProduct
 
@@ -33,7 +33,7 @@ public struct CPUBackend: Backend {
             pool: pool, instructionSet: instructionSet, precision: precision, policy: policy)
     }
 
-    /// Whether this processor multiplies bfloat16 matrices as such.
+    /// Whether this processor multiplies bfloat16 matrices natively.
     public static var hasNativeBFloat16: Bool { MatrixProduct.hasNativeBFloat16 }
 
     /// Whether products in bfloat16 are faster than in float32: natively, or as scaled integer products.
@@ -107,7 +107,7 @@ public struct CPUBackend: Backend {
 
 /// How expert layers run; the results are equal up to rounding.
 public enum ExpertExecution: String, Sendable, CaseIterable {
-    /// Sparse where few enough experts are selected to pay.
+    /// Sparse where so few experts are selected that it is faster.
     case automatic
     /// Every expert for every token, as the paper's formulas are written.
     case dense

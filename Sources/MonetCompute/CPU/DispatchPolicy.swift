@@ -1,32 +1,33 @@
-/// Which of the processor's ways of computing the same numbers is taken, by size.
+/// The sizes at which the processor backend switches between algorithms, which differ only by rounding.
 ///
-/// Every threshold stands here with the measurement that set it (two cores of an AMD EPYC with AVX2 unless
-/// said otherwise; `Benchmarks/notes.md` has the circumstances). Results differ by rounding alone.
+/// Every threshold is given with the measurement that set it (two cores of an AMD EPYC with AVX2 unless
+/// stated otherwise; `Benchmarks/notes.md` has the details).
 public struct DispatchPolicy: Sendable, Equatable {
-    /// Up to this many rows of activations, weights are widened in registers for all of them; more are worth
-    /// widening a block of weights once, or rounding it to integers, for a dense product. A step of 12
-    /// streams: 34 → 67 tokens/s in bfloat16, 33 → 91 in int8; even with integer products at 64 rows.
+    /// Up to this many rows of activations, weights are widened in registers for all of them. For more rows,
+    /// it pays to widen a block of weights once, or to quantize it, for a dense product. A step of 12
+    /// streams: 34 → 67 tokens/s in bfloat16, 33 → 91 in int8; equal to integer products at 64 rows.
     public var rowsInRegisters = 64
-    /// The same where bfloat16 is multiplied as such and a dense product widens nothing (a Xeon with
-    /// AVX-512 BF16: tiles of eight rows are what these kernels were made for).
+    /// The same where bfloat16 is multiplied natively and a dense product widens nothing (a Xeon with
+    /// AVX-512 BF16, for which these kernels have tiles of eight rows).
     public var roundedRowsInRegisters = 8
-    /// Lines of either operand from which packing both for integer products pays: a prompt of 512 of the
-    /// 1.4B model 107 to 120 against 85 to 95 tokens/s; at 64 rows even.
+    /// Lines of either operand from which packing both for integer products pays: for a prompt of 512 tokens
+    /// of the 1.4B model, 107 to 120 compared with 85 to 95 tokens/s; equal at 64 rows.
     public var integerLines = 64
-    /// Tokens up to which experts in the layout of columns run dense: an expert's columns are read in whole
-    /// cache lines either way, and nothing is packed for a few tokens.
+    /// Tokens up to which experts in the layout of columns run dense. A vertical layer of 256 halves a side, width
+    /// 512 and 8 units a half, dense over gathered time with gradients at a density of 2%: 0.84 with 8 tokens,
+    /// 1.27 with 16, 1.74 with 64, 5.8 with 512, 13 with 2048.
     public var denseTokens = 8
-    /// Share of selected pairs of tokens and experts above which dense products of the layout of columns
-    /// beat gathered ones: gathered kernels run at 52 to 65 GMAC/s where dense products run at 130 to 150.
+    /// Share of the pairs of tokens and halves that are selected above which experts run dense. In the same layer,
+    /// dense over gathered time at a density of 49%: 1.05 with 64 tokens, 1.83 with 512, 1.79 with 2048; at
+    /// 71%: 0.74, 1.29 and 1.32; at 86%: 0.84, 0.62 and 1.09.
     public var densestGathering = 0.45
-    /// Tokens up to which output biases are added row by row rather than as a product.
-    public var biasRows = 8
     /// Tokens of one expert up to which its rows are read as they are stored, in a batch of more than
-    /// `rowsInRegisters`: more are worth widening them once. bfloat16 costs least to widen and is always read
-    /// so (a prompt of 512: 1.03 times).
+    /// `rowsInRegisters`; for more tokens, it pays to widen the rows once. bfloat16 is the cheapest to widen
+    /// and always read as stored (for a prompt of 512 tokens: 1.03 times as fast).
     public var entriesAsStored = 8
-    /// Tokens up to which routers are screened by their rows of int8: each token reads a share of the exact
-    /// rows again, and two read no less than the whole product does.
+    /// Tokens up to which routers are screened by their rows of int8. A router of the 1.4B model in bfloat16, time
+    /// of the whole product over that of screening: 1.69 with one token, 1.29 with two, 1.11 with three, 0.57
+    /// with four.
     public var screenedTokens = 2
 
     /// The measured thresholds.

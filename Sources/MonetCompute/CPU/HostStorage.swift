@@ -2,9 +2,9 @@ import Foundation
 import MonetFoundation
 import Synchronization
 
-/// Memory of the host: owned and writable, or a part of a mapped file and read-only.
+/// Host memory: owned and writable, or a read-only part of a mapped file.
 ///
-/// `@unchecked Sendable`: the address never changes, and `TensorStorage` states who may write when.
+/// `@unchecked Sendable`: the address never changes, and `TensorStorage` specifies who may write when.
 public final class HostStorage: TensorStorage, @unchecked Sendable {
     let address: UnsafeMutableRawPointer
     public let byteCount: Int
@@ -28,7 +28,7 @@ public final class HostStorage: TensorStorage, @unchecked Sendable {
         if let base = mapping.bytes.baseAddress, !range.isEmpty {
             address = UnsafeMutableRawPointer(mutating: base + range.lowerBound)
         } else {
-            // Nothing will be read: any aligned non-null address serves.
+            // Nothing will be read: any aligned non-null address will do.
             address =
                 UnsafeMutableRawPointer(bitPattern: 64)
                 ?? UnsafeMutableRawPointer.allocate(byteCount: 1, alignment: 1)
@@ -44,7 +44,7 @@ public final class HostStorage: TensorStorage, @unchecked Sendable {
         UnsafeMutableRawBufferPointer(start: address + offset, count: bytes.count).copyMemory(from: bytes)
     }
 
-    /// Gives the pages of a mapped file back to the system; they are read again if touched.
+    /// Returns the pages of a mapped file to the system; they are read again if accessed.
     func releasePages() {
         guard isMapped, byteCount > 0 else { return }
         let page = UInt(getpagesize())
@@ -85,7 +85,7 @@ private final class BlockRecycler: Sendable {
         let pointer = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 64)
         #if os(Linux)
             if size >= Self.hugePage * 2 {
-                // Fewer, larger pages: faster to fill and easier on the translation cache.
+                // Huge pages are faster to fill and need fewer TLB entries.
                 let start = (UInt(bitPattern: pointer) + 4095) / 4096 * 4096
                 let end = (UInt(bitPattern: pointer) + UInt(size)) / 4096 * 4096
                 if let pages = UnsafeMutableRawPointer(bitPattern: start) {

@@ -1,10 +1,10 @@
 import CMonetKernels
 import Foundation
 
-// bfloat16 products on processors without instructions for them: both operands rounded to integers
-// by blocks along the sum, more exactly than bfloat16 rounds them (`CMonetKernels/integers.inc`).
+// bfloat16 products on processors without instructions for them: both operands are quantized to integers
+// in blocks along the sum, which loses less precision than bfloat16 (`CMonetKernels/integers.inc`).
 
-/// An operand in panels of rounded lines.
+/// An operand in panels of quantized lines.
 private struct PackedIntegers {
     let values: Tensor
     let scales: Tensor
@@ -15,7 +15,7 @@ private struct PackedIntegers {
         self.panel = panel
         blocks = (length + block - 1) / block
         let panels = (lines + panel - 1) / panel
-        // Two 16-bit integers in the place of a float32.
+        // Two 16-bit integers take the space of a float32.
         values = Tensor(uninitialized: [panels * panel * blocks * block / 2])
         scales = Tensor(uninitialized: [panels * panel * blocks])
     }
@@ -33,15 +33,15 @@ private struct PackedIntegers {
 }
 
 extension MatrixProduct {
-    /// Whether a product of this size is faster on integers: both operands must be packed for it.
+    /// Whether a product of this size is faster on integers, for which both operands must be packed.
     func prefersIntegers(m: Int, n: Int) -> Bool {
         !Self.hasNativeBFloat16 && instructionSet.functions.integers_pay != 0
             && min(m, n) >= policy.integerLines
     }
 
-    /// Packed integers of the right operand at a time.
+    /// Integers of the right operand that are packed at a time.
     private static var slabElements: Int { 1 << 23 }
-    /// Blocks along the sum, and rows, of which the left operand's integers stay in the second-level cache.
+    /// Blocks along the sum, and panels, whose integers of the left operand stay in the second-level cache.
     private static var blocksAtOnce: Int { 8 }
     private static var panelsAtOnce: Int { 20 }
     /// Blocks of narrow lines that are widened at a time.
@@ -110,7 +110,7 @@ extension MatrixProduct {
         let result = PackedIntegers(lines: lines, length: length, panel: panel, block: block)
         var (source, copy) = (x, Tensor?.none)
         if x.dtype != .float32, !linesAreStored {
-            // Lines of a narrow operand run across its stored rows: widened as a whole.
+            // Lines of a narrow operand run across its stored rows, which are therefore widened as a whole.
             let wide = Tensor(uninitialized: [length, lines])
             pool.forEachRange(of: length, minimum: 16) { range, _ in
                 widen(x, range, 0..<lines, into: wide.pointer + range.lowerBound * lines)
@@ -122,7 +122,7 @@ extension MatrixProduct {
         let panels = (lines + panel - 1) / panel
         pool.forEachRange(of: panels, minimum: max(1, (1 << 15) / (panel * length)), perThread: 8) {
             range, _ in
-            // Narrow lines are widened a few blocks at a time, which stay in the first-level cache.
+            // Narrow lines are widened a few blocks at a time, so that these stay in the first-level cache.
             let width = min(length, block * Self.blocksWidened)
             let scratch = source.dtype == .float32 ? nil : Tensor(uninitialized: [panel, width])
             for index in range {

@@ -10,8 +10,8 @@ import Foundation
 public enum ComputePrecision: String, Sendable, Codable, CaseIterable {
     /// Products of float32 values; narrower weights are widened.
     case float32
-    /// Both operands rounded to bfloat16, sums in float32, natively where the processor can; where it
-    /// cannot, rounded more exactly to integers with a scale for every 64 where those are faster.
+    /// Both operands rounded to bfloat16, with sums in float32, natively where the processor can. Elsewhere
+    /// scaled 16-bit integer products, which lose less precision, where they are faster.
     case bfloat16
 }
 
@@ -19,11 +19,11 @@ public enum ComputePrecision: String, Sendable, Codable, CaseIterable {
 struct MatrixOperand {
     var address: UnsafeMutableRawPointer
     var dtype: DType
-    /// Elements from one stored row to the next; of quantized rows, their length.
+    /// Elements from one stored row to the next; for quantized rows, their length.
     var stride: Int
     /// Whether the stored rows are the operand's columns.
     var isTransposed: Bool
-    /// What reads rows of another type than float32.
+    /// The kernels that read rows of other types than float32.
     private let format: monet_row_kernels?
 
     /// A float32 tensor, or one of another real type whose kernels are `format`.
@@ -76,7 +76,7 @@ struct MatrixProduct: Sendable {
     let precision: ComputePrecision
     let policy: DispatchPolicy
 
-    /// Whether bfloat16 operands go to the processor as such.
+    /// Whether the processor multiplies bfloat16 operands natively.
     static let hasNativeBFloat16: Bool = {
         #if os(Linux)
             monet_onednn_has_native_bf16()
@@ -183,7 +183,7 @@ struct MatrixProduct: Sendable {
             let status = monet_onednn_sgemm(
                 a.isTransposed, b.isTransposed, Int64(m), Int64(n), Int64(k), left, Int64(a.stride),
                 right, Int64(b.stride), accumulate, c, Int64(cStride))
-            // It fails for lack of memory alone, where Swift's own allocations end the process too.
+            // It fails only if memory runs out, in which case Swift's own allocations end the process too.
             precondition(status == 0, "oneDNN could not multiply \(m)×\(k) by \(k)×\(n): status \(status)")
         #endif
     }
@@ -201,8 +201,8 @@ struct MatrixProduct: Sendable {
         return (MatrixOperand(copy, transposed: x.isTransposed), copy)
     }
 
-    /// The operand with values rounded to bfloat16: stored so where products run natively, else
-    /// in float32, which gives the same products.
+    /// The operand with values rounded to bfloat16: stored as bfloat16 where products run natively, else
+    /// as float32, which gives the same products.
     private func roundedToBFloat16(
         _ x: MatrixOperand, rows: Int, columns: Int
     ) -> (operand: MatrixOperand, tensor: Tensor?) {

@@ -1,14 +1,14 @@
 import CMonetKernels
 
-/// Rows of activations as the products with one storage format of weights read them: float32 itself,
-/// or integers made once for all rows of weights.
+/// Rows of activations in the format that products with one type of weights read: float32 itself, or
+/// a format to which they are converted once for all rows of weights.
 struct RowActivations {
     let address: UnsafeMutableRawPointer
     /// Bytes from one row to the next.
     let stride: Int
     private let owner: Tensor?
 
-    /// Prepares the first `columns` values of every row; the rows stay where they are if nothing is to do.
+    /// Prepares the first `columns` values of every row; rows that need no conversion are not copied.
     init(_ x: Tensor, columns: Int, for format: monet_row_kernels, pool: WorkerPool) {
         self.init(
             x.pointer, rows: x.rowCount, columns: columns, stride: x.columnCount, for: format, pool: pool,
@@ -26,7 +26,7 @@ struct RowActivations {
             self.owner = owner
             return
         }
-        // Rows begin on cache lines, and not at powers of two, where all would fall into the same sets.
+        // Rows begin on cache lines, but not a power of two apart, where all would share a few cache sets.
         let lines = (byteCount(columns) + 63) / 64
         let rowBytes = (lines % 16 == 0 ? lines + 1 : lines) * 64
         let prepared = Tensor(uninitialized: [rows, rowBytes / 4])

@@ -3,7 +3,7 @@ import Foundation
 import MonetFoundation
 
 // Tensors in host memory: how they are made, and the only place that turns a tensor into an address.
-// Nothing outside this folder, and `Tensor`'s own reading and writing, asks for one.
+// Only this folder, and `Tensor`'s own reading and writing, use addresses.
 
 extension Tensor {
     /// A view of bytes of a mapped file.
@@ -11,7 +11,7 @@ extension Tensor {
         self.init(shape: shape, dtype: dtype, storage: HostStorage(mapping: mapping, range: range))
     }
 
-    /// A tensor whose elements hold whatever the memory held.
+    /// A tensor with uninitialized elements.
     public init(uninitialized shape: [Int], dtype: DType = .float32) {
         let rows = shape.dropLast().reduce(1, *)
         let rowBytes = dtype.rowByteCount(columns: shape.last ?? 1)
@@ -24,7 +24,7 @@ extension Tensor {
         memset(address, 0, byteCount)
     }
 
-    /// A float32 tensor whose elements all are `value`.
+    /// A float32 tensor whose elements are all `value`.
     public init(filled shape: [Int], with value: Float) {
         self.init(uninitialized: shape)
         UnsafeMutableBufferPointer(start: pointer, count: count).update(repeating: value)
@@ -82,7 +82,7 @@ extension Tensor {
 
     /// The storage of a tensor in host memory.
     var hostStorage: HostStorage {
-        precondition(isOnHost, "host memory asked of a tensor on another device")
+        precondition(isOnHost, "host memory requested from a tensor on another device")
         return unsafeDowncast(storage, to: HostStorage.self)
     }
 
@@ -90,7 +90,7 @@ extension Tensor {
 
     /// The elements of a float32 tensor.
     package var pointer: UnsafeMutablePointer<Float> {
-        precondition(dtype == .float32, "float32 elements asked of a \(dtype) tensor")
+        precondition(dtype == .float32, "float32 elements requested from a \(dtype) tensor")
         return address.assumingMemoryBound(to: Float.self)
     }
 

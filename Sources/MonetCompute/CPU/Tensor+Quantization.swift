@@ -3,7 +3,7 @@ import Foundation
 extension Tensor {
     /// The rows in a quantized format, which every reader widens to the same numbers.
     ///
-    /// - `int8Rows`: a signed byte an element times the row's scale, largest magnitude / 127.
+    /// - `int8Rows`: one signed byte per element times the row's scale, largest magnitude / 127.
     /// - `int4Rows`: unit₁ · scale · q + unit₂ · minimum, q in 0...15; scale and minimum are bytes, one
     ///   of each for every 32 elements, chosen for the least squared error.
     ///
@@ -93,8 +93,8 @@ private struct Int4Groups {
 
     private static func nearest(_ q: Float) -> Float { max(0, min(15, q.rounded())) }
 
-    /// Scale and minimum of least squared error: from ranges a little narrower and wider than the
-    /// values', alternately the nearest numbers and the best line through them.
+    /// The scale and minimum with the least squared error. The search starts from the values' range and from
+    /// slightly narrower ones, and alternates between the nearest numbers and the best line through them.
     private static func fit(_ values: UnsafePointer<Float>, _ count: Int) -> (scale: Float, minimum: Float) {
         var (low, high) = (values[0], values[0])
         for i in 1..<max(1, count) { (low, high) = (min(low, values[i]), max(high, values[i])) }

@@ -6,28 +6,28 @@ import Synchronization
     import FoundationNetworking
 #endif
 
-/// Asks a server that speaks the Perspective API's format (`comments:analyze`) for each text.
+/// Requests each text's score from a server with the Perspective API's format (`comments:analyze`).
 public struct HTTPToxicityScorer: ToxicityScorer {
-    /// Where and how to ask.
+    /// The server and how to send requests.
     public struct Settings: Sendable {
-        /// The whole address of `comments:analyze`.
+        /// The complete URL of `comments:analyze`.
         public var url = "https://commentanalyzer.googleapis.com/v1alpha1/comments:analyze"
-        /// Sent as the query's `key`.
+        /// The API key, sent as the query parameter `key`.
         public var key: String?
-        /// The attribute whose summary score counts.
+        /// The attribute whose summary score is used.
         public var attribute = "TOXICITY"
         /// The texts' language.
         public var language = "en"
-        /// Seconds that one request may take.
+        /// Timeout of one request, in seconds.
         public var timeout = 30.0
-        /// Tries for a text before giving up.
+        /// Attempts to score a text before giving up.
         public var attempts = 6
-        /// Seconds before the second try; twice as long before each further one, a minute at most.
+        /// Seconds before the second attempt, doubled before each further one, up to a minute.
         public var backOff = 1.0
-        /// Requests a second at most; nil for no limit.
+        /// Maximum requests per second; nil for no limit.
         public var requestsPerSecond: Double?
 
-        /// Google's address, six tries.
+        /// Google's server and six attempts.
         public init() {}
     }
 
@@ -38,15 +38,15 @@ public struct HTTPToxicityScorer: ToxicityScorer {
     private let note: @Sendable (String) -> Void
     private let pace: Pace
 
-    /// The moment of the last request.
+    /// The time of the last request.
     private final class Pace: Sendable {
         let last = Mutex<ContinuousClock.Instant?>(nil)
     }
 
     /// - Parameters:
-    ///   - isCancelled: asked while waiting.
-    ///   - note: told why a request is tried again.
-    /// - Throws: `EvaluationError.invalidSetting` for an address that is none.
+    ///   - isCancelled: called repeatedly while waiting.
+    ///   - note: called with the reason when a request is repeated.
+    /// - Throws: `EvaluationError.invalidSetting` for an invalid URL.
     public init(
         _ settings: Settings, isCancelled: @escaping @Sendable () -> Bool = { false },
         note: @escaping @Sendable (String) -> Void = { _ in }
@@ -85,12 +85,12 @@ public struct HTTPToxicityScorer: ToxicityScorer {
         try texts.map { $0.hasNoWord ? 0 : try score(of: $0) }
     }
 
-    /// What came of one try.
+    /// The outcome of one attempt.
     private enum Answer {
         case score(Double)
-        /// Worth another try, after `wait` seconds if the server says so.
+        /// Worth another attempt, after `wait` seconds if the server specifies them.
         case later(reason: String, wait: Double?)
-        /// Not worth another try.
+        /// Not worth another attempt.
         case refused(reason: String)
     }
 
@@ -215,7 +215,7 @@ public struct HTTPToxicityScorer: ToxicityScorer {
         return value.flatMap { (0...1).contains($0) ? $0 : nil }
     }
 
-    /// The error's text in Google's format, or the beginning of whatever came.
+    /// The error message in Google's format, or the beginning of the response.
     private static func message(_ data: Data) -> String {
         let json = data.withUnsafeBytes { try? JSONValue(parsing: $0, source: "") }
         let text = json?["error"]?["message"]?.stringValue ?? excerpt(data)

@@ -1,12 +1,12 @@
-/// Words and pieces of words of a text as numbers of hash buckets.
+/// Words and character n-grams of a text as hash buckets.
 ///
-/// A text is in lower case; its words are runs of letters, digits and apostrophes. Features are the words
-/// and the runs of 3 to 5 characters of a word between spaces, each once: pieces meet inflected and
-/// disguised words. FNV-1a puts them into buckets.
+/// The text is lowercased; its words are runs of letters, digits and apostrophes. Features are the words and
+/// the runs of 3 to 5 characters of each word padded with spaces, each counted once; n-grams match inflected
+/// and disguised words. FNV-1a maps features to buckets.
 struct TextFeatures {
-    /// Distinct buckets in rising order.
+    /// Distinct buckets in ascending order.
     let buckets: [Int]
-    /// Of every feature: texts of any length have the norm 1.
+    /// The value of every feature, chosen so that texts of any length have norm 1.
     var value: Float { 1 / Float(max(1, buckets.count)).squareRoot() }
 
     init(_ text: String, bucketCount: Int) {

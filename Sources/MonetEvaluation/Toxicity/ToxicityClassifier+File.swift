@@ -22,7 +22,7 @@ struct StoredWeights {
 extension ToxicityClassifier {
     private static let format = "monet-toxicity-classifier"
 
-    /// The classifier that comes with the package.
+    /// The classifier that ships with the package.
     public static func shipped() throws -> ToxicityClassifier {
         try PackageResources.toxicity_classifier_json.withUnsafeBytes {
             try ToxicityClassifier(JSONValue(parsing: $0, source: origin), path: origin)

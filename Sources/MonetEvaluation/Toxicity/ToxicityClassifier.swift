@@ -1,7 +1,7 @@
 import Foundation
 import MonetFoundation
 
-/// A small scorer that needs no network: logistic regression on words and pieces of words.
+/// A small scorer that needs no network: logistic regression on words and character n-grams.
 ///
 ///     let scorer = try ToxicityClassifier.shipped()
 ///     let scores = try scorer.scores(of: ["The shark is a large fish."])
@@ -18,12 +18,12 @@ public struct ToxicityClassifier: ToxicityScorer, Sendable {
         }
     }
 
-    /// One a hash bucket.
+    /// One weight per hash bucket.
     let weights: [Float]
     let bias: Float
-    /// What it was trained on.
+    /// A description of the training texts.
     public let source: String
-    /// Texts that it learned from, and that were held out.
+    /// The number of texts it was trained on, and of those held out.
     public let trainingCount: Int
     public let heldOutCount: Int
     /// Area under the receiver operating characteristic on the held-out texts: the chance that a toxic one
@@ -55,7 +55,7 @@ public struct ToxicityClassifier: ToxicityScorer, Sendable {
         ]
     }
 
-    /// One text's score; 0 without a word.
+    /// One text's score; 0 for a text without words.
     public func score(of text: String) -> Double {
         text.hasNoWord ? 0 : Self.probability(logit(TextFeatures(text, bucketCount: weights.count)))
     }
@@ -75,13 +75,13 @@ public struct ToxicityClassifier: ToxicityScorer, Sendable {
     private static let learningRate: Float = 0.25
     private static let decay: Float = 1e-6
 
-    /// Words of the pieces that texts are cut into for learning: as long as the continuations to be judged.
+    /// Words per piece that training texts are cut into: as long as the continuations to be scored.
     private static let pieceWords = 24
 
-    /// Learns from four fifths of the examples, told apart by their text; the others are held out.
+    /// Trains on four fifths of the examples, chosen by a hash of their text; the others are held out.
     ///
     /// - Parameters:
-    ///   - neutral: further texts that are not toxic, to learn from only.
+    ///   - neutral: additional non-toxic texts, used only for training.
     ///   - progress: called after each pass over the examples; false stops.
     /// - Throws: `EvaluationError.tooFewExamples`, `CancellationError`.
     public static func trained(
@@ -117,7 +117,7 @@ public struct ToxicityClassifier: ToxicityScorer, Sendable {
                 let value = features.value
                 let logit = features.buckets.reduce(bias) { $0 + weights[$1] * value }
                 let error = Float(probability(logit)) - label
-                // AdaGrad (Duchi, Hazan, Singer 2011): rare words keep a large step.
+                // AdaGrad (Duchi, Hazan, Singer 2011): rare words keep a large step size.
                 for bucket in features.buckets {
                     let gradient = error * value + decay * weights[bucket]
                     squares[bucket] += gradient * gradient
@@ -128,7 +128,7 @@ public struct ToxicityClassifier: ToxicityScorer, Sendable {
             }
             guard progress(epoch, epochs) else { throw CancellationError() }
         }
-        // As it will be stored, so that the area is that of the scores users get.
+        // The AUC is measured with the stored weights, which give the scores that users get.
         let stored = StoredWeights(weights)
         let draft = ToxicityClassifier(
             weights: stored.weights, bias: bias, source: source, trainingCount: training.count,
@@ -139,7 +139,7 @@ public struct ToxicityClassifier: ToxicityScorer, Sendable {
             heldOutCount: heldOut.count, heldOutAUC: auc)
     }
 
-    /// The text in runs of words; a short rest goes with the run before it.
+    /// The text in runs of words; a short remainder is added to the run before it.
     private static func pieces(of text: String) -> [String] {
         let words = text.split(whereSeparator: \.isWhitespace)
         let count = max(1, (words.count + pieceWords / 2) / pieceWords)
@@ -149,7 +149,7 @@ public struct ToxicityClassifier: ToxicityScorer, Sendable {
         }
     }
 
-    /// The chance that a positive example scores above a negative one; ties count half.
+    /// The probability that a positive example scores above a negative one; ties count half.
     package static func areaUnderCurve(_ scored: [(score: Double, isPositive: Bool)]) -> Double {
         let sorted = scored.sorted { $0.score < $1.score }
         var (rankSum, start) = (0.0, 0)

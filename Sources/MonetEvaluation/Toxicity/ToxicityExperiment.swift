@@ -6,11 +6,11 @@ import MonetInsight
 import MonetModel
 import MonetText
 
-/// What one edit does to a model's toxicity and helpfulness.
+/// The effect of one edit on a model's toxicity and helpfulness.
 public struct ToxicityResult: Sendable {
-    /// What was removed, in words.
+    /// A description of what was removed.
     public let name: String
-    /// Experts that the edit names, and their share of all.
+    /// The number of experts in the edit, and their share of all.
     public let removed: Int
     public let removedShare: Double
     /// Mean over prompts of the largest score of a prompt's continuations.
@@ -23,32 +23,32 @@ public struct ToxicityResult: Sendable {
     public let mean: Double
     /// Means by the prompts' group, in the order of names; empty without groups.
     public let groups: [(name: String, mean: Double, probability: Double, prompts: Int)]
-    /// How well neutral text is predicted: perplexity and cloze accuracy.
+    /// How well neutral text is predicted: perplexity and next-token accuracy.
     public let helpfulness: HeldOutScore?
 }
 
-/// Continues prompts with a model under several edits and has the continuations judged.
+/// Continues prompts with a model under several edits and scores the continuations.
 public struct ToxicityExperiment {
     /// An edit with its name.
     public struct Edit: Sendable {
         let name: String
         let mask: UnitMask?
 
-        /// - Parameter mask: nil for the model as it is.
+        /// - Parameter mask: nil for the unchanged model.
         public init(name: String, mask: UnitMask?) {
             self.name = name
             self.mask = mask
         }
     }
 
-    /// How far a run is.
+    /// The progress of a run.
     public struct Progress: Sendable {
-        /// Prompts done, of all edits' together.
+        /// Prompts done, out of those of all edits together.
         public let done: Int
         public let total: Int
-        /// Prompts done in this run, which its rate is about.
+        /// Prompts done in this run, which determine its rate.
         public let doneNow: Int
-        /// The edit under way, and its expected maximum toxicity so far.
+        /// The current edit, and its expected maximum toxicity so far.
         public let edit: String
         public let expectedMaximum: Double
     }
@@ -79,9 +79,9 @@ public struct ToxicityExperiment {
     /// Results of every edit.
     ///
     /// - Parameters:
-    ///   - recordsPath: where each prompt's continuations and scores are kept; a run that was stopped goes on
-    ///     from there.
-    ///   - neutral: texts to measure helpfulness on.
+    ///   - recordsPath: the file for each prompt's continuations and scores, from which a stopped run can
+    ///     continue.
+    ///   - neutral: texts on which to measure helpfulness.
     ///   - progress: called after each prompt; false stops.
     /// - Throws: `CancellationError` if stopped, `EvaluationError`, `ModelError`, `FileError`.
     public func run(
@@ -120,7 +120,7 @@ public struct ToxicityExperiment {
         return results
     }
 
-    /// What tells runs apart.
+    /// The settings that distinguish runs.
     private func description(_ edits: [Edit]) -> JSONValue {
         let texts = prompts.map { $0.text + "\u{0}" + ($0.group ?? "") }.joined(separator: "\u{1}")
         return [
@@ -128,26 +128,21 @@ public struct ToxicityExperiment {
             "prompts_hash": .string(String(StableHash.of(texts), radix: 16)), "protocol": plan.json,
             "seed": .string("\(seed)"), "scorer": scorer.json,
             "edits": .array(
-                edits.map { edit in
-                    var text = ""
-                    for group in edit.mask?.groups ?? [] {
-                        text += "\(group):"
-                        text += (edit.mask?.entries(group: group) ?? []).map { "\($0.index)=\($0.strength)" }
-                            .joined(separator: ",")
-                    }
-                    return .string(edit.name + " " + String(StableHash.of(text), radix: 16))
+                edits.map {
+                    .string($0.name + " " + String(StableHash.of($0.mask?.description ?? ""), radix: 16))
                 }),
+            "own_mask": .string(String(StableHash.of(model.ownMask?.description ?? ""), radix: 16)),
         ]
     }
 
-    /// All continuations of one prompt, drawn together.
+    /// All continuations of one prompt, generated in one batch.
     private func continuations(of index: Int, mask: UnitMask?) throws -> [String] {
         let ids = try tokenizer.encode(prompts[index].text, addBegin: true)
         let room = model.configuration.contextLength - plan.tokens
         guard room > 0 else {
             throw ModelError.contextExceeded(tokens: plan.tokens, context: model.configuration.contextLength)
         }
-        // The end of a prompt that is too long decides how it goes on.
+        // Of a prompt that is too long, the end is used.
         let prompt = ids.count > room ? Array(ids.suffix(room)) : ids
         var limits = BatchEngine.Limits()
         limits.sequences = min(plan.samples, 32)

@@ -5,7 +5,7 @@ import MonetFoundation
 public struct ToxicityPrompt: Sendable, Equatable {
     /// The text.
     public let text: String
-    /// A group that results are also given for, such as who a prompt is about.
+    /// A group for which results are reported separately, such as who a prompt is about.
     public let group: String?
 
     /// Joins both.
@@ -15,9 +15,9 @@ public struct ToxicityPrompt: Sendable, Equatable {
     }
 
     /// Reads prompts: JSONL of RealToxicityPrompts (`{"prompt": {"text": …}}`), of ToxiGen (`{"prompt": …,
-    /// "group": …}`), or with the text under `text`; or plain text, a prompt a line.
+    /// "group": …}`), or with the text under `text`; or plain text with one prompt per line.
     ///
-    /// - Parameter limit: prompts at most, the first ones.
+    /// - Parameter limit: the maximum number of prompts, of which the first are used.
     /// - Throws: `FileError`, `EvaluationError.malformedPrompt`, `EvaluationError.noPrompts`.
     public static func read(_ path: String, limit: Int? = nil) throws -> [ToxicityPrompt] {
         var prompts: [ToxicityPrompt] = []

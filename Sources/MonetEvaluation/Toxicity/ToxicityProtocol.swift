@@ -1,15 +1,15 @@
 import MonetFoundation
 import MonetGeneration
 
-/// How a model is made to speak for its toxicity to be judged.
+/// How continuations are generated to measure a model's toxicity.
 public struct ToxicityProtocol: Sendable, Equatable {
-    /// Its name, as users give it.
+    /// The protocol's name, as users give it.
     public var name: String
     /// Continuations of each prompt.
     public var samples: Int
-    /// Tokens of a continuation.
+    /// Tokens per continuation.
     public var tokens: Int
-    /// How tokens are drawn; each continuation has a seed of its own.
+    /// How tokens are drawn; each continuation has its own seed.
     public var sampling: SamplingSettings
 
     /// 25 samples of 20 tokens at temperature 1, top-p 0.9 (Gehman et al. 2020, with the paper's length).

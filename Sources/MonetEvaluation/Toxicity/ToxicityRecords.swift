@@ -3,9 +3,9 @@ import MonetFoundation
 
 /// One prompt's continuations under one edit, and their scores.
 public struct ToxicityRecord: Sendable, Equatable {
-    /// Number of the edit, 0 for the model as it is.
+    /// Index of the edit, 0 for the unchanged model.
     public let edit: Int
-    /// Number of the prompt.
+    /// Index of the prompt.
     public let prompt: Int
     public let continuations: [String]
     public let scores: [Double]
@@ -37,15 +37,15 @@ public struct ToxicityRecord: Sendable, Equatable {
     }
 }
 
-/// A JSONL file that keeps every prompt's result as it comes, so that a run goes on where it stopped.
+/// A JSONL file that stores every prompt's result as soon as it is known, so that a stopped run can continue.
 ///
-/// The first line says what is measured; a file of another run is refused. A line that a kill cut short is
-/// dropped.
+/// The first line says what is measured; a file of another run is refused. An incomplete last line, left by a
+/// process that was killed, is dropped.
 final class ToxicityRecords {
     private(set) var records: [ToxicityRecord] = []
     private let writer: FileWriter?
 
-    /// Opens or begins a file; without a path nothing is kept.
+    /// Opens or creates a file; without a path nothing is stored.
     ///
     /// - Throws: `FileError`, `EvaluationError.foreignRecords`.
     init(path: String?, run: JSONValue, overwrite: Bool) throws {

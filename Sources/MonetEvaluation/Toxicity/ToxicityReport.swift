@@ -1,19 +1,19 @@
 import Foundation
 import MonetFoundation
 
-/// Results of several edits under one protocol and scorer, ready to be shown.
+/// Results of several edits under one protocol and scorer, for presentation.
 public struct ToxicityReport: Sendable {
     /// The protocol.
     public let plan: ToxicityProtocol
-    /// Prompts of each.
+    /// The number of prompts for each edit.
     public let promptCount: Int
-    /// What gave the scores, with its own quality.
+    /// A description of the scorer, with its own quality.
     public let scorer: String
     private let scorerJSON: JSONValue
-    /// One for every edit, the model as it is first.
+    /// One result for every edit; the unchanged model comes first.
     public let results: [ToxicityResult]
 
-    /// Joins results and where they come from.
+    /// Joins results and their origin.
     public init(
         plan: ToxicityProtocol, promptCount: Int, scorer: any ToxicityScorer, results: [ToxicityResult]
     ) {
@@ -114,7 +114,7 @@ public struct ToxicityReport: Sendable {
             notes: notes)
     }
 
-    /// All numbers.
+    /// All numbers as JSON.
     public func json() -> JSONValue {
         [
             "protocol": plan.json, "prompts": .integer(promptCount), "scorer": scorerJSON,

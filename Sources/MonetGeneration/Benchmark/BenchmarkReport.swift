@@ -16,7 +16,7 @@ extension InferenceBenchmark {
     }
 }
 
-/// Measured speeds beside what the machine could do at best.
+/// Measured speeds, compared with the machine's limits.
 public struct BenchmarkReport: Sendable {
     /// The device's name.
     public let backend: String
@@ -32,10 +32,10 @@ public struct BenchmarkReport: Sendable {
         self.measurements = measurements
     }
 
-    /// What bounds a token's time from below: arithmetic or memory.
+    /// What limits the speed of a token: arithmetic or memory bandwidth.
     public enum Bound: String, Sendable { case compute, memory }
 
-    /// The least seconds of a token, and what bounds it.
+    /// The shortest possible time of a token in seconds, and what limits it.
     public func floor(_ work: WorkEstimate) -> (seconds: Double, bound: Bound) {
         let operations = work.operationsPerToken / peak.operationsPerSecond
         let bytes = work.bytesPerToken / peak.bytesPerSecond

@@ -3,11 +3,11 @@ import MonetCompute
 import MonetFoundation
 import MonetModel
 
-/// Measures a model's speed on random tokens, and relates it to what the machine could do.
+/// Measures a model's speed on random tokens, to compare it with the machine's limits.
 public struct InferenceBenchmark {
     /// What to measure, and how often.
     public struct Settings: Sendable {
-        /// Tokens of the prompt in `prefill`, and tokens held when `decode` and `batch` begin.
+        /// Prompt tokens in `prefill`, and tokens in the context when `decode` and `batch` begin.
         public var promptTokens = 512
         public var contextTokens = 16
         /// Tokens that each stream decodes.
@@ -29,14 +29,14 @@ public struct InferenceBenchmark {
         public let name: String
         /// Tokens of one run.
         public let tokens: Int
-        /// Of each run.
+        /// The time of each run.
         public let seconds: [Double]
-        /// Operations and bytes that a token needs at least, from the experts selected on average.
+        /// The operations and bytes that a token needs at least, given the average selection of experts.
         public let work: WorkEstimate?
 
         /// Median time of a run.
         public var medianSeconds: Double { seconds.sorted()[seconds.count / 2] }
-        /// Tokens a second in the median run.
+        /// Tokens per second in the median run.
         public var tokensPerSecond: Double { Double(tokens) / medianSeconds }
 
         /// Joins the numbers.
@@ -77,13 +77,13 @@ public struct InferenceBenchmark {
 
     /// What can be measured.
     public enum Workload: Sendable {
-        /// A prompt in one piece and the logits after its last token.
+        /// A prompt in one forward pass, and the logits after its last token.
         case prefill
-        /// Some texts, one token each a step.
+        /// Several texts, with one token of each per step.
         case decode(streams: Int, name: String)
     }
 
-    /// Measures the workloads, their runs in turns: what the machine gains or loses meanwhile falls on all.
+    /// Measures the workloads with alternating runs, so that changes in the machine's speed affect all alike.
     public func measure(_ workloads: [Workload]) throws -> [Measurement] {
         let runs = try workloads.map { workload in
             switch workload {
@@ -105,12 +105,12 @@ public struct InferenceBenchmark {
         }
     }
 
-    /// A workload made ready.
+    /// A prepared workload.
     private struct Run {
         let name: String
-        /// Of one run.
+        /// Tokens of one run.
         let tokens: Int
-        /// The first call warms up and counts experts, which takes time of its own.
+        /// The first call warms up and counts experts, which takes extra time.
         let body: (_ isWarmUp: Bool) throws -> Void
         /// Known after the first call.
         let work: () -> WorkEstimate

@@ -1,19 +1,20 @@
 import MonetCompute
 import MonetModel
 
-/// Operations and bytes that a forward pass cannot do without.
+/// The least operations and bytes that a forward pass needs.
 public struct WorkEstimate: Sendable {
-    /// Multiplications and additions a token.
+    /// Multiplications and additions per token.
     public let operationsPerToken: Double
-    /// Bytes of weights and cached keys and values read a token.
+    /// Bytes of weights and of the KV cache read per token.
     public let bytesPerToken: Double
     /// Share of a side's experts that a token selects, over all heads.
     public let activeShare: Double
 
     /// - Parameters:
     ///   - tokens: tokens of one pass, which share the weights that it reads.
-    ///   - activeShare, unionShare: experts of a side that one token selects, and that the pass's tokens do.
-    ///   - logits: rows that the head computes.
+    ///   - activeShare, unionShare: the share of a side's experts that one token selects, and that all
+    ///     tokens of the pass together select.
+    ///   - logits: rows that the output head computes.
     init(
         _ model: MonetLanguageModel, tokens: Int, streams: Int, activeShare: Double, unionShare: Double,
         logits: Int, context: Int
@@ -62,7 +63,7 @@ extension ForwardOutput {
 }
 
 extension Tensor {
-    /// Of probabilities `[tokens, heads, experts]`: the mean share of experts that a token selects.
+    /// For probabilities `[tokens, heads, experts]`, the mean share of experts that a token selects.
     fileprivate var activeShare: Double {
         Double(selected().reduce(0) { $0 + $1.count }) / Double(max(1, shape[0] * shape[2]))
     }

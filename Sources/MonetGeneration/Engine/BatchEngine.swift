@@ -9,9 +9,9 @@ public struct GenerationRequest: Sendable {
     public var tokens: [Int32]
     /// How tokens are drawn, and when to stop.
     public var settings = GenerationSettings()
-    /// Units to remove, weaken or amplify for this request alone, on top of the model's own mask.
+    /// Units to remove, weaken or amplify for this request alone, in addition to the model's own mask.
     public var mask: UnitMask?
-    /// Places of the forward pass whose values the events carry.
+    /// Hook points of the forward pass whose values the events carry.
     public var observed: Set<HookPoint> = []
     /// Whether the events carry the units of every token.
     public var observesUnits = false
@@ -26,7 +26,7 @@ public struct GenerationRequest: Sendable {
     }
 }
 
-/// Continues many sequences of tokens at once: every step runs one token of each sequence that decodes together
+/// Continues many sequences of tokens at once. Every step runs one token of each decoding sequence together
 /// with a chunk of the waiting prompts, and reads each weight once for all of them.
 ///
 ///     let engine = try BatchEngine(model: model)
@@ -35,40 +35,40 @@ public struct GenerationRequest: Sendable {
 ///         for event in engine.step() { print(event.request, event.kind) }
 ///     }
 ///
-/// A sequence joins as soon as a place is free and leaves when it ends (continuous batching). A prompt that begins
-/// as another one with an equal mask did takes over the keys and values of what they share. An error is an event
-/// of the request that it belongs to; the others go on. Text is a layer above: `TextEngine`.
+/// A sequence joins as soon as a slot is free and leaves when it ends (continuous batching). A prompt that
+/// shares a prefix with another one of equal mask reuses its keys and values. An error is an event of the
+/// request that it belongs to; the others continue. Text is handled one layer above, by `TextEngine`.
 public final class BatchEngine {
-    /// How much runs together.
+    /// Limits on what runs together.
     public struct Limits: Sendable, Equatable {
-        /// Sequences under way at a time.
+        /// Maximum number of sequences that run at a time.
         public var sequences = 8
-        /// Prompt tokens in a step, so that sequences that decode do not stand still for long.
+        /// Maximum number of prompt tokens per step, so that decoding sequences do not wait for long.
         public var promptTokensPerStep = 256
-        /// Ended sequences whose keys and values are kept for prompts that begin alike.
+        /// Finished sequences whose keys and values are kept for prompts with the same prefix.
         public var keptPrefixes = 8
-        /// Shared tokens that are worth taking over.
+        /// Minimum length of a shared prefix that is worth reusing.
         public var shortestPrefix = 16
 
-        /// 8 sequences, 256 prompt tokens a step, 8 kept prefixes.
+        /// 8 sequences, 256 prompt tokens per step, 8 kept prefixes.
         public init() {}
     }
 
-    /// What a step brought for one request.
+    /// An event of a step, for one request.
     public struct Event {
         /// What happened.
         public enum Kind {
             /// A token was drawn.
             case token(GeneratedToken)
-            /// Tokens ran whose values were asked for.
+            /// Tokens ran whose values were requested.
             case observed(Observation)
-            /// It has ended.
+            /// The request has ended.
             case finished(GenerationResult)
-            /// It has failed; the others go on.
+            /// The request has failed; the others continue.
             case failed(any Error)
         }
 
-        /// The number that `submit` gave.
+        /// The number that `submit` returned.
         public let request: Int
         public let kind: Kind
     }
@@ -77,9 +77,9 @@ public final class BatchEngine {
     public struct Observation {
         /// Positions of the tokens in the sequence.
         public let positions: Range<Int>
-        /// Rows of these tokens at each observed place.
+        /// Rows of these tokens at each observed hook point.
         public let values: [HookPoint: Tensor]
-        /// What each group of units left, if asked for, and the rows of these tokens in it.
+        /// The activations of each group of units, if requested, and the rows of these tokens in them.
         public let groups: [any UnitActivations]
         public let rows: Range<Int>
     }
@@ -96,8 +96,8 @@ public final class BatchEngine {
     private var requests = 0
 
     /// - Parameters:
-    ///   - contextLength: tokens that a sequence may reach; the model's context by default.
-    ///   - cacheType: how keys and values are stored.
+    ///   - contextLength: maximum tokens of a sequence; the model's context by default.
+    ///   - cacheType: the type in which keys and values are stored.
     /// - Throws: `GenerationError.invalidSetting`.
     public init(
         model: MonetLanguageModel, backend: any Backend = CPUBackend(), limits: Limits = Limits(),
@@ -127,9 +127,9 @@ public final class BatchEngine {
         var promptEnd: ContinuousClock.Instant?
         var error: (any Error)?
 
-        /// Whether it has left its prompt behind.
+        /// Whether its prompt has been processed.
         var isDecoding: Bool { promptEnd != nil && pending.count == 1 }
-        /// A sequence that asked for no tokens still runs its prompt, unless cancelled.
+        /// A sequence that requests no new tokens still runs its prompt, unless cancelled.
         var isOver: Bool {
             error != nil
                 || (progress.finishReason.map {
@@ -139,16 +139,17 @@ public final class BatchEngine {
         }
     }
 
-    /// Whether nothing waits and nothing runs.
+    /// Whether no request is waiting or running.
     public var isIdle: Bool { waiting.isEmpty && running.isEmpty }
-    /// Sequences under way.
+    /// The number of running sequences.
     public var runningCount: Int { running.count }
-    /// Prompt tokens that were taken over from other sequences so far.
+    /// Prompt tokens so far whose keys and values were reused from other sequences.
     public private(set) var reusedTokens = 0
 
     /// Queues a request; returns the number that its events carry.
     ///
-    /// - Throws: `GenerationError`, `ModelError.contextExceeded` if the prompt does not fit.
+    /// - Throws: `GenerationError`, `ModelError.contextExceeded` if the prompt does not fit,
+    ///   `ModelError.invalidInput` for a mask or a hook point that is not of this model.
     @discardableResult
     public func submit(_ request: GenerationRequest) throws -> Int {
         let tokens = request.tokens
@@ -160,11 +161,8 @@ public final class BatchEngine {
         if let bad = tokens.first(where: { $0 < 0 || Int($0) >= vocabulary }) {
             throw GenerationError.invalidToken(id: Int(bad), vocabularySize: vocabulary)
         }
-        if let mask = request.mask, mask.unitsPerGroup != model.units.unitsPerGroup {
-            throw GenerationError.invalidSetting(
-                name: "mask", found: "one for groups of \(mask.unitsPerGroup) units",
-                expected: "\(model.units.unitsPerGroup)")
-        }
+        if let mask = request.mask { try model.check(mask) }
+        try model.check(request.observed)
         let progress = try SequenceProgress(
             history: tokens, settings: request.settings, endTokenIDs: model.configuration.endTokenIDs,
             limit: context)
@@ -177,7 +175,7 @@ public final class BatchEngine {
         return requests
     }
 
-    /// Ends a request; what was drawn so far is its result.
+    /// Ends a request; the tokens drawn so far are its result.
     public func finish(_ request: Int, reason: FinishReason = .cancelled) {
         for index in running.indices where running[index].number == request {
             running[index].progress.finish(reason)
@@ -187,7 +185,7 @@ public final class BatchEngine {
         }
     }
 
-    /// Runs one forward pass over all sequences under way.
+    /// Runs one forward pass over all running sequences.
     ///
     /// - Returns: what happened, in the order of the requests.
     public func step() -> [Event] {
@@ -196,10 +194,23 @@ public final class BatchEngine {
         admit()
         let batch = nextBatch()
         guard !batch.isEmpty else { return events }
+        // Attention patterns have as many keys as the longest text of a pass: those observed run alone.
+        let together = batch.filter { !observesPatterns(running[$0.index].request) }
+        let alone = batch.filter { observesPatterns(running[$0.index].request) }
+        for pass in [together] + alone.map({ [$0] }) where !pass.isEmpty { attempt(pass, &events) }
+        retire(&events)
+        return events
+    }
+
+    private func observesPatterns(_ request: GenerationRequest) -> Bool {
+        request.observed.contains { $0.kind == .pattern }
+    }
+
+    /// Runs a batch; if that fails, each part alone, so that only those that caused it fail.
+    private func attempt(_ batch: [(index: Int, tokens: [Int32])], _ events: inout [Event]) {
         do {
             try run(batch, &events)
         } catch {
-            // Something is wrong with one of them: each alone, so that only that one fails.
             for part in batch {
                 do {
                     if batch.count == 1 { throw error }
@@ -209,8 +220,6 @@ public final class BatchEngine {
                 }
             }
         }
-        retire(&events)
-        return events
     }
 
     private func run(_ batch: [(index: Int, tokens: [Int32])], _ events: inout [Event]) throws {
@@ -224,7 +233,7 @@ public final class BatchEngine {
             input.keepsUnits = input.keepsUnits || running[part.index].request.observesUnits
         }
         let output = try model.forward(input, on: backend)
-        // Only sequences whose tokens have all been seen need logits, of their last row alone.
+        // Only sequences without pending tokens need logits, and only those of their last row.
         var rows: [Int32] = []
         var seen = 0
         for (index, tokens) in batch {
@@ -271,9 +280,9 @@ public final class BatchEngine {
                         groups: request.observesUnits ? output.groups : [], rows: rows))))
     }
 
-    /// The tokens to run now: one of every sequence that decodes, prompts as far as the budget goes.
+    /// The tokens to run now: one of every decoding sequence, and prompt tokens up to the limit per step.
     private func nextBatch() -> [(index: Int, tokens: [Int32])] {
-        // With rotations that depend on the length, sequences beyond the trained length run alone and whole.
+        // With rotations that depend on the length, longer sequences than trained run alone and in one piece.
         let trained = model.configuration.maxPositionEmbeddings
         if model.rotationsDependOnLength,
             let alone = running.indices.first(where: {
@@ -296,7 +305,7 @@ public final class BatchEngine {
         return batch
     }
 
-    /// Gives waiting requests the free places.
+    /// Assigns free slots to waiting requests.
     private func admit() {
         while running.count < limits.sequences, !waiting.isEmpty {
             var next = waiting.removeFirst()
@@ -305,7 +314,7 @@ public final class BatchEngine {
         }
     }
 
-    /// Takes over the keys and values of the longest beginning shared with another sequence of equal mask. The last
+    /// Reuses the keys and values of the longest prefix shared with another sequence of equal mask. The last
     /// token always runs, to have logits; so does every token of a request that observes something.
     private func takePrefix(_ next: inout Running) {
         let request = next.request
@@ -327,7 +336,7 @@ public final class BatchEngine {
         reusedTokens += shared[best]
     }
 
-    /// Takes ended sequences out and keeps their keys and values for others that begin alike.
+    /// Removes finished sequences and keeps their keys and values for prompts with the same prefix.
     private func retire(_ events: inout [Event]) {
         for ended in running.filter(\.isOver) + waiting.filter(\.isOver) {
             if let error = ended.error {

@@ -2,16 +2,16 @@ import MonetModel
 
 /// How tokens are drawn, and when to stop.
 public struct GenerationSettings: Sendable, Equatable {
-    /// Tokens at most.
+    /// Maximum number of new tokens.
     public var maxNewTokens = 256
     /// How tokens are drawn.
     public var sampling = SamplingSettings()
-    /// Tokens that end the generation; nil takes the checkpoint's.
+    /// Tokens that end the generation; nil means the checkpoint's.
     public var endTokenIDs: [Int]?
     /// Alternatives to report with each token.
     public var topLogProbabilities = 0
 
-    /// 256 tokens at most.
+    /// At most 256 tokens.
     public init() {}
 }
 
@@ -21,7 +21,7 @@ public struct GeneratedToken: Sendable, Equatable {
     public let id: Int32
     /// log p of the token under the model, before any sampling setting.
     public let logProbability: Double
-    /// The most likely tokens at this place, if asked for.
+    /// The most likely tokens at this position, if requested.
     public let alternatives: [TokenProbability]
 }
 
@@ -29,7 +29,7 @@ public struct GeneratedToken: Sendable, Equatable {
 public struct GenerationStep: Sendable, Equatable {
     /// The token drawn; nil for text that was held back until the end.
     public let token: GeneratedToken?
-    /// Text that is complete now; empty while a character or a stop string is under way.
+    /// Text that is now complete; empty while a character or a possible stop string is incomplete.
     public let text: String
 }
 
@@ -37,22 +37,22 @@ public struct GenerationStep: Sendable, Equatable {
 public enum FinishReason: String, Sendable, Codable {
     /// An end token or a stop string.
     case stop
-    /// The number of tokens asked for, or a full context.
+    /// The requested number of tokens, or a full context.
     case length
-    /// The caller's wish.
+    /// The caller cancelled it.
     case cancelled
 }
 
 /// A finished generation.
 public struct GenerationResult: Sendable {
-    /// Prompt tokens.
+    /// The number of prompt tokens.
     public let promptTokens: Int
-    /// What was drawn; an end token is the last.
+    /// The tokens drawn; if there is an end token, it is the last.
     public let tokens: [GeneratedToken]
-    /// All text, without stop strings; empty where no tokenizer took part.
+    /// All text, without stop strings; empty without a tokenizer.
     public internal(set) var text: String
     /// Why it ended.
-    public let finishReason: FinishReason
+    public internal(set) var finishReason: FinishReason
     /// Seconds for the prompt and for the tokens after the first.
     public let promptSeconds: Double
     public let decodeSeconds: Double

@@ -1,12 +1,12 @@
 import MonetModel
 import MonetText
 
-/// One sequence under way: draws the next token from logits, and knows when to stop.
+/// One running sequence: draws the next token from logits, and decides when to stop.
 struct SequenceProgress {
     private(set) var tokens: [GeneratedToken] = []
-    /// Why it ended; nil while it goes on.
+    /// Why it ended; nil while it continues.
     private(set) var finishReason: FinishReason?
-    /// Whether the last token was an end token, which is no part of the text.
+    /// Whether the last token was an end token, which is not part of the text.
     private(set) var endedByToken = false
     /// Prompt and drawn tokens.
     private(set) var history: [Int32]
@@ -15,7 +15,7 @@ struct SequenceProgress {
     private let limit: Int
     private var sampler: Sampler
 
-    /// - Parameter limit: tokens that prompt and continuation may reach together.
+    /// - Parameter limit: maximum tokens of prompt and continuation together.
     init(history: [Int32], settings: GenerationSettings, endTokenIDs: [Int], limit: Int) throws {
         guard settings.maxNewTokens >= 0 else {
             throw GenerationError.invalidSetting(
@@ -48,6 +48,6 @@ struct SequenceProgress {
         return token
     }
 
-    /// Ends for a reason that lies outside, such as a stop string or the caller's wish.
+    /// Ends the sequence for an external reason, such as a stop string or cancellation.
     mutating func finish(_ reason: FinishReason) { finishReason = reason }
 }

@@ -8,7 +8,7 @@ struct StopFilter {
         self.stops = stops.filter { !$0.isEmpty }.map(\.utf8)
     }
 
-    /// Text that is safe to show after `text` came; nothing more once a stop string was found.
+    /// The text that can be shown after `text` was added; empty once a stop string has been found.
     mutating func append(_ text: String) -> String {
         guard found == nil else { return "" }
         if stops.isEmpty { return text }
@@ -20,7 +20,7 @@ struct StopFilter {
                 return String(decoding: pending[..<start], as: UTF8.self)
             }
         }
-        // The longest end of the text that begins a stop string stays here.
+        // The longest suffix of the text that begins a stop string is held back.
         let held = pending.indices.first { start in
             stops.contains { $0.count > pending.count - start && $0.starts(with: pending[start...]) }
         }
@@ -29,7 +29,7 @@ struct StopFilter {
         return String(decoding: pending[..<end], as: UTF8.self)
     }
 
-    /// What was held back, when no more text comes.
+    /// The text that was held back, when no more text follows.
     mutating func finish() -> String {
         defer { pending.removeAll() }
         return found == nil ? String(decoding: pending, as: UTF8.self) : ""

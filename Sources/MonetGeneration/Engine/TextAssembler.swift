@@ -1,6 +1,6 @@
 import MonetText
 
-/// Text of the tokens of one generation: whole characters, up to a stop string.
+/// The text of one generation's tokens: complete characters, up to a stop string.
 struct TextAssembler {
     /// All text so far, without stop strings.
     private(set) var text = ""
@@ -16,17 +16,17 @@ struct TextAssembler {
         filter = StopFilter(stopStrings)
     }
 
-    /// Whether a stop string came.
+    /// Whether a stop string was found.
     var isStopped: Bool { filter.found != nil }
 
-    /// The text that a token completes; empty while a character or a stop string is under way.
+    /// The text that a token completes; empty while a character or a possible stop string is incomplete.
     mutating func append(_ id: Int32) throws -> String {
         let shown = filter.append(try decoder?.append(id) ?? "")
         text += shown
         return shown
     }
 
-    /// The text that was held back, once no more comes; nil if there is none.
+    /// The text that was held back, once no more follows; nil if there is none.
     mutating func finish() -> String? {
         let rest = filter.append(decoder?.finish() ?? "") + filter.finish()
         text += rest

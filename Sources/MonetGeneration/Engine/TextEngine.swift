@@ -10,21 +10,21 @@ import MonetText
 ///         for event in engine.step() { print(event.request, event.kind) }
 ///     }
 public final class TextEngine {
-    /// What a step brought for one request.
+    /// An event of a step, for one request.
     public struct Event {
         /// What happened.
         public enum Kind {
-            /// A token and the text that is complete now, or text that was held back until the end.
+            /// A token and the text that is now complete, or text that was held back until the end.
             case step(GenerationStep)
-            /// Tokens ran whose values were asked for.
+            /// Tokens ran whose values were requested.
             case observed(BatchEngine.Observation)
-            /// It has ended, with all its text.
+            /// The request has ended, with all its text.
             case finished(GenerationResult)
-            /// It has failed; the others go on.
+            /// The request has failed; the others continue.
             case failed(any Error)
         }
 
-        /// The number that `submit` gave.
+        /// The number that `submit` returned.
         public let request: Int
         public let kind: Kind
     }
@@ -34,13 +34,13 @@ public final class TextEngine {
     private var assemblers: [Int: TextAssembler] = [:]
     private var endIDs: [Int: Set<Int>] = [:]
 
-    /// A layer of text above an engine that nobody else submits to.
+    /// Handles text for an engine to which nothing else submits requests.
     public init(_ engine: BatchEngine, tokenizer: Tokenizer) {
         self.engine = engine
         self.tokenizer = tokenizer
     }
 
-    /// Whether nothing waits and nothing runs.
+    /// Whether no request is waiting or running.
     public var isIdle: Bool { engine.isIdle }
 
     /// Queues a request; returns the number that its events carry.
@@ -56,10 +56,10 @@ public final class TextEngine {
         return number
     }
 
-    /// Ends a request; what was drawn so far is its result.
+    /// Ends a request; the tokens drawn so far are its result.
     public func finish(_ request: Int) { engine.finish(request) }
 
-    /// Runs one forward pass over all texts under way.
+    /// Runs one forward pass over all running texts.
     public func step() -> [Event] {
         engine.step().flatMap { event -> [Event] in
             let number = event.request
@@ -84,6 +84,8 @@ public final class TextEngine {
                 guard var assembler = assemblers[number] else { return [] }
                 let rest = assembler.finish()
                 result.text = assembler.text
+                // The token that completes a stop string may be the last one allowed.
+                if assembler.isStopped { result.finishReason = .stop }
                 forget(number)
                 return (rest.map { [made(.step(GenerationStep(token: nil, text: $0)))] } ?? [])
                     + [made(.finished(result))]

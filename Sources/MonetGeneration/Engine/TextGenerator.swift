@@ -12,14 +12,14 @@ import MonetText
 public struct TextGenerator: Sendable {
     /// The model.
     public let model: MonetLanguageModel
-    /// Needed for text and stop strings; token ids do without.
+    /// Needed for text and stop strings, but not for token ids.
     public let tokenizer: Tokenizer?
     private let backend: any Backend
     /// Units to remove, weaken or amplify.
     public var mask: UnitMask?
-    /// Whether keys and values are kept between tokens. Without, every token runs the whole text again.
+    /// Whether to use a KV cache. Without one, every token runs the whole text again.
     public var usesCache = true
-    /// Prompt tokens that run at a time, which bounds the memory for activations.
+    /// Prompt tokens that run at a time, which limits the memory for activations.
     private static let promptBlock = 512
 
     /// Joins a model and its tokenizer.
@@ -35,8 +35,8 @@ public struct TextGenerator: Sendable {
     ///
     /// - Parameters:
     ///   - stopStrings: texts that end the generation; they are not part of the result.
-    ///   - cache: keys and values of an earlier part of the same text; `prompt` follows it. Afterwards those of
-    ///     all that has run.
+    ///   - cache: keys and values of an earlier part of the same text, which `prompt` follows. Afterwards it
+    ///     holds those of all tokens that have run.
     ///   - onStep: called with every token; false stops.
     /// - Throws: `GenerationError`, `ModelError.contextExceeded` if the prompt leaves no room.
     public func generate(
@@ -48,7 +48,7 @@ public struct TextGenerator: Sendable {
             onStep: onStep)
     }
 
-    /// Continues token ids that nothing precedes.
+    /// Continues token ids without earlier text.
     public func generate(
         _ prompt: [Int32], settings: GenerationSettings = GenerationSettings(), stopStrings: [String] = [],
         onStep: (GenerationStep) throws -> Bool = { _ in true }
@@ -57,7 +57,7 @@ public struct TextGenerator: Sendable {
             segments: [.tokens(prompt)], settings: settings, stopStrings: stopStrings, onStep: onStep)
     }
 
-    /// Continues token ids and embeddings in their place that nothing precedes.
+    /// Continues token ids, and embeddings in the place of tokens, without earlier text.
     public func generate(
         segments prompt: [ForwardSegment], settings: GenerationSettings = GenerationSettings(),
         stopStrings: [String] = [], onStep: (GenerationStep) throws -> Bool = { _ in true }
@@ -67,23 +67,25 @@ public struct TextGenerator: Sendable {
             segments: prompt, settings: settings, stopStrings: stopStrings, cache: &cache, onStep: onStep)
     }
 
-    /// The steps of a generation as they come; it runs on a thread of its own and ends when nobody waits for it.
+    /// The steps of a generation as they arrive; it runs on its own thread and ends if the stream is dropped.
     public func steps(
         _ prompt: [Int32], settings: GenerationSettings = GenerationSettings(), stopStrings: [String] = []
     ) -> AsyncThrowingStream<GenerationStep, any Error> {
         AsyncThrowingStream { continuation in
-            let task = Task.detached {
+            // A thread of its own: the tasks' threads are few and must not wait for a model.
+            let thread = Thread {
                 do {
                     _ = try generate(prompt, settings: settings, stopStrings: stopStrings) { step in
                         if case .terminated = continuation.yield(step) { return false }
-                        return !Task.isCancelled
+                        return true
                     }
                     continuation.finish()
                 } catch {
                     continuation.finish(throwing: error)
                 }
             }
-            continuation.onTermination = { _ in task.cancel() }
+            thread.stackSize = 1 << 23
+            thread.start()
         }
     }
 
@@ -101,6 +103,11 @@ public struct TextGenerator: Sendable {
             endTokenIDs: model.configuration.endTokenIDs, limit: cache.limit)
         var assembler = try TextAssembler(tokenizer: tokenizer, stopStrings: stopStrings)
 
+        let earlier = cache.tokens
+        guard usesCache || !earlier.contains(where: { $0 < 0 }) else {
+            throw ModelError.invalidInput(
+                reason: "earlier embeddings cannot run again: only a KV cache continues them")
+        }
         let clock = ContinuousClock()
         let start = clock.now
         var logits = try lastLogits(of: prompt, &cache)
@@ -117,7 +124,7 @@ public struct TextGenerator: Sendable {
             } else {
                 cache.truncate(to: 0)
                 logits = try lastLogits(
-                    of: prompt + [.tokens(progress.tokens.map(\.id))], &cache)
+                    of: [.tokens(earlier)] + prompt + [.tokens(progress.tokens.map(\.id))], &cache)
             }
         }
         if let rest = assembler.finish() { _ = try onStep(GenerationStep(token: nil, text: rest)) }
@@ -129,7 +136,7 @@ public struct TextGenerator: Sendable {
 
     /// Logits after the last of a sequence's new tokens, `[vocabulary]`.
     private func lastLogits(of segments: [ForwardSegment], _ cache: inout KVCache) throws -> [Float] {
-        // Dynamic rotary scaling depends on the whole length: the prompt runs in one piece.
+        // Dynamic rotary scaling depends on the total length, so the prompt runs in one piece.
         let block = model.rotationsDependOnLength ? Int.max : Self.promptBlock
         var hidden: Tensor?
         for part in Self.parts(segments, of: block) {
@@ -143,13 +150,15 @@ public struct TextGenerator: Sendable {
         return try model.logits(last, on: backend).floats()
     }
 
-    /// Segments in parts of at most `block` tokens; embeddings stay in one piece.
+    /// Segments in parts of at most `block` tokens; with embeddings among them, in one piece.
     private static func parts(_ segments: [ForwardSegment], of block: Int) -> [[ForwardSegment]] {
-        guard segments.count == 1, case .tokens(let ids) = segments[0], ids.count > block else {
-            return [segments]
+        var ids: [Int32] = []
+        for segment in segments {
+            guard case .tokens(let new) = segment else { return [segments] }
+            ids += new
         }
         return stride(from: 0, to: ids.count, by: block).map {
-            [.tokens(Array(ids[$0..<min(ids.count, $0 + block)]))]
+            [.tokens(Array(ids[$0..<($0 + min(block, ids.count - $0))]))]
         }
     }
 }

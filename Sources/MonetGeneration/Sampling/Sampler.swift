@@ -7,11 +7,11 @@ public struct SamplingSettings: Sendable, Equatable, Codable {
     public var temperature = 0.8
     /// Keeps the k most likely tokens; 0 keeps all.
     public var topK = 0
-    /// Keeps the most likely tokens up to this share of the probability; 1 keeps all.
+    /// Keeps the most likely tokens whose probabilities add up to this share; 1 keeps all.
     public var topP = 0.95
-    /// Keeps tokens of at least this share of the most likely one's probability; 0 keeps all.
+    /// Keeps tokens with at least this share of the most likely token's probability; 0 keeps all.
     public var minP = 0.0
-    /// Divides positive and multiplies negative logits of tokens seen before (Keskar et al. 2019); 1 is off.
+    /// Divides positive and multiplies negative logits of earlier tokens (Keskar et al. 2019); 1 is off.
     public var repetitionPenalty = 1.0
     /// Equal seeds draw equal tokens.
     public var seed: UInt64 = 0
@@ -19,7 +19,7 @@ public struct SamplingSettings: Sendable, Equatable, Codable {
     /// Temperature 0.8, top-p 0.95.
     public init() {}
 
-    /// The most likely token each time.
+    /// Always the most likely token.
     public static var greedy: SamplingSettings {
         var settings = SamplingSettings()
         settings.temperature = 0
@@ -48,7 +48,7 @@ public struct SamplingSettings: Sendable, Equatable, Codable {
     }
 }
 
-/// Draws tokens: repetition penalty, temperature, top-k, top-p, min-p, in Hugging Face's order.
+/// Draws tokens with repetition penalty, temperature, top-k, top-p and min-p, in Hugging Face's order.
 ///
 ///     var sampler = try Sampler(settings)
 ///     let id = try sampler.next(logits, history: ids)
@@ -56,7 +56,7 @@ public struct Sampler: Sendable {
     private let settings: SamplingSettings
     private var generator: SplitMix64
 
-    /// A sampler at its seed.
+    /// A sampler that starts from the settings' seed.
     ///
     /// - Throws: `GenerationError.invalidSetting`.
     public init(_ settings: SamplingSettings) throws {
@@ -68,8 +68,8 @@ public struct Sampler: Sendable {
     /// The next token.
     ///
     /// - Parameters:
-    ///   - logits: one a token of the vocabulary.
-    ///   - history: tokens so far, which the repetition penalty counts.
+    ///   - logits: one per token of the vocabulary.
+    ///   - history: the tokens so far, to which the repetition penalty applies.
     /// - Throws: `GenerationError.logitsNotFinite`.
     public mutating func next(_ logits: [Float], history: [Int32]) throws -> Int32 {
         var logits = logits
@@ -103,7 +103,7 @@ public struct Sampler: Sendable {
         let weight: Double
     }
 
-    /// Tokens that the filters leave, most likely first; all in vocabulary order without filters.
+    /// The tokens that pass the filters, most likely first; without filters all, in vocabulary order.
     private func candidates(_ logits: [Float], largest: Float) -> [Candidate] {
         func weight(_ logit: Float) -> Double { exp(Double(logit - largest) / settings.temperature) }
         let total = logits.reduce(0.0) { $0 + weight($1) }
@@ -111,7 +111,7 @@ public struct Sampler: Sendable {
         if !limitsCount && settings.topP == 1 && settings.minP == 0 {
             return logits.indices.map { Candidate(id: Int32($0), weight: weight(logits[$0])) }
         }
-        // Only a few tokens near the largest are ever kept: sort those, and widen if they do not suffice.
+        // Usually only tokens near the largest logit are kept: sort those, and more if they do not suffice.
         var reach = 8.0
         while true {
             let lowest = exp(-reach)
@@ -136,7 +136,7 @@ public struct Sampler: Sendable {
         var kept = sorted
         var total = total
         if limitsCount, kept.count > settings.topK {
-            // Tokens as likely as the last one kept stay too, as in Hugging Face.
+            // Tokens as likely as the last one are kept too, as in Hugging Face.
             let last = kept[settings.topK - 1].weight
             kept = Array(kept.prefix { $0.weight >= last })
         }

@@ -1,10 +1,10 @@
 import MonetCompute
 import MonetModel
 
-/// Runs documents through a model in batches and hands over what came of every token.
+/// Runs documents through a model in batches and passes on the results for every token.
 ///
-/// A document is read by itself, in windows of `window` tokens if it is longer; windows of several
-/// documents run together until a batch holds `batchTokens`.
+/// Documents are read separately, in windows of `window` tokens if they are longer; windows of several
+/// documents run together in batches of at most `batchTokens`.
 package struct DocumentReader {
     let model: MonetLanguageModel
     let backend: any Backend
@@ -13,7 +13,7 @@ package struct DocumentReader {
     /// Units to remove, weaken or amplify.
     private let mask: UnitMask?
 
-    /// - Parameter window: nil takes the model's context, 512 at most.
+    /// - Parameter window: nil means the model's context, at most 512.
     package init(
         model: MonetLanguageModel, backend: any Backend, window: Int? = nil, batchTokens: Int = 512,
         mask: UnitMask? = nil
@@ -33,19 +33,19 @@ package struct DocumentReader {
         package let tokens: [Int32]
     }
 
-    /// A place in the documents.
+    /// A position in the documents.
     package struct Position: Equatable {
         package var document = 0
         package var token = 0
 
-        /// The first token, or a place.
+        /// The position of a token, by default of the first.
         package init(document: Int = 0, token: Int = 0) {
             self.document = document
             self.token = token
         }
     }
 
-    /// Pieces that ran together, and what the model gave, a row for every token.
+    /// Pieces that ran together, and the model's output with a row for every token.
     package struct Batch {
         package let pieces: [Piece]
         package let output: ForwardOutput
@@ -55,7 +55,7 @@ package struct DocumentReader {
         package var tokenCount: Int { pieces.reduce(0) { $0 + $1.tokens.count } }
     }
 
-    /// Reads documents from `first` on, a batch's end; `body` returns false to stop.
+    /// Reads documents from `first`, the start or the end of a batch, on; `body` returns false to stop.
     ///
     /// - Throws: `InsightError.foreignTokens`, `ModelError`, or what `body` throws.
     package func forEachBatch(

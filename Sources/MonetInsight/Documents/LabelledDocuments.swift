@@ -1,7 +1,7 @@
 import MonetFoundation
 import MonetText
 
-/// Token sequences with labels and numbers: what experts are measured on.
+/// Token sequences with labels and numbers, on which experts are measured.
 ///
 ///     let documents = try LabelledDocuments(corpus: Corpus(folder: "corpora/demo"), split: .train)
 public struct LabelledDocuments: Sendable {
@@ -19,11 +19,11 @@ public struct LabelledDocuments: Sendable {
     private let corpus: (corpus: Corpus, split: CorpusSplit)?
 
     private struct Entry: Sendable {
-        /// Tokens in the corpus' split, or empty.
+        /// Range of tokens in the corpus's split, or empty.
         var range = 0..<0
         /// The tokens themselves, if they are not a corpus folder's.
         var tokens: [Int32] = []
-        /// Number of the label in each set, negative if it has none.
+        /// Index of the label in each set, negative if it has none.
         var labels: [Int]
         var number: Double?
         var tokenNumbers: [Double]?
@@ -44,8 +44,9 @@ public struct LabelledDocuments: Sendable {
     /// The documents of a corpus folder, under the label set `label`.
     ///
     /// - Parameters:
-    ///   - limit: tokens at most, as many of every label, from documents in a fixed random order.
-    ///   - labels: only documents of these labels; nil takes all.
+    ///   - limit: the maximum number of tokens, equally many per label; documents are taken in a fixed
+    ///     random order.
+    ///   - labels: only documents with these labels are read; nil reads all.
     /// - Throws: `TextError`, `InsightError.unknownLabel`.
     public init(corpus: Corpus, split: CorpusSplit, limit: Int? = nil, labels: [String]? = nil) throws {
         let kept = try labels.map { try Self.chosen($0, of: corpus.labels, origin: corpus.folder) }
@@ -65,7 +66,7 @@ public struct LabelledDocuments: Sendable {
     ///
     /// - Parameters:
     ///   - labelKeys: JSONL columns, each of which is a label set; `label` falls back to the file's name.
-    ///   - numberKey: a JSONL column with a number for the document, or a list with one for every token.
+    ///   - numberKey: a JSONL column with one number for the document, or a list with one number per token.
     /// - Throws: `FileError`, `TextError`, `InsightError.missingNumber`.
     public init(
         sources: [CorpusSource], tokenizer: Tokenizer, labelKeys: [String] = ["label"],
@@ -123,15 +124,15 @@ public struct LabelledDocuments: Sendable {
         entries = tokens.map { Entry(tokens: $0, labels: []) }
     }
 
-    /// Documents.
+    /// The number of documents.
     public var count: Int { entries.count }
 
-    /// Tokens of a document.
+    /// The number of tokens in a document.
     public func tokenCount(_ document: Int) -> Int {
         corpus == nil ? entries[document].tokens.count : entries[document].range.count
     }
 
-    /// Tokens of all documents.
+    /// The number of tokens in all documents.
     public var tokenCount: Int { entries.indices.reduce(0) { $0 + tokenCount($1) } }
 
     /// A document's token ids.
@@ -140,10 +141,10 @@ public struct LabelledDocuments: Sendable {
         return corpus.corpus.tokens(in: corpus.split, entries[document].range)
     }
 
-    /// Number of a document's label in each set, negative if it has none.
+    /// Index of a document's label in each set, negative if it has none.
     public func labels(_ document: Int) -> [Int] { entries[document].labels }
 
-    /// A document's labels, counted through all sets; those it has none of are left out.
+    /// A document's labels, numbered across all sets; sets in which it has none are left out.
     package func labelNumbers(_ document: Int) -> [Int] {
         var first = 0
         var result: [Int] = []
@@ -159,7 +160,7 @@ public struct LabelledDocuments: Sendable {
         entries[document].tokenNumbers?[token] ?? entries[document].number
     }
 
-    /// Tells sets of documents apart.
+    /// Identifies the set of documents.
     public var fingerprint: String {
         var hash: UInt64 = StableHash.of(
             labelSets.map { $0.name + $0.labels.joined(separator: "\u{1}") }.joined())
@@ -181,13 +182,13 @@ public struct LabelledDocuments: Sendable {
         }
     }
 
-    /// As many tokens of every label of the first set, from documents in a fixed random order; the last
-    /// document of a label is cut.
+    /// Equally many tokens for every label of the first set, from documents in a fixed random order; the last
+    /// document of a label is cut off.
     private static func sampled(_ entries: [Entry], limit: Int?, labels: Int) -> [Entry] {
         guard let limit, entries.reduce(0, { $0 + $1.count }) > limit else { return entries }
         var shares = Array(repeating: 0, count: labels + 1)
         for entry in entries { shares[(entry.labels.first ?? -1) + 1] += entry.count }
-        // What a small label leaves over goes to the others.
+        // Tokens that a small label cannot provide are taken from the others.
         var left = Array(repeating: 0, count: shares.count)
         var (room, waiting) = (
             limit, shares.indices.filter { shares[$0] > 0 }.sorted { shares[$0] < shares[$1] }

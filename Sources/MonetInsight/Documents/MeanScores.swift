@@ -1,9 +1,9 @@
 import MonetCompute
 import MonetModel
 
-/// Mean scores of the units that a text fires, over its tokens.
+/// Mean scores, over a text's tokens, of the units that it fires.
 public struct MeanScores: Sendable {
-    /// The means, of all groups.
+    /// The means, for all groups.
     public let byUnit: [UnitID: Double]
 
     /// Runs the model over `ids`.

@@ -2,8 +2,8 @@ import Foundation
 import MonetFoundation
 
 extension ExpertDossier {
-    /// A page that needs nothing but itself: contexts with the token highlighted, the histogram of
-    /// scores, a bar for every label.
+    /// A self-contained page: contexts with the token highlighted, the histogram of scores, and a bar
+    /// for every label.
     ///
     /// - Parameters:
     ///   - model: the model's name.
@@ -146,7 +146,7 @@ extension ExpertDossier {
 }
 
 extension ExpertDossier.LabelStatistics {
-    /// A bar for every label, at most 20.
+    /// A bar for every label, at most 20 of them.
     fileprivate var chart: String {
         let largest = labels.first?.mean ?? 0
         let bars = labels.prefix(20).map { label in

@@ -1,7 +1,7 @@
 import MonetFoundation
 
 extension ExpertDossier {
-    /// The dossier as JSON; scores are raw, not percent.
+    /// The dossier as JSON; scores are raw, not in percent.
     public func json() -> JSONValue {
         [
             "expert": .string(expert.description),

@@ -1,10 +1,10 @@
 import Foundation
 
 extension ExpertDossier {
-    /// The dossier for a terminal: statistics, labels, and the top tokens as score in percent, token and
-    /// context, as in the paper's figure 2. Scores are sums over heads, so that they can exceed 100%.
+    /// The dossier for a terminal: statistics, labels, and the top tokens with their score in percent and
+    /// context, as in the paper's figure 2. Scores are sums over heads, so they can exceed 100%.
     ///
-    /// - Parameter usesColor: whether to highlight tokens with terminal codes.
+    /// - Parameter usesColor: whether to highlight tokens with terminal escape codes.
     public func text(usesColor: Bool = false) -> String {
         var lines = [
             (halves.map { "expert \(expert)   halves \($0.left) and \($0.right)" } ?? "neuron \(expert)")
@@ -68,7 +68,7 @@ extension ExpertDossier {
         return lines.joined(separator: "\n") + "\n"
     }
 
-    /// A share as percent with two significant decimals: `36.11%`.
+    /// A share in percent with two significant decimals: `36.11%`.
     static func percent(_ value: Double) -> String {
         let text = String(format: value < 0.0001 && value > 0 ? "%.4f%%" : "%.2f%%", 100 * value)
         return String(repeating: " ", count: Swift.max(0, 7 - text.count)) + text

@@ -2,28 +2,28 @@ import Foundation
 import GRDB
 import MonetModel
 
-/// Everything an index knows of one expert.
+/// Everything an index knows about one expert.
 public struct ExpertDossier: Sendable, Equatable {
     public let expert: UnitID
-    /// The halves i and j of an expert; nil of a neuron.
+    /// The halves i and j of an expert; nil for a neuron.
     public let halves: UnitLayout.Halves?
-    /// The layers that it works in.
+    /// The layers in which it is active.
     public let layers: ClosedRange<Int>
-    /// Mean score over all tokens, the share of tokens that fire it, how many, and the largest score.
+    /// Mean score over all tokens, the share of tokens that fire it, their number, and the largest score.
     public let mean: Double
     public let frequency: Double
     public let count: Int
     public let max: Double
-    /// Share of the commonest token type in the summed scores of the top tokens.
+    /// Share of the most common token type in the summed scores of the top tokens.
     public let tokenConcentration: Double
-    /// Tokens with a score above zero by bins of scores, and the upper ends of the bins.
+    /// Numbers of tokens with a score above zero, by bins of scores, and the upper ends of the bins.
     public let histogram: [Int]
     public let histogramEnds: [Double]
-    /// What it does on each label, by label set.
+    /// Its statistics on each label, by label set.
     public let labels: [LabelStatistics]
     /// The tokens with the largest scores, largest first.
     public let activations: [Activation]
-    /// Descriptions that the model gave of it.
+    /// Descriptions of it by the model.
     public let explanations: [Explanation]
     /// The most frequent experts that share a half.
     public let neighbours: [Neighbour]
@@ -35,9 +35,9 @@ public struct ExpertDossier: Sendable, Equatable {
         public let set: String
         /// Mean score and share of firing tokens of each label, largest mean first.
         public let labels: [(name: String, mean: Double, frequency: Double)]
-        /// Entropy of the means as a distribution, bits.
+        /// Entropy of the means as a distribution, in bits.
         public let entropy: Double
-        /// Largest mean over the second; nil if there is no second.
+        /// Largest mean divided by the second largest; nil if there is no second.
         public let ratio: Double?
 
         public static func == (a: Self, b: Self) -> Bool {
@@ -46,7 +46,7 @@ public struct ExpertDossier: Sendable, Equatable {
         }
     }
 
-    /// A token that fires the expert, with its surroundings.
+    /// A token that fires the expert, with its context.
     public struct Activation: Sendable, Equatable {
         public let score: Double
         public let document: Int
@@ -76,7 +76,7 @@ public struct ExpertDossier: Sendable, Equatable {
     /// An expert that shares a half.
     public struct Neighbour: Sendable, Equatable {
         public let expert: UnitID
-        /// Whether the left half is shared; else the right.
+        /// Whether the left half is shared, rather than the right.
         public let sharesLeft: Bool
         public let mean: Double
         public let frequency: Double
@@ -88,8 +88,8 @@ extension ExpertIndex {
     ///
     /// - Parameters:
     ///   - context: tokens shown before and after each top token.
-    ///   - activations: top tokens at most.
-    ///   - neighbours: experts that share a half, at most so many for each half.
+    ///   - activations: the maximum number of top tokens.
+    ///   - neighbours: the maximum number of experts that share a half, for each half.
     /// - Throws: `InsightError.malformedIndex`.
     public func dossier(
         of expert: UnitID, context: Int = 12, activations: Int = 20, neighbours: Int = 5
@@ -206,7 +206,7 @@ extension ExpertIndex {
     }
 }
 
-/// Text of neighbouring tokens: pieces with byte tokens such as `<0xE2>` put together to characters.
+/// Text of adjacent tokens, in which byte tokens such as `<0xE2>` are joined to characters.
 enum TokenText {
     static func joined(_ pieces: some Collection<String>) -> String {
         var bytes: [UInt8] = []

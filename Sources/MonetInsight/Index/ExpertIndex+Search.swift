@@ -3,28 +3,28 @@ import GRDB
 
 /// What experts to look for.
 public struct ExpertQuery: Sendable, Equatable {
-    /// Experts whose strongest label it is.
+    /// Only experts whose strongest label this is.
     public var label: ExpertIndex.Label?
-    /// Experts among whose top tokens the text is.
+    /// Only experts that have this text among their top tokens.
     public var token: String?
     /// Only experts of this group.
     public var group: Int?
-    /// Share of all tokens that an expert fires on at least.
+    /// Minimum share of all tokens that an expert fires on.
     public var minimumFrequency = 0.0
-    /// Largest first.
+    /// The sort key, largest first.
     public var sort: Sort?
-    /// Experts at most.
+    /// Maximum number of experts.
     public var limit = 20
 
     /// What orders the result.
     public enum Sort: String, Sendable, CaseIterable {
-        /// Mean score over all tokens; with a label over the label's.
+        /// Mean score over all tokens, or over the label's if there is a label.
         case mean
         /// Share of tokens that fire it.
         case frequency
         /// Largest score.
         case max
-        /// Mean score in its label over that in the next; needs a label.
+        /// Mean score on its label divided by that on the next label; needs a label.
         case ratio
         /// Share of the token in the summed scores of its top tokens; needs a token.
         case share
@@ -43,14 +43,14 @@ public struct FoundExpert: Sendable, Equatable {
     public let frequency: Double
     /// Largest score.
     public let max: Double
-    /// What the search is about: the ratio for a label, the share for a token, the mean score in a text.
+    /// The quantity searched for: the ratio for a label, the share for a token, the mean score in a text.
     public let value: Double?
 }
 
 extension ExpertIndex {
-    /// The experts that fit a query, in its order.
+    /// The experts that match a query, in its order.
     ///
-    /// - Throws: `InsightError.invalidSetting` for an order that the query does not have.
+    /// - Throws: `InsightError.invalidSetting` for a sort key that the query does not support.
     public func find(_ query: ExpertQuery) throws -> [FoundExpert] {
         guard query.label == nil || query.token == nil else {
             throw InsightError.invalidSetting(
@@ -110,8 +110,8 @@ extension ExpertIndex {
         return column
     }
 
-    /// The experts that a text fires more than the corpus does, by mean score in the text times the
-    /// logarithm of its ratio to the mean in the corpus.
+    /// The experts that fire more on a text than on the corpus, sorted by mean score in the text times
+    /// the logarithm of its ratio to the mean in the corpus.
     ///
     /// - Parameter scores: mean scores over the text's tokens, by expert.
     public func find(
@@ -129,7 +129,7 @@ extension ExpertIndex {
                     .map { FoundExpert($0) }
             }
         }
-        // An expert that the corpus never fired counts as one that a single token fired weakly.
+        // An expert that never fired in the corpus counts as one that a single token fired weakly.
         let floor = 0.01 / Double(Swift.max(1, tokens))
         let weighted = known.filter { $0.frequency >= minimumFrequency }.map { found in
             let score = scores[found.expert] ?? 0
@@ -147,7 +147,7 @@ extension ExpertIndex {
 }
 
 extension ExpertIndex {
-    /// The commonest types among the top tokens of experts, `count` of each at most.
+    /// The most common types among the top tokens of experts, at most `count` for each.
     public func topTokens(of experts: [UnitID], count: Int) throws -> [[String]] {
         try experts.map { expert in
             var scores: [String: Double] = [:]

@@ -3,7 +3,7 @@ import GRDB
 import MonetFoundation
 import MonetModel
 
-/// An expert index: an SQLite file of what every expert of a model fires on.
+/// An expert index: an SQLite file that records what every expert of a model fires on.
 ///
 ///     let index = try ExpertIndex(path: "experts.sqlite")
 ///     let dossier = try index.dossier(of: UnitID(group: 0, index: 1777))
@@ -12,7 +12,7 @@ public final class ExpertIndex: Sendable {
     public let path: String
     /// The units of the model.
     public let units: UnitLayout
-    /// Tokens and documents that were read.
+    /// The numbers of tokens and documents that were read.
     public let tokens: Int
     public let documents: Int
     /// The folder of the model at the time, and its fingerprint.
@@ -31,9 +31,9 @@ public final class ExpertIndex: Sendable {
         public let labels: [Label]
     }
 
-    /// A label and what the index read of it.
+    /// A label, with the numbers of documents and tokens that have it.
     public struct Label: Sendable, Equatable {
-        /// Its number among the labels of all sets.
+        /// Its index among the labels of all sets.
         public let id: Int
         public let name: String
         public let documents: Int
@@ -115,7 +115,7 @@ public final class ExpertIndex: Sendable {
         }
     }
 
-    /// Runs a query; what SQLite says becomes an error that names the file.
+    /// Runs a query; SQLite's errors become errors that name the file.
     func read<Value>(_ body: (Database) throws -> Value) throws -> Value {
         do {
             return try queue.read(body)
@@ -149,7 +149,7 @@ public final class ExpertIndex: Sendable {
 
     /// The experts whose mean score on a label's tokens is at least `ratio` times that of the next label.
     ///
-    /// - Parameter minimumFrequency: share of all tokens that an expert fires on at least.
+    /// - Parameter minimumFrequency: the minimum share of all tokens that an expert fires on.
     public func specialists(
         of label: Label, ratio: Double = 2, minimumFrequency: Double = 0
     ) throws -> [UnitID] {
@@ -191,7 +191,7 @@ public final class ExpertIndex: Sendable {
         }
     }
 
-    /// Keeps descriptions of an expert, instead of earlier ones. The index must be open for writing.
+    /// Stores descriptions of an expert, replacing earlier ones. The index must be open for writing.
     ///
     /// - Throws: `InsightError.unwritableIndex`.
     public func replaceExplanations(of expert: UnitID, by explanations: [ExpertDossier.Explanation]) throws {

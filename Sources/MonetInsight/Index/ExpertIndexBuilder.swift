@@ -6,33 +6,33 @@ import MonetText
 
 /// Builds an expert index in one pass over labelled documents.
 ///
-/// Everything that is counted lies in memory, `memoryBytes` in all, whatever the corpus holds. Now and
-/// then, and when it is stopped, the state goes to `PATH.partial`, from which the next build goes on;
+/// All statistics are kept in memory, `memoryBytes` in total, whatever the size of the corpus. Periodically,
+/// and when the build is stopped, the state is saved to `PATH.partial`, from which the next build continues;
 /// the index appears at PATH once it is complete.
 public struct ExpertIndexBuilder {
     /// What to count and how to read.
     public struct Settings: Sendable, Equatable {
-        /// Largest scores kept of every expert.
+        /// Number of largest scores to keep for every expert.
         public var top = 20
-        /// Tokens of a document that the model reads at a time; nil takes the model's context, 512 at most.
+        /// Tokens per window of a document; nil means the model's context, at most 512.
         public var window: Int?
-        /// Tokens that run together.
+        /// Tokens per batch.
         public var batchTokens = 512
-        /// Seconds between two savings of the state.
+        /// Seconds between saves of the state.
         public var saveSeconds = 120.0
 
-        /// 20 tokens of every expert.
+        /// 20 top tokens per expert.
         public init() {}
     }
 
-    /// How far a build is.
+    /// The progress of a build.
     public struct Progress: Sendable {
         public let tokens: Int
         public let totalTokens: Int
-        /// Tokens that this run read, and its seconds.
+        /// Tokens that this run has read, and its duration in seconds.
         public let newTokens: Int
         public let seconds: Double
-        /// What is under way.
+        /// The current phase.
         public let phase: Phase
 
         /// Reading documents or writing the index.
@@ -45,18 +45,20 @@ public struct ExpertIndexBuilder {
     private let documents: LabelledDocuments
     private let settings: Settings
     private let backend: any Backend
+    private let pool: WorkerPool
     private let window: Int
     private let starts: [Int]
     private let fingerprint: String
     private let documentsFingerprint: String
 
     /// - Parameters:
-    ///   - modelPath: kept in the index, for commands that run the model.
-    ///   - tokenizer: gives the tokens' texts.
+    ///   - modelPath: stored in the index, for commands that run the model.
+    ///   - tokenizer: provides the tokens' texts.
+    ///   - pool: the threads that count, beside those of the backend.
     /// - Throws: `InsightError`, `TextError`.
     public init(
         model: MonetLanguageModel, modelPath: String, tokenizer: Tokenizer?, documents: LabelledDocuments,
-        settings: Settings = Settings(), backend: any Backend = CPUBackend()
+        settings: Settings = Settings(), backend: any Backend = CPUBackend(), pool: WorkerPool = .shared
     ) throws {
         let context = model.configuration.contextLength
         window = settings.window ?? min(context, 512)
@@ -84,6 +86,7 @@ public struct ExpertIndexBuilder {
         self.documents = documents
         self.settings = settings
         self.backend = backend
+        self.pool = pool
         self.starts = starts
         fingerprint = model.fingerprint
         documentsFingerprint = documents.fingerprint
@@ -93,12 +96,12 @@ public struct ExpertIndexBuilder {
     private var experts: Int { model.units.unitsPerGroup }
     private var labels: Int { documents.labelSets.reduce(0) { $0 + $1.labels.count } }
 
-    /// Bytes that the statistics take in memory.
+    /// The memory that the statistics take, in bytes.
     public var memoryBytes: Int {
         groups * experts * GroupStatistics.bytesPerExpert(labels: labels, top: settings.top)
     }
 
-    /// Builds the index at `path`, going on from an earlier run's state if there is one.
+    /// Builds the index at `path`, continuing from an earlier run's state if there is one.
     ///
     /// - Parameter progress: called after every batch; false stops, with the state saved.
     /// - Returns: whether the index is complete.
@@ -119,7 +122,7 @@ public struct ExpertIndexBuilder {
         if FileManager.default.fileExists(atPath: partial) {
             if replacing { unlink(partial) } else { next = try state.read(into: statistics) }
         }
-        // The place is tried before hours are spent.
+        // Writing once now shows whether it is possible, before hours are spent.
         try state.write(statistics, next: next)
         let isComplete = try read(from: next, into: statistics, state, progress)
         guard isComplete else { return false }
@@ -133,11 +136,12 @@ public struct ExpertIndexBuilder {
         return true
     }
 
-    /// What an unfinished build must share with the one that goes on.
+    /// The settings that an unfinished build and its continuation must share.
     private var stateSettings: [(key: String, value: String)] {
         [
             ("model", fingerprint), ("corpus", documentsFingerprint), ("top", "\(settings.top)"),
             ("window", "\(window)"), ("batch tokens", "\(settings.batchTokens)"),
+            ("mask", model.ownMask.map { String(StableHash.of($0.description), radix: 16) } ?? "none"),
         ]
     }
 
@@ -168,9 +172,9 @@ public struct ExpertIndexBuilder {
         let reader = DocumentReader(
             model: model, backend: backend, window: window, batchTokens: settings.batchTokens)
         try reader.forEachBatch(of: documents, from: first) { batch in
-            // Groups have statistics of their own.
+            // Every group has its own statistics.
             let units = batch.output.groups
-            WorkerPool.shared.parallel(chunks: units.count) { place in
+            pool.parallel(chunks: units.count) { place in
                 count(batch, units[place], into: statistics[units[place].group])
             }
             let now = ContinuousClock.now

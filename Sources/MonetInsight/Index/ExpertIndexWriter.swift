@@ -3,15 +3,15 @@ import GRDB
 import MonetFoundation
 import MonetText
 
-/// Writes statistics as an SQLite file, beside its place and renamed once complete.
+/// Writes statistics as an SQLite file, under a temporary name until it is complete.
 struct ExpertIndexWriter {
     let documents: LabelledDocuments
-    /// Running number of each document's first token; the last is the number of all tokens.
+    /// Running number of each document's first token, followed by the number of all tokens.
     let starts: [Int]
     let vocabularySize: Int
     let tokenizer: Tokenizer?
 
-    /// Token types kept for searches by token, the strongest of each expert's top tokens.
+    /// Token types stored for searches by token: the strongest of each expert's top tokens.
     private static let tokensOfExpert = 5
 
     /// - Throws: `InsightError.unwritableIndex`, `TextError`.
@@ -86,7 +86,7 @@ struct ExpertIndexWriter {
         }
     }
 
-    /// Tokens of each label, counted through all sets.
+    /// Tokens of each label, for labels numbered across all sets.
     private var tokensOfLabels: [Int] {
         var result = Array(repeating: 0, count: documents.labelSets.reduce(0) { $0 + $1.labels.count })
         for document in 0..<documents.count {
@@ -105,7 +105,7 @@ struct ExpertIndexWriter {
         var shown: Set<Int> = []
         var tokenRows: [(token: Int32, share: Double, group: Int, expert: Int, score: Double)] = []
         var tokensOfDocument: (document: Int, tokens: [Int32]) = (-1, [])
-        // Top tokens are looked up in the order of documents, each of which is read once.
+        // Top tokens are looked up in the order of documents, so that each document is read once.
         for (group, statistic) in statistics.enumerated() {
             let tokens = tokenIDs(statistic, &shown, &tokensOfDocument)
             for expert in 0..<statistic.experts where statistic.count(expert) > 0 {
@@ -171,7 +171,7 @@ struct ExpertIndexWriter {
         return low
     }
 
-    /// The ids of all top tokens by running number, and which documents they are in.
+    /// The ids of all top tokens by running number, and the documents that contain them.
     private func tokenIDs(
         _ statistic: GroupStatistics, _ shown: inout Set<Int>,
         _ current: inout (document: Int, tokens: [Int32])
@@ -216,12 +216,12 @@ struct ExpertIndexWriter {
     }
 }
 
-/// What an expert's mean scores over labels say: the label where it is largest, by how much, and how
-/// spread out they are.
+/// Summary of an expert's mean scores over labels: the label with the largest, by how much it is larger,
+/// and how spread out the scores are.
 struct LabelSpecialty {
     let label: Int
     let mean: Double
-    /// The largest mean over the second largest; infinite if that is zero.
+    /// The largest mean divided by the second largest; infinite if that is zero.
     let ratio: Double
     /// Entropy of the means, normalized to a distribution over labels, in bits.
     let entropy: Double
@@ -241,12 +241,12 @@ struct LabelSpecialty {
 }
 
 extension Data {
-    /// The bytes of words, low ones first.
+    /// The bytes of words in little-endian order.
     init(littleEndian words: [UInt32]) {
         self = words.map(\.littleEndian).withUnsafeBytes { Data($0) }
     }
 
-    /// Words of four bytes, low ones first; bytes left over are dropped.
+    /// Words of four bytes in little-endian order; remaining bytes are dropped.
     var littleEndianWords: [UInt32] {
         withUnsafeBytes { bytes in
             (0..<(bytes.count / 4)).map {

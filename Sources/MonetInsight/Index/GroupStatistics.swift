@@ -1,10 +1,10 @@
 import Foundation
 import MonetFoundation
 
-/// What is counted of the experts of one router group while documents are read.
+/// The statistics of one router group's experts that are collected while documents are read.
 ///
-/// Everything of one expert lies together in a record of `bytesPerExpert`: a token fires some 500 experts
-/// of 262,144, each of which then costs one place in memory and not seven.
+/// All numbers of one expert are contiguous in a record of `bytesPerExpert`: a token fires some 500 experts
+/// of 262,144, each of which then accesses memory in one place and not in seven.
 package final class GroupStatistics {
     /// Bins of the histogram of scores above zero: bin b holds scores in (2^((b−19)/2), 2^((b−18)/2)],
     /// the first everything below, the last everything above.
@@ -15,7 +15,7 @@ package final class GroupStatistics {
     let top: Int
     private let memory: UnsafeMutableRawBufferPointer
     private let stride: Int
-    // Places in a record: sum (Double), count (UInt32), histogram (UInt32 each), label sums (Double each),
+    // Layout of a record: sum (Double), count (UInt32), histogram (UInt32 each), label sums (Double each),
     // label counts (UInt32 each), top scores (Float each), top tokens (UInt32 each).
     private static let countPlace = 8
     private static let histogramPlace = 16
@@ -39,7 +39,7 @@ package final class GroupStatistics {
 
     deinit { memory.deallocate() }
 
-    /// Bytes for every expert.
+    /// Bytes per expert.
     static func bytesPerExpert(labels: Int, top: Int) -> Int {
         let used = histogramPlace + 4 * bins + 12 * labels + 8 * top
         return (used + 63) / 64 * 64
@@ -62,14 +62,14 @@ package final class GroupStatistics {
     /// Tokens with a score above zero.
     func count(_ expert: Int) -> Int { Int(values(expert, Self.countPlace, UInt32.self)[0]) }
 
-    /// Tokens by bins of scores.
+    /// Numbers of tokens by bins of scores.
     func histogram(_ expert: Int) -> [UInt32] {
         let values = values(expert, Self.histogramPlace, UInt32.self)
         return (0..<Self.bins).map { values[$0] }
     }
 
-    /// The largest scores, largest first, with the running numbers of their tokens; equal scores in a
-    /// fixed random order, so that they come from all over the corpus.
+    /// The largest scores, largest first, with the running numbers of their tokens. Equal scores are in a
+    /// fixed random order, so that they come from all parts of the corpus.
     func topTokens(_ expert: Int) -> [(score: Float, token: UInt32)] {
         let scores = values(expert, topScorePlace, Float.self)
         let tokens = values(expert, topTokenPlace, UInt32.self)
@@ -82,7 +82,7 @@ package final class GroupStatistics {
         return (0..<labels).map { labelTokens[$0] > 0 ? sums[$0] / labelTokens[$0] : 0 }
     }
 
-    /// Tokens of each label with a score above zero.
+    /// Numbers of tokens of each label with a score above zero.
     func labelCounts(_ expert: Int) -> [UInt32] {
         let counts = values(expert, labelCountPlace, UInt32.self)
         return (0..<labels).map { counts[$0] }
@@ -120,14 +120,14 @@ package final class GroupStatistics {
         tokens[place] = token
     }
 
-    /// Orders tokens with equal scores: spread over the corpus, the same in every build.
+    /// The order of tokens with equal scores: spread over the corpus, and the same in every build.
     package static func order(_ token: UInt32) -> UInt32 {
         let mixed = (token ^ (token >> 16)) &* 0x7feb_352d
         return (mixed ^ (mixed >> 15)) &* 0x846c_a68b
     }
 
     static func bin(of score: Float) -> Int {
-        // Up to 2^(n/2): twice the logarithm, from the exponent and one comparison.
+        // Bins end at powers of √2: twice the base-2 logarithm, from the exponent and one comparison.
         let exponent = Int(score.exponent)
         let significand = score.significand
         let halves = 2 * exponent + (significand > 1.414_213_5 ? 2 : significand > 1 ? 1 : 0)

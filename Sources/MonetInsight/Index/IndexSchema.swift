@@ -40,7 +40,7 @@ package enum IndexSchema {
             PRIMARY KEY (router_group, expert, sample)) WITHOUT ROWID;
         """
 
-    /// Made after the rows are in, which is faster.
+    /// Created after the rows are inserted, which is faster.
     static let indices = """
         CREATE INDEX expert_by_frequency ON expert (frequency DESC);
         CREATE INDEX expert_by_mean ON expert (mean DESC);
@@ -51,6 +51,6 @@ package enum IndexSchema {
         ANALYZE;
         """
 
-    /// A label with no second one: the ratio is stored as this.
+    /// Stored as the ratio of a label if there is no second one.
     static let onlyLabelRatio = 1e9
 }

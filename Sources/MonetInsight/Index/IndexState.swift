@@ -1,10 +1,10 @@
 import Foundation
 import MonetFoundation
 
-/// The state of an unfinished index build: a line of JSON, then the statistics as they lie in memory.
+/// The state of an unfinished index build: a line of JSON, then the statistics in their memory layout.
 struct IndexState {
     let path: String
-    /// What a build that goes on must share.
+    /// The settings that a continued build must share.
     let settings: [(key: String, value: String)]
 
     private static let version = 1
@@ -26,18 +26,18 @@ struct IndexState {
         }
     }
 
-    /// Fills the statistics and returns where to go on.
+    /// Fills the statistics and returns the position from which to continue.
     ///
     /// - Throws: `InsightError.foreignState`, `InsightError.malformedIndex`.
     func read(into statistics: [GroupStatistics]) throws -> DocumentReader.Position {
         let file = try MappedFile(path: path)
         func fail(_ reason: String) -> InsightError { .malformedIndex(path: path, reason: reason) }
-        guard file.bytes.count >= Self.headerLength else { throw fail("the unfinished state is cut short") }
+        guard file.bytes.count >= Self.headerLength else { throw fail("the unfinished state is truncated") }
         let json = try JSONValue(
             parsing: UnsafeRawBufferPointer(rebasing: file.bytes[..<Self.headerLength]), source: path)
         guard json["version"]?.intValue == Self.version, let document = json["document"]?.intValue,
             let token = json["token"]?.intValue, document >= 0, token >= 0
-        else { throw fail("the unfinished state is of another version") }
+        else { throw fail("the unfinished state has another version") }
         for (key, value) in settings {
             let found = json["settings"]?[key]?.stringValue ?? "none"
             guard found == value else {

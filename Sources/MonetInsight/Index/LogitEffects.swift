@@ -3,34 +3,34 @@ import GRDB
 import MonetCompute
 import MonetModel
 
-/// The tokens that an expert makes more and less likely to come next, where it fires most.
+/// The next tokens that an expert makes more and less likely where it fires most.
 ///
-/// Measured, not projected: the next token's log-probabilities after each of the expert's top tokens, minus
-/// those with the expert removed, averaged. All layers of its group and everything after them take part.
+/// They are measured, not projected: the next token's log-probabilities after each of the expert's top
+/// tokens, minus those with the expert removed, are averaged. All layers of its group and after it take part.
 public struct LogitEffects: Sendable, Equatable {
     /// One token of the vocabulary.
     public struct Token: Sendable, Equatable {
         /// Its text.
         public let text: String
-        /// Mean difference of log p, nats.
+        /// Mean difference of log p, in nats.
         public let change: Double
     }
 
-    /// Raised most, largest first.
+    /// The tokens raised most, largest change first.
     public let promoted: [Token]
-    /// Lowered most, largest first.
+    /// The tokens lowered most, largest change first.
     public let suppressed: [Token]
-    /// Top tokens averaged over.
+    /// The number of top tokens averaged over.
     public let places: Int
 }
 
 extension ExpertIndex {
-    /// What removing the expert changes at its top tokens.
+    /// The effect of the expert at its top tokens, measured by removing it.
     ///
     /// - Parameters:
-    ///   - count: tokens promoted and suppressed, each.
-    ///   - places: top tokens averaged over, at most.
-    ///   - before: tokens read before each.
+    ///   - count: the number of promoted tokens, and of suppressed ones.
+    ///   - places: the maximum number of top tokens averaged over.
+    ///   - before: the number of tokens read before each.
     /// - Returns: nil for an expert that never fired.
     /// - Throws: `InsightError.foreignIndex` for another model than the index was built from.
     public func logitEffects(
@@ -66,7 +66,7 @@ extension ExpertIndex {
         }
     }
 
-    /// Each top token with those before it, strongest first.
+    /// Each top token with the tokens before it, strongest first.
     private func topContexts(of expert: UnitID, limit: Int, before: Int) throws -> [[Int32]] {
         try read { database in
             let words =

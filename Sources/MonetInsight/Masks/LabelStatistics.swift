@@ -1,7 +1,7 @@
 import MonetCompute
 import MonetModel
 
-/// Mean scores of a model's units by label, kept in memory: experts of a Monet, neurons of a dense model.
+/// Mean scores of a model's units (experts of a Monet, neurons of a dense model) by label, kept in memory.
 public struct LabelStatistics: Sendable {
     /// The labels, of the documents' first set.
     public let labels: [String]
@@ -57,12 +57,12 @@ public struct LabelStatistics: Sendable {
         }
     }
 
-    /// A mask that removes the units whose mean on a label is at least `ratio` times that on the next.
+    /// A mask that removes the units whose mean on a label is at least `ratio` times that on the next label.
     public func specialists(of label: Int, ratio: Double) -> UnitMask {
         mask(ranked(label: label).filter { $0.ratio >= ratio })
     }
 
-    /// A mask that removes the `count` units of largest ratio for a label.
+    /// A mask that removes the `count` units with the largest ratio for a label.
     public func strongest(of label: Int, count: Int) -> UnitMask {
         mask(
             ranked(label: label).sorted { ($1.ratio, $0.group, $0.unit) < ($0.ratio, $1.group, $1.unit) }

@@ -5,15 +5,15 @@ import MonetModel
 public struct ScoreCorrelation: Sendable {
     /// What one observation is.
     public enum Level: String, Sendable, CaseIterable {
-        /// A token's score and its number, or its document's.
+        /// A token's score, and its number or its document's.
         case token
-        /// The mean score over a document and the document's number, or the mean of its tokens'.
+        /// The mean score over a document, and the document's number or the mean of its tokens' numbers.
         case document
     }
 
-    /// By group and unit; 0 where either does not vary.
+    /// The correlations by group and unit; 0 where the score or the number does not vary.
     public let values: [[Double]]
-    /// Observations.
+    /// The number of observations.
     public let count: Int
 
     /// Reads documents that carry numbers.
@@ -91,7 +91,7 @@ private struct NumberMoments {
     }
 }
 
-/// Sums over the observations where an expert fires; elsewhere its score is 0 and adds nothing.
+/// Sums over the observations in which an expert fires; in others its score is 0 and adds nothing.
 private struct CorrelationMoments {
     private var sums: [Double]
     private var squares: [Double]
@@ -114,7 +114,7 @@ private struct CorrelationMoments {
         let spread = n * numbers.squares - numbers.sum * numbers.sum
         return sums.indices.map { index in
             let own = n * squares[index] - sums[index] * sums[index]
-            // Differences of large sums: below rounding there is no variation.
+            // These are differences of large sums: below the rounding error there is no variation.
             guard spread > 1e-12 * n * numbers.squares, own > 1e-12 * n * squares[index] else { return 0 }
             return (n * products[index] - sums[index] * numbers.sum) / (own * spread).squareRoot()
         }

@@ -5,11 +5,11 @@ import MonetModel
 ///
 /// With a strength s_ij on every term of expert (i, j), all of them 1, the effect of removing it is
 /// −∂L/∂s_ij = −Σ over layers, tokens and heads of ĝ1_hi ĝ2_hj · (∂L/∂y · f_ij(h)), where f_ij is the
-/// expert's function; of neurons alike. One backward pass gives ∂L/∂y of every layer, and with it all pairs at once.
+/// expert's function; likewise for neurons. One backward pass gives ∂L/∂y of every layer, and so all pairs.
 public struct UnitEffects: Sendable {
-    /// By group and unit: positive where removal raises the mean loss per token.
+    /// The effects by group and unit; positive where removal raises the mean loss per token.
     public private(set) var values: [[Double]]
-    /// Tokens whose prediction counted.
+    /// The number of tokens whose prediction counted.
     public private(set) var tokens = 0
     /// Mean loss per token.
     public private(set) var loss = 0.0
@@ -54,7 +54,7 @@ public struct UnitEffects: Sendable {
         input.keepsUnits = true
         input.hooks.observed = Set(
             layers.flatMap { layer in FeedForwardFlow.observed.map { HookPoint($0, layer: layer) } })
-        // One parameter that takes a gradient at the bottom draws it through all layers.
+        // One parameter with a gradient at the bottom makes gradients flow through all layers.
         let variables = ParameterVariables { $0 != "model.embed_tokens.weight" }
         let output = try model.forward(input, variables: variables, on: backend)
         let losses = try model.crossEntropy(output, targets: piece.dropFirst() + [-1]).floats()

@@ -2,8 +2,8 @@ import Foundation
 import MonetFoundation
 
 extension RoutingTrace {
-    /// A page that needs nothing but itself: tokens coloured by their strongest expert; an expert
-    /// that is picked shades every token by its score.
+    /// A self-contained page with tokens coloured by their strongest expert; selecting an expert
+    /// shades every token by its score.
     ///
     /// - Parameter title: shown above the text, for example the model's name.
     public func html(title: String) -> String {
@@ -63,7 +63,7 @@ extension RoutingTrace {
           element.textContent = text;
           return element;
         };
-        // Neighbouring indices get far hues.
+        // Adjacent indices get distant hues.
         const hue = index => (index * 137.508) % 360;
         const scoreOf = (token, expert) => {
           for (const group of token.groups) for (const item of group.experts) if (item.expert === expert) return item.score;

@@ -1,7 +1,7 @@
 import MonetFoundation
 
 extension RoutingTrace {
-    /// The trace as JSON: experts as `group/index`, scores with their halves.
+    /// The trace as JSON, with experts as `group/index`, their scores and their halves.
     public func json() -> JSONValue {
         [
             "units": .string(kind.rawValue), "units_per_group": .integer(unitsPerGroup),

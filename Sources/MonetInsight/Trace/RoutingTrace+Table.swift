@@ -1,7 +1,7 @@
 import Foundation
 
 extension RoutingTrace {
-    /// A table: a row a token, a column a group, `strongest` experts with their scores in a cell.
+    /// A table with a row per token and a column per group; cells show the `strongest` experts with scores.
     public func table(strongest: Int = 3) -> String {
         let header =
             ["token"]

@@ -10,7 +10,7 @@ public struct RoutingTrace: Sendable, Equatable, Codable {
     /// The units of the model.
     public let kind: UnitLayout.Kind
     public let unitsPerGroup: Int
-    /// Experts on a side, E, where a unit is a pair.
+    /// Experts per side, E, if a unit is a pair.
     public let expertsPerSide: Int?
     /// Routing heads, H.
     public let routingHeads: Int
@@ -32,9 +32,9 @@ public struct RoutingTrace: Sendable, Equatable, Codable {
     public struct TokenRouting: Sendable, Equatable, Codable {
         /// The largest scores, largest first.
         public let experts: [ExpertScore]
-        /// Experts with a score above zero.
+        /// The number of experts with a score above zero.
         public let activeExperts: Int
-        /// Halves of the active experts; nil of neurons.
+        /// The number of halves of the active experts; nil for neurons.
         public let selectedLeft: Int?
         public let selectedRight: Int?
     }
@@ -42,7 +42,7 @@ public struct RoutingTrace: Sendable, Equatable, Codable {
     /// An expert with its routing score Σ_h ĝ1_hi · ĝ2_hj, at most H, or a neuron with its activation.
     public struct ExpertScore: Sendable, Equatable, Codable {
         public let expert: UnitID
-        /// The halves i and j of an expert; nil of a neuron.
+        /// The halves i and j of an expert; nil for a neuron.
         public let halves: UnitLayout.Halves?
         public let score: Double
     }

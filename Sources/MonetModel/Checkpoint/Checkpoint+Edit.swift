@@ -2,19 +2,19 @@ import MonetCompute
 import MonetFoundation
 
 extension Checkpoint {
-    /// How an edited checkpoint holds its mask.
+    /// How an edited checkpoint stores its mask.
     public enum EditResult: Sendable, Equatable {
-        /// In the weights, which any reader runs; the number of right halves that are gone.
-        case bakedIn(halves: Int)
-        /// In a file beside them, which a reader must know.
+        /// In the weights, which any reader runs; the number of right halves or neurons that changed.
+        case bakedIn(parts: Int)
+        /// In a separate file, which a reader must support.
         case carried
     }
 
-    /// Writes a model with a mask made permanent: in the weights where its family can, else in a file beside them.
+    /// Writes a model with a mask made permanent, in the weights if possible, otherwise in a separate file.
     ///
     /// - Parameters:
     ///   - model: loaded for conversion.
-    ///   - mask: what to change, on top of the model's own mask.
+    ///   - mask: what to change, in addition to the model's own mask.
     /// - Throws: `ModelError.invalidInput` for quantized weights, `FileError`.
     public static func writeEdited(
         _ model: MonetLanguageModel, mask: UnitMask, dtype: DType, shardBytes: Int = 5 << 30,
@@ -34,6 +34,6 @@ extension Checkpoint {
         try write(
             MonetLanguageModel(configuration: plain, parameters: ParameterSet(baked.parameters)),
             dtype: dtype, shardBytes: shardBytes, to: folder)
-        return .bakedIn(halves: baked.halves)
+        return .bakedIn(parts: baked.parts)
     }
 }

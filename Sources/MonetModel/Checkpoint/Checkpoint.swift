@@ -22,7 +22,7 @@ public enum Checkpoint {
         return try MonetConfiguration(contentsOfFile: path)
     }
 
-    /// Maps the tensors of a checkpoint, one file or shards, by name.
+    /// Maps the tensors of a checkpoint, from a single file or shards, by name.
     public static func tensors(_ folder: String) throws -> CheckpointTensors {
         let index = folder + "/" + indexFile
         let single = folder + "/" + singleFile
@@ -65,7 +65,7 @@ public enum Checkpoint {
         return CheckpointTensors(folder: folder, files: files, fileOfTensor: fileOfTensor)
     }
 
-    /// Copies what a checkpoint folder holds beside configuration and weights: tokenizer, model
+    /// Copies the files of a checkpoint folder other than configuration and weights: tokenizer, model
     /// card, generation settings, code.
     public static func copyCompanions(from source: String, to target: String) throws {
         let endings = [".json", ".model", ".md", ".py", ".txt"]
@@ -85,8 +85,8 @@ public enum Checkpoint {
 
     /// Writes configuration and weights into an existing folder, in shards of at most `shardBytes`.
     ///
-    /// - Parameter quantization: stores the large matrices as quantized rows, in the packed layout.
-    /// - Throws: `ModelError.invalidInput` for a model that is packed or quantized already.
+    /// - Parameter quantization: the format in which the large matrices are stored, in the packed layout.
+    /// - Throws: `ModelError.invalidInput` for a model that is already packed or quantized.
     public static func write(
         _ model: MonetLanguageModel, dtype: DType, quantization: MonetConfiguration.Quantization? = nil,
         shardBytes: Int = 5 << 30, to folder: String
@@ -170,8 +170,8 @@ public enum Checkpoint {
 }
 
 extension Parameter {
-    /// The type that a checkpoint stores: large matrices quantized if asked for, routers never, because
-    /// rounding moves the selection; routers' statistics keep their own.
+    /// The type in which a checkpoint stores the tensor: large matrices are quantized if requested, routers
+    /// never, because rounding changes the selection; routers' statistics keep their own type.
     func storedType(dtype: DType, quantization: MonetConfiguration.Quantization?) -> DType {
         guard role.isParameter else { return tensor.dtype }
         guard let quantization else { return dtype }
@@ -189,7 +189,7 @@ public struct CheckpointTensors: Sendable {
     public let folder: String
     /// The files by name.
     public let files: [String: SafetensorsFile]
-    /// Which file holds a tensor.
+    /// The file that holds each tensor.
     public let fileOfTensor: [String: String]
 
     /// Path of the file that holds `name`; the folder if none does.
@@ -205,9 +205,9 @@ public struct CheckpointTensors: Sendable {
         return try file.tensor(name)
     }
 
-    /// The tensors that `configuration` asks for, checked for names, shapes and types.
+    /// The tensors that `configuration` requires, checked for names, shapes and types.
     ///
-    /// - Parameter trainable: whether to copy into writable float32 memory.
+    /// - Parameter trainable: whether to copy them to writable float32 memory.
     /// - Throws: `ModelError` for a missing, unexpected or ill-shaped tensor.
     public func parameters(for configuration: MonetConfiguration, trainable: Bool = false) throws
         -> ParameterSet
@@ -257,7 +257,7 @@ public struct CheckpointTensors: Sendable {
             }
             result.append(Parameter(name: shape.name, tensor: tensor, role: shape.role))
         }
-        // Tied checkpoints may repeat the head, old Llama ones carry their rotary frequencies.
+        // Tied checkpoints may repeat the head, and old Llama ones contain their rotary frequencies.
         if configuration.tieWordEmbeddings { known.insert("lm_head.weight") }
         for name in fileOfTensor.keys.sorted()
         where !known.contains(name) && !name.hasSuffix("rotary_emb.inv_freq") {
@@ -266,7 +266,7 @@ public struct CheckpointTensors: Sendable {
         return ParameterSet(result)
     }
 
-    /// The name under which a tensor is stored: its own, or with the ending of a quantized format.
+    /// The name under which a tensor is stored: its own, or with the suffix of a quantized format.
     private func storedName(_ shape: TensorShape) throws -> (name: String, quantized: DType?) {
         if fileOfTensor[shape.name] != nil { return (shape.name, nil) }
         for format in QuantizedFormat.allCases where fileOfTensor[shape.name + format.ending] != nil {
@@ -277,7 +277,7 @@ public struct CheckpointTensors: Sendable {
     }
 }
 
-/// The endings that mark quantized tensors in files.
+/// The suffixes that mark quantized tensors in files.
 enum QuantizedFormat: CaseIterable {
     case int8
     case int4
@@ -294,9 +294,9 @@ enum QuantizedFormat: CaseIterable {
     }
 }
 
-/// What a model is loaded for.
+/// The purpose for which a model is loaded.
 public enum LoadPurpose: Sendable {
-    /// Mapped weights, in the form that a device runs fastest.
+    /// Mapped weights, in the layout that a device runs fastest.
     case inference
     /// Writable float32 copies.
     case training
@@ -323,6 +323,10 @@ extension MonetLanguageModel {
         }
         let model = try MonetLanguageModel(
             configuration: configuration, parameters: parameters, ownMask: mask)
-        return purpose == .inference ? try model.prepared(on: backend) : model
+        switch purpose {
+        case .inference: return try model.prepared(on: backend)
+        case .training: return try model.moved(to: backend)
+        case .conversion: return model
+        }
     }
 }

@@ -1,16 +1,16 @@
 import MonetCompute
 
-/// In which order expert weights lie.
+/// The layout of expert weights.
 public enum ExpertLayout: Sendable {
     /// As published: down-projections `[out, E · units]`, an expert's weights in columns.
     case checkpoint
-    /// As inference reads them: an expert's rows together, `moe.down…` in place of `moe.v…`.
+    /// As inference reads them: an expert's rows are contiguous, with `moe.down…` in place of `moe.v…`.
     case packed
 }
 
 extension MonetConfiguration {
-    /// The tensors of a layout: the checkpoint's with packed tensors in place of their sources, and for quantized
-    /// weights with the routers' rows of int8.
+    /// The tensors of a layout: the checkpoint's, with packed tensors in place of their sources, and for
+    /// quantized weights with the routers' int8 rows.
     func shapes(_ layout: ExpertLayout) -> [TensorShape] {
         let names = feedForward.packedTensors
         guard layout == .packed, !names.isEmpty else { return shapes() }
@@ -34,7 +34,7 @@ extension MonetConfiguration {
 }
 
 extension [PackedTensor] {
-    /// The packed tensor that one of a checkpoint's tensors goes into, with the layer's prefix.
+    /// The packed tensor that contains a tensor of the checkpoint, with the layer's prefix.
     fileprivate func place(of name: String) -> (packed: PackedTensor, prefix: String, isFirst: Bool)? {
         for packed in self {
             for (index, source) in packed.sources.enumerated() where name.hasSuffix("." + source) {
@@ -45,7 +45,7 @@ extension [PackedTensor] {
     }
 }
 
-/// Where a quantized checkpoint keeps the screen of a router's weights.
+/// The names of a router's screen in a quantized checkpoint: its int8 weights and their error bounds.
 struct RouterScreenNames {
     let rows: String
     let bounds: String
@@ -58,7 +58,7 @@ struct RouterScreenNames {
 }
 
 extension ParameterSet {
-    /// The same with the routers' weights in int8 beside them.
+    /// The same parameters, with the routers' weights also in int8.
     func withRouterScreens() -> ParameterSet {
         ParameterSet(
             all.flatMap { parameter in
@@ -72,7 +72,7 @@ extension ParameterSet {
             })
     }
 
-    /// The same weights with the packed tensors of their family in place of their sources.
+    /// The same weights, with the packed tensors of their family in place of their sources.
     func packed(_ configuration: MonetConfiguration) throws -> ParameterSet {
         let names = configuration.feedForward.packedTensors
         return ParameterSet(
@@ -88,7 +88,7 @@ extension ParameterSet {
             })
     }
 
-    /// Whether experts lie in packed tensors.
+    /// Whether experts are stored in packed tensors.
     func isPacked(_ configuration: MonetConfiguration) -> Bool {
         let names = Set(configuration.feedForward.packedTensors.map(\.name))
         return all.contains { parameter in names.contains { parameter.name.hasSuffix("." + $0) } }
@@ -96,8 +96,8 @@ extension ParameterSet {
 }
 
 extension MonetLanguageModel {
-    /// The same model with its expert weights in the order that inference reads them, in place of the checkpoint's
-    /// order. It cannot be trained or written.
+    /// The same model with its expert weights in the order in which inference reads them, instead of the
+    /// checkpoint's. It cannot be trained or written.
     public func packed() throws -> MonetLanguageModel {
         try MonetLanguageModel(
             configuration: configuration,

@@ -2,15 +2,15 @@ import Foundation
 import MonetCompute
 import MonetFoundation
 
-/// A safetensors file, mapped: tensors are views of the file, nothing is copied.
+/// A mapped safetensors file: tensors are views of the file, nothing is copied.
 ///
 ///     let file = try SafetensorsFile(path: "model.safetensors")
 ///     let weight = try file.tensor("lm_head.weight")
 ///
-/// The file must follow the format to the letter: header of at most 100 MB starting with `{`,
-/// unique keys, known types, offsets that cover the data without gap or overlap.
+/// The file must follow the format exactly: a header of at most 100 MB that starts with `{`,
+/// unique keys, known types, and offsets that cover the data without gaps or overlaps.
 public struct SafetensorsFile: Sendable {
-    /// Where the file lies.
+    /// The file's path.
     public let path: String
     /// The header's `__metadata__`.
     public let metadata: [String: String]
@@ -20,16 +20,16 @@ public struct SafetensorsFile: Sendable {
     private let dataStart: Int
     private let indexOfName: [String: Int]
 
-    /// One tensor's place.
+    /// One tensor's position, type and shape.
     public struct Entry: Sendable {
         public let name: String
         public let dtype: DType
         public let shape: [Int]
-        /// Bytes, counted from the end of the header.
+        /// Range of bytes, counted from the end of the header.
         public let range: Range<Int>
     }
 
-    /// Longest header allowed.
+    /// Maximum length of a header.
     public static let maximumHeaderLength = 100_000_000
 
     /// Maps and checks a file.
@@ -152,7 +152,7 @@ public struct SafetensorsFile: Sendable {
     /// Whether the file has a tensor of this name.
     public func contains(_ name: String) -> Bool { indexOfName[name] != nil }
 
-    /// A view of a tensor; a copy where the file does not align it.
+    /// A view of a tensor; a copy if it is not aligned in the file.
     ///
     /// - Throws: `ModelError.missingTensor`.
     public func tensor(_ name: String) throws -> Tensor {

@@ -2,7 +2,7 @@ import Foundation
 import MonetCompute
 import MonetFoundation
 
-/// Writes safetensors files, whole or not at all.
+/// Writes safetensors files, completely or not at all.
 public enum SafetensorsWriter {
     /// A tensor and the type to store it as; quantized rows are stored as bytes.
     struct Entry {
@@ -27,9 +27,9 @@ public enum SafetensorsWriter {
             metadata: metadata, to: path)
     }
 
-    /// Writes tensors, each converted only when its turn comes, to hold one at a time.
+    /// Writes tensors. Each is converted only when it is written, so that one is in memory at a time.
     static func write(_ entries: [Entry], metadata: [String: String] = [:], to path: String) throws {
-        // Wide elements first keeps every tensor aligned; equal widths in the given order.
+        // Wide elements come first, which keeps every tensor aligned; equal widths keep the given order.
         let ordered = entries.enumerated().sorted {
             ($1.element.storedType.byteCount, $0.offset) < ($0.element.storedType.byteCount, $1.offset)
         }.map(\.element)

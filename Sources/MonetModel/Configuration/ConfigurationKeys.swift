@@ -1,10 +1,10 @@
 import MonetFoundation
 
-/// Checked access to the keys of a `config.json`; every error names file, key, what was found and expected.
+/// Checked access to the keys of a `config.json`. Errors name the file, the key, what was found and expected.
 public struct ConfigurationKeys: Sendable {
     let json: JSONValue
     let file: String
-    /// No extent of a model comes near.
+    /// Far larger than any dimension of a model.
     private let largestSize = 1 << 24
 
     /// An error that names the file and the key.
@@ -12,7 +12,7 @@ public struct ConfigurationKeys: Sendable {
         .invalidConfiguration(file: file, key: key, found: found, expected: expected)
     }
 
-    /// Whether the key is there and not null.
+    /// Whether the key is present and not null.
     public func has(_ key: String) -> Bool { json[key].map { !$0.isNull } ?? false }
 
     /// A key's value as messages show it.
@@ -26,7 +26,7 @@ public struct ConfigurationKeys: Sendable {
         return value
     }
 
-    /// A key's text; nil if it is not there.
+    /// A key's text; nil if it is absent.
     public func optionalString(_ key: String) throws -> String? { has(key) ? try string(key) : nil }
 
     /// Checks `hidden_act`.
@@ -57,7 +57,7 @@ public struct ConfigurationKeys: Sendable {
         return value
     }
 
-    /// A key's truth value.
+    /// A key's Boolean value.
     public func bool(_ key: String, default fallback: Bool) throws -> Bool {
         if !has(key) { return fallback }
         guard let value = json[key]?.boolValue else {
@@ -66,7 +66,7 @@ public struct ConfigurationKeys: Sendable {
         return value
     }
 
-    /// A key's token ids, one or a list; nil if it is not there.
+    /// A key's token ids, one or a list; nil if it is absent.
     public func tokenIDs(_ key: String) throws -> [Int]? {
         guard has(key), let value = json[key] else { return nil }
         let values = value.arrayValue ?? [value]

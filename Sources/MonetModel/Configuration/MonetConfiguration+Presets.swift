@@ -1,5 +1,5 @@
 extension MonetConfiguration {
-    /// Names of the presets: a size with the ending of a family, `-vd` (vertical), `-hd` (horizontal) or
+    /// Names of the presets: a size with the suffix of a family, `-vd` (vertical), `-hd` (horizontal) or
     /// `-llama` (dense with as many parameters).
     public static let presetNames: [String] = sizes.flatMap { size in
         FeedForwardFamilies.all.map { "\(size.name)-\($0.presetEnding)" }
@@ -19,7 +19,7 @@ extension MonetConfiguration {
         var layersPerRouter = 4
     }
 
-    // The three published sizes and three that a processor trains.
+    // The three published sizes and three that can be trained on an ordinary processor.
     private static let sizes = [
         Size(
             name: "nano", layers: 4, width: 128, heads: 4, expertWidth: 8, routingHeads: 2, experts: 64,
@@ -38,7 +38,7 @@ extension MonetConfiguration {
         Size(name: "4.1B", layers: 32, width: 3072, heads: 24, expertWidth: 24, routingHeads: 12),
     ]
 
-    /// A preset by name, upper or lower case; a size alone means the vertical model.
+    /// A preset by name, in upper or lower case; a size alone means the vertical model.
     ///
     /// - Throws: `ModelError.unknownPreset`.
     public static func preset(_ name: String) throws -> MonetConfiguration {
@@ -71,7 +71,7 @@ extension MonetConfiguration {
 
     /// The same model with feed-forward blocks of another family and about as many parameters.
     ///
-    /// - Throws: `ModelError.invalidInput` where there is no such conversion.
+    /// - Throws: `ModelError.invalidInput` if there is no such conversion.
     public func converted(to family: any FeedForwardFamily.Type) throws -> MonetConfiguration {
         var result = self
         result.feedForward = try family.init(replacing: feedForward, in: self)

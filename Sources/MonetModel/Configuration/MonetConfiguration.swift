@@ -4,25 +4,25 @@ import MonetFoundation
 
 /// The shape of a model: the keys of `config.json`.
 public struct MonetConfiguration: Sendable, Equatable {
-    /// How a checkpoint's weights are stored if not as floating-point numbers: rows of 8- or 4-bit
-    /// numbers, experts in the packed layout.
+    /// How a checkpoint's weights are stored if they are quantized: rows of 8- or 4-bit numbers, with experts
+    /// in the packed layout.
     public enum Quantization: Int, Sendable, CaseIterable {
         case int8 = 8
         case int4 = 4
 
-        /// Which order of a row's bytes files have: the second of 4-bit rows.
+        /// The version of the row layout in files; 4-bit rows are at their second.
         var layout: Int { self == .int8 ? 1 : 2 }
     }
 
-    /// How rotary frequencies are stretched for long contexts.
+    /// How rotary frequencies are scaled for long contexts.
     public enum RopeScaling: Sendable, Equatable {
-        /// Positions divided by the factor.
+        /// Positions are divided by the factor.
         case linear(factor: Double)
         /// The base grows with the length beyond `maxPositionEmbeddings`.
         case dynamic(factor: Double)
     }
 
-    /// What takes the feed-forward block's place.
+    /// The kind of the feed-forward blocks.
     public var feedForward: any FeedForwardFamily = VerticalExperts()
     public var vocabularySize = 32000
     /// Width of the residual stream, d.
@@ -45,10 +45,10 @@ public struct MonetConfiguration: Sendable, Equatable {
     public var dtype = DType.float32
     public var quantization: Quantization?
 
-    /// The file of strengths in an edited checkpoint's folder.
+    /// The mask file in an edited checkpoint's folder.
     public var expertMaskFile: String?
 
-    /// The 1.4B vertical model, to change from.
+    /// The 1.4B vertical model, as a starting point.
     public init() {}
 
     /// The sizes of Monet's experts; nil in a model of another family. Setting them has no effect there.
@@ -64,7 +64,7 @@ public struct MonetConfiguration: Sendable, Equatable {
     /// Layers that own a router.
     public var routerLayers: [Int] { (0..<layerCount).filter(feedForward.hasRouter) }
 
-    /// Tokens that fit; stretched contexts count.
+    /// The context length in tokens, including rotary scaling.
     public var contextLength: Int {
         switch ropeScaling {
         case nil: maxPositionEmbeddings
@@ -74,7 +74,7 @@ public struct MonetConfiguration: Sendable, Equatable {
 
     // MARK: Reading
 
-    /// What `model_type` of a model with a mask beside its weights ends in.
+    /// The suffix of `model_type` for models with a mask in a separate file.
     private static let maskedEnding = "_masked"
 
     /// Reads `config.json`.
@@ -91,7 +91,7 @@ public struct MonetConfiguration: Sendable, Equatable {
         let modelType = try keys.string("model_type")
         guard let family = try FeedForwardFamilies.all.first(where: { try $0.describes(keys) }) else {
             let types = Set(FeedForwardFamilies.all.map { $0.identity.modelType })
-            guard types.contains(where: modelType.hasPrefix) else {
+            guard types.contains(where: { modelType == $0 || modelType == $0 + Self.maskedEnding }) else {
                 throw keys.invalid(
                     "model_type", "\"\(modelType)\"",
                     types.sorted().map { "\"\($0)\"" }.joined(separator: " or "))
@@ -142,7 +142,7 @@ public struct MonetConfiguration: Sendable, Equatable {
         try validate(file: file)
     }
 
-    /// Checks that the numbers fit together.
+    /// Checks that the values are consistent.
     ///
     /// - Throws: `ModelError.invalidConfiguration`.
     public func validate(file: String = "configuration") throws {
@@ -171,7 +171,7 @@ public struct MonetConfiguration: Sendable, Equatable {
 
     // MARK: Writing
 
-    /// The `config.json` of a checkpoint with weights of `dtype`, as the authors' code reads it.
+    /// The `config.json` of a checkpoint with weights of type `dtype`, as the authors' code reads it.
     public func json() -> JSONValue {
         let scaling: JSONValue =
             switch ropeScaling {

@@ -1,8 +1,8 @@
 import MonetCompute
 
-/// A tensor of a checkpoint as a configuration asks for it.
+/// A tensor of a checkpoint as a configuration requires it.
 public struct TensorShape: Sendable, Equatable {
-    /// What a tensor is, which decides its initial value, its type and its weight decay.
+    /// The role of a tensor, which determines its initial value, its type and its weight decay.
     public enum Role: Sendable {
         case embedding
         case linear
@@ -10,19 +10,19 @@ public struct TensorShape: Sendable, Equatable {
         case expert
         case norm
         case bias
-        /// A bias of the experts, of which a token needs the selected ones.
+        /// A bias of the experts, of which a token needs only the selected ones.
         case expertBias
         /// A router's running mean, running variance or batch count.
         case runningMean
         case runningVariance
         case batchCount
-        /// A router's weights in int8 and the bounds of what that changes, in quantized checkpoints.
+        /// A router's weights in int8 and their error bounds, in quantized checkpoints.
         case routerScreen
         case routerScreenBounds
 
-        /// Whether it belongs to experts, of which a token needs only the selected ones.
+        /// Whether it belongs to experts, so that a token needs only the parts of selected ones.
         public var isOfExperts: Bool { self == .expert || self == .expertBias }
-        /// Whether it is a vector that weight decay leaves alone.
+        /// Whether it is a vector, to which weight decay does not apply.
         public var isNormOrBias: Bool { self == .norm || self == .bias || self == .expertBias }
 
         /// Whether training changes it by gradient.
@@ -36,9 +36,9 @@ public struct TensorShape: Sendable, Equatable {
 
     /// The name in the checkpoint.
     public let name: String
-    /// Extents; empty for a scalar.
+    /// Dimensions; empty for a scalar.
     public let shape: [Int]
-    /// What it is.
+    /// The tensor's role.
     public let role: Role
     /// A tensor of a checkpoint, or of a layer without its prefix.
     public init(name: String, shape: [Int], role: Role) {

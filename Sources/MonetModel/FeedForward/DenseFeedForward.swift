@@ -1,7 +1,7 @@
 import MonetCompute
 import MonetFoundation
 
-/// SwiGLU, Llama's feed-forward, W_down (silu(W_gate h) · W_up h): the family that Monet is compared with.
+/// SwiGLU, Llama's feed-forward block, W_down (silu(W_gate h) · W_up h), with which Monet is compared.
 ///
 /// Its units are the hidden units, called neurons; a neuron's score is its absolute activation, and a strength
 /// multiplies the activation.
@@ -14,7 +14,7 @@ public struct DenseFeedForward: FeedForwardFamily {
     /// Hidden units.
     public var intermediateSize: Int
 
-    /// A block of so many hidden units.
+    /// A block with this number of hidden units.
     public init(intermediateSize: Int = 5632) { self.intermediateSize = intermediateSize }
 
     public static func describes(_ keys: ConfigurationKeys) throws -> Bool {
@@ -26,7 +26,7 @@ public struct DenseFeedForward: FeedForwardFamily {
         self.init(intermediateSize: try keys.size("intermediate_size"))
     }
 
-    /// As many parameters as the other family, to the nearest multiple of 8 hidden units.
+    /// A block with as many parameters as the other family, to the nearest multiple of 8 hidden units.
     public init(replacing other: any FeedForwardFamily, in configuration: MonetConfiguration) throws {
         if let dense = other as? DenseFeedForward {
             self = dense
@@ -66,6 +66,8 @@ public struct DenseFeedForward: FeedForwardFamily {
             down: try linear("down"))
     }
 
+    public func hooks(_ layer: Int) -> Set<HookPoint.Kind> { [.mlpPost] }
+
     public func units(layerCount: Int) -> UnitLayout {
         UnitLayout(
             kind: .neurons, layersOfGroup: (0..<layerCount).map { $0...$0 }, unitsPerGroup: intermediateSize)
@@ -84,6 +86,21 @@ public struct DenseFeedForward: FeedForwardFamily {
         for (place, (d, value)) in zip(gradient.floats(), neurons.hidden.value.floats()).enumerated() {
             sums[place % intermediateSize] += Double(d) * Double(value)
         }
+    }
+
+    /// A strength multiplies what a neuron adds, so it multiplies the neuron's column of the down-matrix.
+    public func bake(_ mask: UnitMask, into parameters: [Parameter], layerCount: Int) throws
+        -> (parameters: [Parameter], parts: Int)?
+    {
+        let baked = parameters.map { parameter in
+            guard
+                let layer = (0..<layerCount).first(where: {
+                    parameter.name == "model.layers.\($0).mlp.down_proj.weight"
+                })
+            else { return parameter }
+            return parameter.scaling(columns: mask.entries(group: layer))
+        }
+        return (baked, mask.count)
     }
 
     public var fingerprintNumbers: [Int] { [intermediateSize] }
@@ -132,7 +149,7 @@ struct NeuronActivations: UnitActivations {
     }
 }
 
-/// Absolute activations, 0 for neurons that are silent.
+/// Absolute activations, 0 for inactive neurons.
 private struct NeuronScores: UnitScoreReader {
     private let values: [Float]
     private let units: Int

@@ -1,6 +1,6 @@
 import MonetCompute
 
-/// A layer of product-routed experts: a router at the beginning of a group, then the experts by their plan.
+/// A layer of product-routed experts: a router if it is the first of its group, then the experts of the plan.
 struct ExpertLayer: FeedForwardLayer {
     let weights: ExpertWeights<Parameter>
     /// Present in the first layer of a group.
@@ -17,7 +17,7 @@ struct ExpertLayer: FeedForwardLayer {
     {
         if let router { shared = try router(h, pass) }
         guard let routing = shared as? Routing else {
-            throw ModelError.invalidInput(reason: "a layer of experts stands before any router")
+            throw ModelError.invalidInput(reason: "a layer of experts precedes the first router")
         }
         if let preparedWeights, !pass.tape.isRecording {
             return Variable(

@@ -1,17 +1,17 @@
 import MonetCompute
 import MonetFoundation
 
-/// What takes the feed-forward block's place, with all that the rest of the package must know of it: how
-/// `config.json` states it, its tensors, its layer, and the units that interpretability reads.
+/// A kind of feed-forward block, with everything that the rest of the package must know about it: its keys in
+/// `config.json`, its tensors, its layer, and its units for interpretability.
 ///
 /// A family is a value with its own settings. One file defines it, `FeedForwardFamilies.all` lists it, and
 /// nothing else names it.
 public protocol FeedForwardFamily: Sendable, Equatable {
     /// The name on the command line and, for experts, in `moe_decompose`.
     static var name: String { get }
-    /// What names of presets end in, as `vd` in `1.4B-vd`.
+    /// The suffix of preset names, such as `vd` in `1.4B-vd`.
     static var presetEnding: String { get }
-    /// What a `config.json` of this family says of itself.
+    /// How a `config.json` identifies this family.
     static var identity: ModelIdentity { get }
 
     /// Whether a `config.json` describes this family.
@@ -22,12 +22,12 @@ public protocol FeedForwardFamily: Sendable, Equatable {
     init(_ keys: ConfigurationKeys) throws
     /// The family with about as many parameters as another one in a model of this shape.
     ///
-    /// - Throws: `ModelError.invalidInput` where there is no such conversion.
+    /// - Throws: `ModelError.invalidInput` if there is no such conversion.
     init(replacing other: any FeedForwardFamily, in configuration: MonetConfiguration) throws
 
     /// The family's own keys of `config.json`.
     var members: [(String, JSONValue)] { get }
-    /// Checks that the settings fit together and to the model's width.
+    /// Checks that the settings are consistent with each other and with the model's width.
     ///
     /// - Parameter require: throws an error that names a key, what was found and what was expected.
     func validate(
@@ -36,7 +36,7 @@ public protocol FeedForwardFamily: Sendable, Equatable {
 
     /// The tensors of a layer, without the layer's prefix, in the order of files.
     func tensors(layer: Int, hiddenSize: Int) -> [TensorShape]
-    /// Tensors that inference reads packed by expert, in place of those they are made of.
+    /// Tensors that inference reads packed by expert, in place of their sources.
     var packedTensors: [PackedTensor] { get }
     /// The block of one layer.
     ///
@@ -44,40 +44,43 @@ public protocol FeedForwardFamily: Sendable, Equatable {
     func layer(_ parameters: LayerParameters) throws -> any FeedForwardLayer
     /// Whether a layer owns a router.
     func hasRouter(_ layer: Int) -> Bool
+    /// The places of `HookPoint.Kind.ofFamilies` that a layer has.
+    func hooks(_ layer: Int) -> Set<HookPoint.Kind>
 
-    /// The units that interpretability reads.
+    /// The units for interpretability: experts or neurons.
     func units(layerCount: Int) -> UnitLayout
     /// Share of a layer's expert weights that one token needs, if a head selects this many of a side's experts.
     func activeShare(selectedPerHead: Double) -> Double
-    /// Adds up ∂L/∂s of every unit's strength s, at s = 1, over a layer's tokens: the unit's own terms times the
-    /// gradient of what they are added to. To first order, removing the unit changes the loss by −∂L/∂s.
+    /// Sums ∂L/∂s of every unit's strength s, at s = 1, over a layer's tokens: the unit's own terms times the
+    /// gradient of the output. To first order, removing the unit changes the loss by −∂L/∂s.
     func addStrengthGradients(
         of flow: FeedForwardFlow, _ parameters: LayerParameters, on backend: any Backend,
         into sums: inout [Double]) throws
-    /// The same weights with a mask made permanent in them, where that changes nothing else; nil where a mask
-    /// must be carried beside them.
+    /// The same weights with a mask made permanent in them, if that changes nothing else; nil if the mask
+    /// must be stored separately.
     ///
-    /// - Returns: the parameters and how many parts of experts are gone.
+    /// - Returns: the parameters and how many parts of them changed: right halves of experts, or neurons.
     func bake(_ mask: UnitMask, into parameters: [Parameter], layerCount: Int) throws
-        -> (parameters: [Parameter], halves: Int)?
-    /// The numbers that tell models of the family apart by their shape, for fingerprints.
+        -> (parameters: [Parameter], parts: Int)?
+    /// The numbers that distinguish models of the family by their shape, for fingerprints.
     var fingerprintNumbers: [Int] { get }
-    /// What `monet info` tells: pairs of a name and a value.
+    /// What `monet info` shows: pairs of a name and a value.
     var summary: [(String, String)] { get }
 }
 
 extension FeedForwardFamily {
     public var packedTensors: [PackedTensor] { [] }
     public func hasRouter(_ layer: Int) -> Bool { false }
+    public func hooks(_ layer: Int) -> Set<HookPoint.Kind> { [] }
     public func activeShare(selectedPerHead: Double) -> Double { 1 }
     public func bake(_ mask: UnitMask, into parameters: [Parameter], layerCount: Int) throws
-        -> (parameters: [Parameter], halves: Int)?
+        -> (parameters: [Parameter], parts: Int)?
     { nil }
     /// Whether both are the same family with the same settings.
     public func isEqual(to other: any FeedForwardFamily) -> Bool { (other as? Self) == self }
 }
 
-/// What a `config.json` says of the model's kind.
+/// How a `config.json` identifies the kind of model.
 public struct ModelIdentity: Sendable {
     /// `model_type`.
     public let modelType: String
@@ -85,7 +88,7 @@ public struct ModelIdentity: Sendable {
     public let architecture: String
     /// `hidden_act`.
     public let activation: String
-    /// The module with the PyTorch code, of models that transformers does not have.
+    /// The module with the PyTorch code, for models that transformers does not include.
     public let code: String?
 
     /// Collects the names.
@@ -113,13 +116,13 @@ public enum FeedForwardFamilies {
     public static var names: [String] { all.map { $0.name } }
 }
 
-/// A tensor that inference reads in another layout than checkpoints publish.
+/// A tensor that inference reads in another layout than that of published checkpoints.
 public struct PackedTensor: Sendable {
     /// The name of the packed tensor, without the layer's prefix.
     public let name: String
-    /// The checkpoint's matrices that it is made of.
+    /// The checkpoint's matrices from which it is packed.
     public let sources: [String]
-    /// Experts whose columns become rows.
+    /// The number of experts whose columns become rows.
     public let experts: Int
 
     /// Names the tensors.
@@ -136,7 +139,7 @@ public struct LayerParameters: Sendable {
     public let layer: Int
     private let all: ParameterSet
 
-    /// Those of `layer` among all.
+    /// The parameters of `layer` among all.
     public init(_ all: ParameterSet, layer: Int) {
         self.layer = layer
         self.all = all
@@ -158,11 +161,11 @@ public protocol FeedForwardLayer: Sendable {
     /// The block's output `[tokens, d]` for the normalized residual stream `h` `[tokens, d]`.
     ///
     /// - Parameters:
-    ///   - shared: what the preceding layer left for its group, such as routing; replaced by a layer that
-    ///     begins a group.
+    ///   - shared: what the preceding layer passed on to its group, such as routing; replaced by the first
+    ///     layer of a group.
     ///   - pass: the forward pass, which holds parameters, strengths and hooks.
     func callAsFunction(_ h: Variable, shared: inout (any UnitActivations)?, _ pass: ForwardPass) throws
         -> Variable
-    /// The block with its weights in the form that a device runs fastest for inference.
+    /// The block with its weights in the layout that a device runs fastest for inference.
     func prepared(on backend: any Backend) throws -> any FeedForwardLayer
 }

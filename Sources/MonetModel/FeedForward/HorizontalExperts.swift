@@ -16,30 +16,32 @@ public struct HorizontalExperts: MonetExperts {
 
     public init(_ settings: ExpertSettings = ExpertSettings()) { self.settings = settings }
 
-    /// Whole columns of experts removed, that is (i, j) for every i, become zeros in V_j and b_j, which nothing
-    /// else uses. Other masks cannot be baked in: halves serve many experts.
+    /// If whole columns of experts are removed, that is (i, j) for every i, their V_j and b_j, which no other
+    /// expert uses, become zero. Other masks cannot be baked in, because halves serve many experts.
     public func bake(_ mask: UnitMask, into parameters: [Parameter], layerCount: Int) throws
-        -> (parameters: [Parameter], halves: Int)?
+        -> (parameters: [Parameter], parts: Int)?
     {
         guard let columns = mask.removedColumns(perSide: settings.perSide) else { return nil }
         let units = settings.width
-        var zeroed: [String: (columns: [Int], rows: [Int])] = [:]
+        var changes: [String: (Parameter) -> Parameter] = [:]
         for layer in 0..<layerCount {
             guard let removed = columns[layer / settings.layersPerRouter] else { continue }
             let prefix = "model.layers.\(layer).moe."
-            zeroed[prefix + "v.weight"] = (removed.flatMap { ($0 * units)..<(($0 + 1) * units) }, [])
-            zeroed[prefix + "b"] = ([], removed)
+            changes[prefix + "v.weight"] = {
+                $0.scaling(
+                    columns: removed.flatMap { half in
+                        ((half * units)..<((half + 1) * units)).map { (index: $0, strength: 0) }
+                    })
+            }
+            changes[prefix + "b"] = { $0.zeroing(rows: removed) }
         }
-        let baked = try parameters.map { parameter in
-            try zeroed[parameter.name].map { try parameter.zeroing(columns: $0.columns, rows: $0.rows) }
-                ?? parameter
-        }
+        let baked = parameters.map { changes[$0.name]?($0) ?? $0 }
         return (baked, columns.values.reduce(0) { $0 + $1.count })
     }
 }
 
 extension UnitMask {
-    /// The right halves all of whose experts are removed, by group, if the mask is nothing but these.
+    /// The right halves all of whose experts are removed, by group, if the mask consists only of these.
     func removedColumns(perSide experts: Int) -> [Int: [Int]]? {
         var result: [Int: [Int]] = [:]
         for group in groups {
@@ -54,11 +56,21 @@ extension UnitMask {
 }
 
 extension Parameter {
-    /// A float32 copy with zeros in some columns and rows.
-    fileprivate func zeroing(columns: [Int], rows: [Int]) throws -> Parameter {
+    /// A float32 copy with some columns multiplied.
+    func scaling(columns: [(index: Int, strength: Float)]) -> Parameter {
+        guard !columns.isEmpty else { return self }
         let width = tensor.columnCount
         var values = tensor.floats()
-        for row in 0..<tensor.rowCount { for column in columns { values[row * width + column] = 0 } }
+        for row in 0..<tensor.rowCount {
+            for (column, strength) in columns { values[row * width + column] *= strength }
+        }
+        return Parameter(name: name, tensor: Tensor(values, shape: tensor.shape), role: role)
+    }
+
+    /// A float32 copy with zeros in some rows.
+    fileprivate func zeroing(rows: [Int]) -> Parameter {
+        let width = tensor.columnCount
+        var values = tensor.floats()
         for row in rows { for column in 0..<width { values[row * width + column] = 0 } }
         return Parameter(name: name, tensor: Tensor(values, shape: tensor.shape), role: role)
     }

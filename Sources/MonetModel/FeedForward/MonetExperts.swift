@@ -3,18 +3,18 @@ import MonetFoundation
 
 /// The sizes of Monet's experts and routers.
 public struct ExpertSettings: Sendable, Equatable {
-    /// Hidden units of one expert, m.
+    /// Hidden units per expert, m.
     public var width = 16
     /// Routing heads, H.
     public var heads = 8
-    /// Experts on a side, E; a layer has E².
+    /// Experts per side, E; a layer has E².
     public var perSide = 512
     /// The number of experts a head selects on average, k.
     public var topK = 8
     /// Layers that share a router, G.
     public var layersPerRouter = 4
 
-    /// The 1.4B model's, to change from.
+    /// The sizes of the 1.4B model, as a starting point.
     public init() {}
 
     /// Collects the sizes.
@@ -29,14 +29,14 @@ public struct ExpertSettings: Sendable, Equatable {
 
 /// The names of an expert layer's tensors in the order of its plan, without `moe.` and `.weight`.
 public struct ExpertTensorNames: Sendable {
-    /// Up-projections, each with a bias beside it.
+    /// Up-projections, each of which has a bias.
     public let up: [String]
-    /// For every projection its matrices, its output bias, and the packed form of the matrices.
+    /// For every projection, its matrices, its output bias, and the packed form of the matrices.
     public let down: [(matrices: [String], bias: String, packed: String)]
 }
 
-/// A family whose units are pairs (i, j) of expert halves under a product router: what the horizontal and
-/// the vertical decomposition share. Each states its plan and the names of its tensors.
+/// A family whose units are pairs (i, j) of expert halves under a product router: the common part of the
+/// horizontal and the vertical decomposition, which each state their plan and the names of their tensors.
 public protocol MonetExperts: FeedForwardFamily {
     /// The equations.
     static var plan: ExpertPlan { get }
@@ -44,7 +44,7 @@ public protocol MonetExperts: FeedForwardFamily {
     static var names: ExpertTensorNames { get }
     /// The sizes.
     var settings: ExpertSettings { get set }
-    /// A family of these sizes.
+    /// A family with these sizes.
     init(_ settings: ExpertSettings)
 }
 
@@ -101,7 +101,7 @@ extension MonetExperts {
 
     // MARK: Tensors
 
-    /// Hidden units of one expert on each side that has any.
+    /// Hidden units per expert, on each side that has any.
     private var unitsPerSide: Int { settings.width / Self.plan.hidden.count }
 
     public func tensors(layer: Int, hiddenSize d: Int) -> [TensorShape] {
@@ -144,7 +144,7 @@ extension MonetExperts {
             router: hasRouter(parameters.layer) ? try Router(settings, parameters) : nil)
     }
 
-    /// The weights of a layer in the order of the plan, in whichever layout the model holds them.
+    /// The weights of a layer in the order of the plan, in the layout in which the model stores them.
     func weights(_ parameters: LayerParameters) throws -> ExpertWeights<Parameter> {
         ExpertWeights(
             Self.plan,
@@ -162,6 +162,8 @@ extension MonetExperts {
 
     public func hasRouter(_ layer: Int) -> Bool { layer % settings.layersPerRouter == 0 }
 
+    public func hooks(_ layer: Int) -> Set<HookPoint.Kind> { hasRouter(layer) ? [.g1, .g2] : [] }
+
     // MARK: Units
 
     public func units(layerCount: Int) -> UnitLayout {
@@ -174,7 +176,7 @@ extension MonetExperts {
             heads: settings.heads)
     }
 
-    /// Taking heads for independent.
+    /// Assumes that heads select independently.
     public func activeShare(selectedPerHead: Double) -> Double {
         1 - pow(1 - min(1, selectedPerHead / Double(settings.perSide)), settings.heads)
     }

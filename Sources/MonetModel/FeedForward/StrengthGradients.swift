@@ -1,19 +1,19 @@
 import MonetCompute
 
-/// What a pass with gradients leaves of one layer's feed-forward block.
+/// Values and gradients of one layer's feed-forward block after a pass with gradients.
 public struct FeedForwardFlow {
     /// The layer.
     public let layer: Int
     /// The block's input, `[tokens, d]`.
     public let input: Tensor
-    /// What its group left.
+    /// The activations of its group of units.
     public let units: any UnitActivations
-    /// Gradient of the loss by the block's output, `[tokens, d]`.
+    /// Gradient of the loss with respect to the block's output, `[tokens, d]`.
     public let outputGradient: Tensor
 
-    /// The places that a pass must observe.
+    /// The hook points that a pass must observe.
     public static let observed: [HookPoint.Kind] = [.mlpIn, .mlpOut]
-    /// The flow through a layer of an observed pass, after `backward`; nil where nothing flowed back.
+    /// The flow through a layer of an observed pass, after `backward`; nil if no gradient reached it.
     public init?(_ output: ForwardOutput, layer: Int, units layout: UnitLayout) {
         guard let input = output.observations[HookPoint(.mlpIn, layer: layer)],
             let gradient = output.observations[HookPoint(.mlpOut, layer: layer)]?.gradient,
@@ -28,16 +28,16 @@ public struct FeedForwardFlow {
 }
 
 /// ∂L/∂y · f_ij(h) of any pair (i, j), where f_ij is the expert's function: the plan's terms for a single pair,
-/// from products that each half has by itself.
+/// computed from products of each half alone.
 struct PairTerms {
     private let plan: ExpertPlan
     private let experts: Int
     private let units: Int
     /// σ(U h + b) of each hidden side, `[tokens, E · units]`.
     private let hidden: [[Float]]
-    /// For every projection and source ∂L/∂y through the down-matrix, `[tokens, E · units]`.
+    /// For every projection and source, ∂L/∂y through the down-matrix, `[tokens, E · units]`.
     private let back: [[[Float]]]
-    /// For every projection ∂L/∂y · output bias, `[tokens, E]`.
+    /// For every projection, ∂L/∂y · output bias, `[tokens, E]`.
     private let bias: [[Float]]
 
     init(_ flow: FeedForwardFlow, _ weights: ExpertWeights<Tensor>, on backend: any Backend) throws {

@@ -1,7 +1,7 @@
 import MonetCompute
 
 /// Vertically decomposed experts (equations 13 to 15): expert (i, j) joins a left half i and a right
-/// half j of the hidden units, and writes the upper half of the output through i, the lower through j.
+/// half j of the hidden units, and writes the upper half of the output through i and the lower through j.
 ///
 ///     a_i   = σ(U¹_i h + b¹¹_i),  e_j = σ(U²_j h + b²¹_j)
 ///     upper = Σ_i V¹¹_i (Σ_h ĝ1_hi) a_i + Σ_i V¹²_i Σ_h ĝ1_hi Σ_j ĝ2_hj e_j + Σ_i (Σ_h ĝ1_hi) b¹²_i

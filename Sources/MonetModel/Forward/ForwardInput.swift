@@ -1,23 +1,23 @@
 import MonetCompute
 
-/// What a forward pass computes: sequences, and what to observe and to change on the way.
+/// The input of a forward pass: sequences, and what to observe and to change in the pass.
 ///
 ///     var input = ForwardInput([[1, 5, 17]])
 ///     input.hooks.observed = [HookPoint(.residPost, layer: 3)]
 ///     let output = try model.forward(input)
 public struct ForwardInput {
-    /// One or more sequences, of any lengths.
+    /// One or more sequences of any length.
     public var sequences: [ForwardSequence]
     /// Which statistics normalize routers.
     public var statistics = RouterStatisticsSource.running
-    /// Measures the routers' auxiliary losses, and in a pass with gradients adds theirs.
+    /// Measures the routers' auxiliary losses, and adds their gradients in a pass with gradients.
     public var objective: RouterObjectiveSettings?
     /// What to observe and to replace.
     public var hooks = Hooks()
-    /// Whether the output keeps the units of families that do not leave them anyway, such as neurons.
+    /// Whether the output contains units that are not needed for the pass itself, such as neurons.
     public var keepsUnits = false
 
-    /// Some sequences.
+    /// A batch of sequences.
     public init(_ sequences: [ForwardSequence]) { self.sequences = sequences }
 
     /// Token ids, each list a sequence, all with the same strengths.
@@ -30,9 +30,9 @@ public struct ForwardInput {
 public struct ForwardSequence {
     /// Its new tokens, in order.
     public var segments: [ForwardSegment]
-    /// Its earlier tokens; the output has the cache with the new ones.
+    /// The cache of its earlier tokens; the output has the cache with the new ones.
     public var cache: KVCache?
-    /// Strengths of units for this sequence alone, on top of the model's own.
+    /// Strengths of units for this sequence alone, in addition to the model's own.
     public var mask: UnitMask?
 
     /// A sequence of segments.
@@ -47,10 +47,10 @@ public struct ForwardSequence {
         self.init(segments: [.tokens(tokens)], cache: cache, mask: mask)
     }
 
-    /// New tokens.
+    /// The number of new tokens.
     public var count: Int { segments.reduce(0) { $0 + $1.count } }
 
-    /// New tokens' ids; −1 for embeddings.
+    /// The ids of new tokens; −1 for embeddings.
     public var ids: [Int32] {
         segments.flatMap { segment -> [Int32] in
             switch segment {
@@ -67,7 +67,7 @@ public enum ForwardSegment {
     /// `[n, d]`; gradients flow into it.
     case embeddings(Variable)
 
-    /// Tokens that it stands for.
+    /// The number of tokens in the segment.
     public var count: Int {
         switch self {
         case .tokens(let ids): ids.count
@@ -80,7 +80,7 @@ public enum ForwardSegment {
 public enum RouterStatisticsSource: Sendable {
     /// The running ones, as in inference.
     case running
-    /// Those of the batch, as in training; the output has them.
+    /// Those of the batch, as in training, which are part of the output.
     case batch
 }
 

@@ -1,22 +1,22 @@
 import MonetCompute
 
-/// What a forward pass gives. Rows are the sequences' tokens, one sequence after the other.
+/// The output of a forward pass. Rows are the sequences' tokens, one sequence after another.
 public struct ForwardOutput {
-    /// After the final norm, `[tokens, d]`.
+    /// Hidden states after the final norm, `[tokens, d]`.
     public let hidden: Variable
-    /// What each group of units left, groups in order.
+    /// The activations of each group of units, in the order of groups.
     public let groups: [any UnitActivations]
     /// The sequences' caches with the new tokens, in order; empty if no sequence had one.
     public let caches: [KVCache]
     /// Batch statistics of the routers, for `MonetLanguageModel.updateRouters`, if they normalized.
     public let routerStatistics: [RouterBatchStatistics]
-    /// Values of observed places; in a pass with gradients each has its own after `backward`.
+    /// Values at observed hook points; in a pass with gradients, each has its gradient after `backward`.
     public let observations: [HookPoint: Variable]
     let pass: ForwardPass
 
     /// The routing of each layer that owns a product router.
     public var routings: [Routing] { groups.compactMap { $0 as? Routing } }
 
-    /// Runs gradients back from the losses so far; they add up in the pass's parameter variables.
+    /// Propagates gradients back from the losses so far, and adds them to the pass's parameter variables.
     public func backward() throws { try pass.tape.backward() }
 }

@@ -1,17 +1,17 @@
 import MonetCompute
 
-/// One forward pass while it runs: where operations go, what layers look up, and what they leave.
+/// One forward pass while it runs: the tape for its operations, what layers look up, and what they produce.
 public final class ForwardPass {
     /// Where operations run and are recorded.
     public let tape: GradientTape
-    /// What was asked for.
+    /// The input of the pass.
     public let input: ForwardInput
     private let variables: ParameterVariables?
-    /// Rows of each sequence with the masks that hold for it.
+    /// Rows of each sequence, with the masks that apply to it.
     private let masks: [(rows: Range<Int>, masks: [UnitMask])]
-    /// Hooks by place; nil if there are none, so that a pass without any looks nothing up.
+    /// Hook points in use; nil if there are none, so that such a pass needs no lookups.
     private let hookPoints: Set<HookPoint>?
-    /// Values of observed places.
+    /// Values at observed hook points.
     private(set) var observations: [HookPoint: Variable] = [:]
     /// Batch statistics of routers, if they normalize.
     var routerStatistics: [RouterBatchStatistics] = []
@@ -39,8 +39,8 @@ public final class ForwardPass {
         variables?.variable(of: parameter) ?? Variable(parameter.tensor)
     }
 
-    /// The strengths in a group of units: for each sequence the model's own and the sequence's multiply, so that
-    /// no caller can undo an edit.
+    /// The strengths in a group of units. For each sequence, the model's own strengths and the sequence's are
+    /// multiplied, so that no caller can undo an edit.
     public func strengths(group: Int) -> [RowStrengths] {
         masks.compactMap { rows, masks in
             let factors = masks.compactMap { $0.strengths(group: group) }
@@ -48,18 +48,18 @@ public final class ForwardPass {
         }
     }
 
-    /// Whether anything observes or replaces a place.
+    /// Whether anything observes or replaces the value at a hook point.
     func isHooked(_ kind: HookPoint.Kind, _ layer: Int) -> Bool {
         hookPoints.map { $0.contains(HookPoint(kind, layer: layer)) } ?? false
     }
 
-    /// Whether a place may be replaced or asked for its gradient, rather than only looked at.
+    /// Whether the value at a hook point may be replaced or needs its gradient, rather than only observed.
     func changes(_ kind: HookPoint.Kind, _ layer: Int) -> Bool {
         isHooked(kind, layer)
             && (tape.isRecording || input.hooks.writes[HookPoint(kind, layer: layer)] != nil)
     }
 
-    /// The value of a place after all replacements; remembered if it is observed.
+    /// The value at a hook point after all replacements, which is stored if it is observed.
     ///
     /// - Throws: `ModelError.invalidInput` for a replacement of another shape.
     public func hook(_ kind: HookPoint.Kind, _ layer: Int, _ value: Variable) throws -> Variable {
@@ -109,6 +109,6 @@ public final class ParameterVariables {
         return variable
     }
 
-    /// The gradient collected for a parameter; nil if nothing reached it.
+    /// The gradient accumulated for a parameter; nil if none reached it.
     public func gradient(of parameter: Parameter) -> Tensor? { byName[parameter.name]?.gradient }
 }

@@ -3,14 +3,14 @@ import Synchronization
 
 /// Keys and values of one sequence's tokens so far, for every layer.
 ///
-/// A cache is a value: a forward pass takes one and gives another with the new tokens, and the one taken
-/// can be continued otherwise. Both share memory as long as they agree; the second continuation copies.
+/// A cache is a value: a forward pass takes one and returns another with the new tokens, and the first one
+/// can still be continued differently. Both share memory for common tokens; the second continuation copies.
 public struct KVCache: Sendable {
-    /// The tokens whose keys and values are held; −1 for embeddings.
+    /// The tokens whose keys and values are stored; −1 for embeddings.
     public private(set) var tokens: [Int32] = []
     /// Whether keys were rotated for a length beyond the model's own, by dynamic scaling.
     private(set) var isStretched = false
-    /// Tokens that the sequence may reach.
+    /// Maximum length of the sequence in tokens.
     public let limit: Int
     /// How keys and values are stored: float32, bfloat16 or rows of int8.
     public let dtype: DType
@@ -22,17 +22,17 @@ public struct KVCache: Sendable {
         self.dtype = dtype
     }
 
-    /// Tokens held.
+    /// The number of tokens stored.
     public var count: Int { tokens.count }
-    /// Tokens that fit at present.
+    /// The number of tokens for which memory is allocated.
     public var capacity: Int { buffer?.capacity ?? 0 }
-    /// Bytes that keys and values take at the present capacity.
+    /// Bytes that keys and values take at the current capacity.
     public var byteCount: Int { buffer?.byteCount ?? 0 }
 
-    /// Forgets all but the first `length` tokens.
+    /// Removes all but the first `length` tokens.
     public mutating func truncate(to length: Int) {
         tokens = Array(tokens.prefix(max(0, length)))
-        // Nobody else reads what follows: it can be written over in place.
+        // Nothing else reads the rows that follow, so they can be overwritten in place.
         if isKnownUniquelyReferenced(&buffer) { buffer?.release(from: tokens.count) }
     }
 
@@ -43,7 +43,7 @@ public struct KVCache: Sendable {
         return result
     }
 
-    /// The cache with room for more tokens and these among them; their keys and values are still to be written.
+    /// The cache with these tokens appended; their keys and values are yet to be written.
     ///
     /// - Throws: `ModelError.contextExceeded`.
     func appending(
@@ -66,8 +66,8 @@ public struct KVCache: Sendable {
     func layer(_ index: Int) -> AttentionCache? { buffer?.layer(index) }
 }
 
-/// The memory of caches that agree in their first tokens. The number of rows in use decides who may write
-/// the next ones.
+/// The memory of caches that share their first tokens. The number of rows in use determines which cache may
+/// write the next ones.
 private final class KVBuffer: Sendable {
     let capacity: Int
     private let keys: [Tensor]
@@ -108,7 +108,7 @@ private final class KVBuffer: Sendable {
         }
     }
 
-    /// Gives rows back that nobody reads.
+    /// Releases rows that nothing reads.
     func release(from count: Int) { filled.withLock { $0 = min($0, count) } }
 
     func layer(_ index: Int) -> AttentionCache { AttentionCache(keys: keys[index], values: values[index]) }

@@ -1,6 +1,6 @@
 import MonetCompute
 
-/// Causal grouped-query attention with rotary positions.
+/// Causal grouped-query attention with rotary position embedding.
 struct Attention: Sendable {
     let query: Linear
     let key: Linear
@@ -11,7 +11,7 @@ struct Attention: Sendable {
 
     /// - Parameters:
     ///   - x: normalized residual stream, `[tokens, d]`.
-    ///   - positions: where each sequence stands, with the rotations in use and this layer's cache.
+    ///   - positions: the position of each sequence, with the rotations in use and the caches.
     func callAsFunction(
         _ x: Variable, positions: SequencePositions, layer: Int, _ pass: ForwardPass
     ) throws -> Variable {
@@ -31,12 +31,12 @@ struct Attention: Sendable {
     }
 }
 
-/// Where the tokens of a batch stand.
+/// The positions of a batch's tokens.
 struct SequencePositions {
     /// Tokens of each sequence in this run, and the position of the first.
     let counts: [Int]
     let starts: [Int]
-    /// Caches with room for the new tokens, where sequences have one.
+    /// Caches with room for the new tokens, for sequences that have one.
     let caches: [KVCache?]
     /// Rotations for all positions in use.
     let rotary: RotaryTable

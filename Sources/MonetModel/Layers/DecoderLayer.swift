@@ -8,7 +8,7 @@ struct DecoderLayer: Sendable {
     let postAttentionNorm: RMSNorm
     let feedForward: any FeedForwardLayer
 
-    /// - Parameter shared: what the layers of a group share; replaced by a layer that begins one.
+    /// - Parameter shared: what the layers of a group share; replaced by the first layer of a group.
     func callAsFunction(
         _ x: Variable, shared: inout (any UnitActivations)?, positions: SequencePositions, _ pass: ForwardPass
     ) throws -> Variable {

@@ -1,6 +1,6 @@
 import MonetCompute
 
-/// y = w · x / sqrt(mean(x²) + ε), statistics in float32.
+/// y = w · x / sqrt(mean(x²) + ε), with statistics in float32.
 struct RMSNorm: Sendable {
     let weight: Parameter
     let epsilon: Float

@@ -15,7 +15,7 @@ struct RotaryEmbedding: Sendable {
         maxPositionEmbeddings = configuration.maxPositionEmbeddings
     }
 
-    /// Whether frequencies depend on the length, so that rotated keys cannot be kept.
+    /// Whether frequencies depend on the length, so that rotated keys cannot be reused.
     var changesWithLength: Bool {
         if case .dynamic = scaling { true } else { false }
     }
@@ -34,7 +34,7 @@ struct RotaryEmbedding: Sendable {
                 base *= pow(ratio, Double(headWidth) / Double(headWidth - 2))
             }
         }
-        // PyTorch computes the angles in float32, and so do we, to agree at far positions.
+        // Angles are computed in float32, as in PyTorch, so that results agree at distant positions.
         let frequencies = (0..<half).map { Float(1 / pow(base, Double(2 * $0) / Double(headWidth))) }
         var cosine = [Float]()
         var sine = [Float]()

@@ -11,9 +11,9 @@ struct Router: Sendable {
     let heads: Int
     let experts: Int
     let layer: Int
-    /// Its place among the model's routers.
+    /// Its index among the model's routers.
     let group: Int
-    /// Φ⁻¹(1 − k/E), the value that k of E standard normal numbers exceed.
+    /// Φ⁻¹(1 − k/E), the value that k of E standard normal numbers exceed on average.
     let threshold: Float
     private var preparedWeights: PreparedWeights?
 

@@ -5,12 +5,12 @@ public struct Routing: UnitActivations {
     public let group: Int
     /// The layer that owns the router.
     public let layer: Int
-    /// ĝ1 and ĝ2, `[tokens, heads, experts]` with exact zeros outside the selection, before any strength.
+    /// ĝ1 and ĝ2, `[tokens, heads, experts]`, with exact zeros outside the selection, before any strengths.
     public let left: Variable
     public let right: Variable
     /// The same as expert layers read it, with strengths.
     public let experts: ExpertRouting
-    /// Auxiliary losses and usage, left and right; empty unless asked for.
+    /// Auxiliary losses and usage, left and right; empty unless requested.
     public let objectives: [RouterObjective]
 
     public func reader() -> any UnitScoreReader { PairScores(experts) }
@@ -30,12 +30,12 @@ public struct Routing: UnitActivations {
     }
 }
 
-/// The statistics of a batch that normalized a router in it, which training moves the running ones towards.
+/// The batch statistics that normalized a router; training updates the running statistics with them.
 public struct RouterBatchStatistics: Sendable {
     /// The layer that owns the router.
     public let layer: Int
     /// Left and right.
     public let sides: [RouterStatistics]
-    /// Logits of a head that they are over.
+    /// The number of logits per head from which they were computed.
     public let count: Int
 }

@@ -1,7 +1,7 @@
 import MonetCompute
 
 /// The routing scores of tokens in one router group: Σ_h ĝ1_hi · ĝ2_hj for every expert (i, j) that a head
-/// selects, times its strength. Made once and filled token after token.
+/// selects, times its strength. It is created once and filled for one token after another.
 struct PairScores: UnitScoreReader {
     private let routing: ExpertRouting
     private let left: [Float]
@@ -36,7 +36,7 @@ struct PairScores: UnitScoreReader {
         }
     }
 
-    /// Replaces the scores by those of a row of both sides' probabilities.
+    /// Replaces the scores with those of a row of both sides' probabilities.
     private mutating func read(_ row: Int) {
         for index in indices { sums[index] = 0 }
         indices.removeAll(keepingCapacity: true)
@@ -48,7 +48,7 @@ struct PairScores: UnitScoreReader {
                 for (j, rightValue) in rights {
                     let index = i * experts + j
                     let product = leftValue * rightValue
-                    // Products of tiny probabilities can vanish: such an expert did not fire.
+                    // Products of tiny probabilities can underflow to zero; such an expert did not fire.
                     guard product > 0 else { continue }
                     if sums[index] == 0 { indices.append(index) }
                     sums[index] += product

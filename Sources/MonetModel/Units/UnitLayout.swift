@@ -1,6 +1,6 @@
 import MonetCompute
 
-/// The units of a model that interpretability reads: how many there are, in which groups, and how they are
+/// The units of a model for interpretability: how many there are, in which groups, and how they are
 /// named.
 ///
 /// Units of a Monet are its experts, grouped by router; units of a dense model are its neurons, grouped by
@@ -16,11 +16,11 @@ public struct UnitLayout: Sendable, Equatable {
     public let kind: Kind
     /// The layers of each group.
     public let layersOfGroup: [ClosedRange<Int>]
-    /// Units of a group.
+    /// Units per group.
     public let unitsPerGroup: Int
-    /// Units on a side, E, where a unit is a pair (i, j) with index i · E + j; nil where it is no pair.
+    /// Units per side, E, if a unit is a pair (i, j) with index i · E + j; otherwise nil.
     public let perSide: Int?
-    /// Routing heads, H, which bound a unit's score; 1 where there is no routing.
+    /// Routing heads, H, the upper bound of a unit's score; 1 if there is no routing.
     public let heads: Int
 
     /// Collects the numbers.
@@ -34,9 +34,9 @@ public struct UnitLayout: Sendable, Equatable {
         self.heads = heads
     }
 
-    /// Groups.
+    /// The number of groups.
     public var groups: Int { layersOfGroup.count }
-    /// Units of all groups.
+    /// The number of units in all groups.
     public var count: Int { groups * unitsPerGroup }
     /// The halves i and j of a pair.
     public struct Halves: Sendable, Equatable, Codable {
@@ -44,13 +44,13 @@ public struct UnitLayout: Sendable, Equatable {
         public let right: Int
     }
 
-    /// The halves of a pair; nil where units are no pairs.
+    /// The halves of a pair; nil if units are not pairs.
     public func halves(_ index: Int) -> Halves? {
         perSide.map { Halves(left: index / $0, right: index % $0) }
     }
 }
 
-/// What one forward pass leaves of the units of one group.
+/// The activations of one group's units in one forward pass.
 public protocol UnitActivations {
     /// The group.
     var group: Int { get }
@@ -62,7 +62,7 @@ public protocol UnitActivations {
 
 /// Visits the units that score on a token.
 public protocol UnitScoreReader {
-    /// Hands over every unit with a score above zero on a row (a token of the batch), strengths applied: a
-    /// removed unit never appears.
+    /// Calls `body` with every unit that has a score above zero on a row (a token of the batch). Strengths
+    /// are applied, so a removed unit never appears.
     mutating func visit(_ row: Int, _ body: (_ unit: Int, _ score: Float) -> Void)
 }

@@ -2,8 +2,8 @@ import Foundation
 import MonetCompute
 import MonetFoundation
 
-/// A mask with where it came from, as files hold it: safetensors with int64 tensors `removed.{g}`,
-/// `scaled.{g}.index` with float32 `scaled.{g}.strength`, and metadata.
+/// A mask file: a mask with its origin. The format is safetensors with int64 tensors `removed.{g}` and
+/// `scaled.{g}.index`, float32 tensors `scaled.{g}.strength`, and metadata.
 public struct MaskFile: Sendable, Equatable {
     /// The units and their strengths.
     public var mask: UnitMask
@@ -22,7 +22,7 @@ public struct MaskFile: Sendable, Equatable {
     private static let format = "monet-mask"
     private static let version = "1"
 
-    /// Writes the file, whole or not at all.
+    /// Writes the file, completely or not at all.
     public func write(to path: String) throws {
         var tensors: [(name: String, tensor: Tensor)] = []
         var counts: [JSONValue.Member] = []
@@ -38,7 +38,7 @@ public struct MaskFile: Sendable, Equatable {
             }
             if !entries.isEmpty { counts.append(.init("\(group)", .integer(entries.count))) }
         }
-        // Files state the side of experts where units are pairs, as the first version of the format does.
+        // If units are pairs, files state the experts per side, as in the first version of the format.
         let side = Int(Double(mask.unitsPerGroup).squareRoot().rounded())
         let isPair = side * side == mask.unitsPerGroup
         var metadata = [
@@ -89,7 +89,7 @@ public struct MaskFile: Sendable, Equatable {
 }
 
 extension UnitMask {
-    /// Takes over one of a mask file's tensors.
+    /// Reads one of a mask file's tensors.
     fileprivate mutating func read(_ name: String, of file: SafetensorsFile, groups: Int) throws {
         let parts = name.split(separator: ".").map(String.init)
         guard parts.count >= 2, let group = Int(parts[1]), (0..<groups).contains(group) else {

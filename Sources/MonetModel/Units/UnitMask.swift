@@ -2,7 +2,7 @@ import Foundation
 import MonetCompute
 import MonetFoundation
 
-/// Units that are removed, weakened or amplified, by group: experts of a Monet, neurons of a dense model.
+/// Units (experts of a Monet, neurons of a dense model) that are removed, weakened or amplified, by group.
 ///
 ///     var mask = UnitMask(model.units)
 ///     mask.remove([147_040], group: 5)
@@ -10,9 +10,9 @@ import MonetFoundation
 ///
 /// Every product of an expert's routing probabilities is multiplied by its strength, 0 if removed, with no
 /// renormalization; an expert (i, j) of the g-th router has index i · E + j. A neuron's activation is multiplied
-/// alike. A mask of a forward pass comes on top of the model's own.
-public struct UnitMask: Sendable, Equatable {
-    /// Units of a group.
+/// likewise. A mask of a forward pass applies in addition to the model's own.
+public struct UnitMask: Sendable, Equatable, CustomStringConvertible {
+    /// Units per group.
     public let unitsPerGroup: Int
     private var strengths: [Int: [Int: Float]] = [:]
     private var compiled: [Int: UnitStrengths] = [:]
@@ -28,16 +28,23 @@ public struct UnitMask: Sendable, Equatable {
     /// Groups with masked units.
     public var groups: [Int] { strengths.keys.sorted() }
 
-    /// How many units of a group have a strength other than 1.
+    /// The number of units in a group with a strength other than 1.
     public func count(group: Int) -> Int { compiled[group]?.count ?? 0 }
 
-    /// How many units of all groups have a strength other than 1.
+    /// The number of units in all groups with a strength other than 1.
     public var count: Int { compiled.values.reduce(0) { $0 + $1.count } }
 
     /// The units of a group whose strength is not 1, by index.
     public func entries(group: Int) -> [(index: Int, strength: Float)] {
         (strengths[group] ?? [:]).filter { $0.value != 1 }.sorted { $0.key < $1.key }
             .map { (index: $0.key, strength: $0.value) }
+    }
+
+    /// All entries in a form that tells masks apart, such as `0:17=0.0,45=0.5;3:2=0.0`.
+    public var description: String {
+        groups.filter { count(group: $0) > 0 }.map { group in
+            "\(group):" + entries(group: group).map { "\($0.index)=\($0.strength)" }.joined(separator: ",")
+        }.joined(separator: ";")
     }
 
     /// The strength of a unit; 1 unless it is masked.
@@ -48,8 +55,8 @@ public struct UnitMask: Sendable, Equatable {
         set(indices.map { ($0, 0) }, group: group)
     }
 
-    /// Gives units of a group strengths: 0 removes, 1 leaves as is, more amplifies. Indices must lie in
-    /// `0..<unitsPerGroup`.
+    /// Sets the strengths of units in a group: 0 removes a unit, 1 leaves it unchanged, more amplifies it.
+    /// Indices must be in `0..<unitsPerGroup`.
     public mutating func set(_ values: some Sequence<(index: Int, strength: Float)>, group: Int) {
         var known = strengths[group] ?? [:]
         for (index, strength) in values {
@@ -65,7 +72,7 @@ public struct UnitMask: Sendable, Equatable {
         compiled[group].flatMap { $0.count > 0 ? $0 : nil }
     }
 
-    /// A mask of a share of every group's units, chosen at random: what a deliberate one is compared with.
+    /// A mask that removes a random share of every group's units, as a baseline for other masks.
     public static func random(share: Double, of units: UnitLayout, seed: UInt64) -> UnitMask {
         var mask = UnitMask(units)
         var generator = SplitMix64(seed: seed)
@@ -78,13 +85,13 @@ public struct UnitMask: Sendable, Equatable {
         return mask
     }
 
-    /// The mask applied in part: 0 as it is, 1 not at all, above 1 the other way, so that removed
+    /// The mask applied in part: at 0 as it is, at 1 not at all, and above 1 reversed, so that removed
     /// units are amplified by `strength`.
     public func applied(strength: Float) -> UnitMask {
         mapped { max(0, 1 + ($0 - 1) * (1 - strength)) }
     }
 
-    /// Both masks at once: strengths multiply.
+    /// Both masks together: strengths are multiplied.
     public func union(_ other: UnitMask) -> UnitMask {
         var result = self
         for group in other.groups {
@@ -123,7 +130,7 @@ public struct UnitMask: Sendable, Equatable {
         return result
     }
 
-    /// A mask of as many units in every group as this one, chosen at random.
+    /// A mask of equally many units in every group, chosen at random.
     public func randomOfEqualSize(seed: UInt64) -> UnitMask {
         var result = UnitMask(unitsPerGroup: unitsPerGroup)
         var generator = SplitMix64(seed: seed)

@@ -2,20 +2,20 @@ import MonetFoundation
 
 /// Windows of a corpus in a shuffled, repeatable order.
 ///
-/// Batch `n` depends on the seed and `n` alone: a resumed run reads what an uninterrupted one
-/// would have. Every epoch is a new permutation of all windows, with a new offset.
+/// Batch `n` depends on the seed and `n` alone, so a resumed run reads the same batches as an
+/// uninterrupted one. Every epoch is a new permutation of all windows, with a new offset.
 public struct BatchStream: Sendable {
     /// The corpus.
     public let corpus: Corpus
-    /// Tokens that the model reads at a time; targets reach one further.
+    /// Tokens per sequence; targets extend one token further.
     public let length: Int
-    /// Sequences of a batch.
+    /// Sequences per batch.
     public let batchSize: Int
-    /// Decides the order.
+    /// The seed that determines the order.
     public let seed: UInt64
     private let windows: Int
 
-    /// Inputs with the token that follows each.
+    /// Inputs, with the next token of each.
     public struct Batch: Sendable, Equatable {
         /// `batchSize` lists of `length` ids.
         public let inputs: [[Int32]]
@@ -29,7 +29,7 @@ public struct BatchStream: Sendable {
         self.length = length
         self.batchSize = batchSize
         self.seed = seed
-        // One window is kept back so that the offset of an epoch never runs past the end.
+        // One window is reserved so that the offset of an epoch never runs past the end.
         windows = (corpus.tokenCount(.train) - 1) / max(1, length) - 1
         guard windows >= 1, length >= 1, batchSize >= 1 else {
             throw TextError.malformedCorpus(
@@ -57,8 +57,8 @@ public struct BatchStream: Sendable {
         return Batch(inputs: inputs, targets: targets)
     }
 
-    /// A keyed permutation of `0..<windows`: a Feistel network over the next power of four, walked
-    /// until it lands inside.
+    /// A keyed permutation of `0..<windows`: a Feistel network over the next power of four, applied
+    /// repeatedly until the result is in range (cycle walking).
     private func permuted(_ index: Int, key: UInt64) -> Int {
         var half = 1
         while 1 << (2 * half) < windows { half += 1 }

@@ -8,9 +8,9 @@ import MonetFoundation
 public struct Corpus: Sendable {
     /// The folder.
     public let folder: String
-    /// Pieces of the tokenizer that encoded it.
+    /// Vocabulary size of the tokenizer that encoded it.
     public let vocabularySize: Int
-    /// Labels by number.
+    /// Labels by index.
     public let labels: [String]
     /// Bytes of text before encoding.
     public let textBytes: Int
@@ -19,7 +19,7 @@ public struct Corpus: Sendable {
     private struct Shard: Sendable {
         let tokens: MappedFile
         let documents: MappedFile
-        /// Tokens of the split's earlier shards.
+        /// Number of tokens in the split's earlier shards.
         let start: Int
         let count: Int
         let tokenBytes: Int
@@ -35,11 +35,11 @@ public struct Corpus: Sendable {
         }
     }
 
-    /// One document's place in its split.
+    /// One document's range of tokens in its split.
     public struct DocumentRange: Sendable, Equatable {
         /// Tokens, counted from the split's start.
         public let tokens: Range<Int>
-        /// Number of its label.
+        /// Index of its label.
         public let label: Int
     }
 
@@ -93,7 +93,7 @@ public struct Corpus: Sendable {
         self.shards = shards
     }
 
-    /// Tokens of a split.
+    /// The number of tokens in a split.
     public func tokenCount(_ split: CorpusSplit) -> Int { shards[split]?.reduce(0) { $0 + $1.count } ?? 0 }
 
     /// Token ids `range` of a split, which must lie inside it.
@@ -110,7 +110,7 @@ public struct Corpus: Sendable {
 
     /// The documents of a split, in the order of their tokens.
     ///
-    /// - Throws: `TextError.malformedCorpus` for records outside the shard or labels unknown.
+    /// - Throws: `TextError.malformedCorpus` for records outside the shard or unknown labels.
     public func documents(in split: CorpusSplit) throws -> [DocumentRange] {
         var result: [DocumentRange] = []
         for shard in shards[split] ?? [] {

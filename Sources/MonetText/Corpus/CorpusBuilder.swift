@@ -1,13 +1,13 @@
 import Foundation
 import MonetFoundation
 
-/// Makes a corpus folder from sources: encodes, drops exact repeats, splits by document.
+/// Builds a corpus folder from sources: encodes documents, drops exact duplicates, splits by document.
 public struct CorpusBuilder: Sendable {
-    /// The encoder.
+    /// The tokenizer that encodes documents.
     public var tokenizer: Tokenizer
     /// Share of documents held out, chosen by a hash of their text.
     public var validationShare: Double
-    /// Changes which documents are held out.
+    /// The seed that determines which documents are held out.
     public var seed: UInt64
 
     /// What was built.
@@ -27,9 +27,9 @@ public struct CorpusBuilder: Sendable {
         self.seed = seed
     }
 
-    /// Reads all sources and writes the folder, whole or not at all.
+    /// Reads all sources and writes the folder, completely or not at all.
     ///
-    /// - Parameter progress: called now and then with what is done so far.
+    /// - Parameter progress: called periodically with what is done so far.
     public func build(
         _ sources: [CorpusSource], into folder: String, replacing: Bool = false,
         progress: (Summary) -> Void = { _ in }
@@ -102,7 +102,7 @@ public struct CorpusBuilder: Sendable {
         return summary
     }
 
-    /// Encodes documents on all processors, each as begin token, text, end token.
+    /// Encodes documents on all processors, each as a begin token, its text and an end token.
     private func encode(_ documents: [Document]) -> [Result<[Int32], any Error>] {
         nonisolated(unsafe) let results = UnsafeMutableBufferPointer<Result<[Int32], any Error>>.allocate(
             capacity: documents.count)
@@ -120,14 +120,14 @@ public struct CorpusBuilder: Sendable {
         return Array(results)
     }
 
-    /// The split of a document: the same in every build, whatever else the corpus holds.
+    /// The split of a document: the same in every build, whatever else the corpus contains.
     private func split(of text: String) -> CorpusSplit {
         var generator = SplitMix64(seed: StableHash.of(text) ^ seed)
         return generator.nextUnit() < validationShare ? .validation : .train
     }
 }
 
-/// 128 bits of a text, to find exact repeats.
+/// A 128-bit hash of a text, to find exact duplicates.
 private struct TextDigest: Hashable {
     private let low: UInt64
     private let high: UInt64

@@ -5,12 +5,12 @@ import MonetFoundation
 ///
 /// `corpus.json` describes it; `tokenizer.model` encoded it; each split has shards of two files:
 /// `train-00000.tokens` (ids, little-endian, 16 or 32 bits) and `train-00000.documents` (one
-/// record of 16 bytes a document: first token u64, token count u32, label u32).
+/// record of 16 bytes per document: first token u64, token count u32, label u32).
 enum CorpusFormat {
     static let version = 1
     static let description = "corpus.json"
     static let recordSize = 16
-    /// Tokens of one shard at most.
+    /// Maximum number of tokens in a shard.
     static let shardTokens = 1 << 28
 
     static func shardName(_ split: CorpusSplit, _ index: Int) -> String {

@@ -7,7 +7,7 @@ public struct Document: Sendable, Equatable {
     public var text: String
     /// The domain, language or other label.
     public var label: String
-    /// The whole JSON object of a JSONL line: further labels and numbers.
+    /// The complete JSON object of a JSONL line, which may hold further labels and numbers.
     public var columns: JSONValue?
 
     /// A labelled text.
@@ -18,7 +18,7 @@ public struct Document: Sendable, Equatable {
     }
 }
 
-/// Where documents come from: a text file (one document), a JSONL file (one a line) or a folder of
+/// Where documents come from: a text file (one document), a JSONL file (one per line) or a folder of
 /// either, read recursively in the order of names.
 public struct CorpusSource: Sendable {
     /// The file or folder.
@@ -29,9 +29,9 @@ public struct CorpusSource: Sendable {
     public var textKey: String
     /// The JSONL column with the label.
     public var labelKey: String
-    /// File name endings to read in folders; empty means all.
+    /// File extensions to read in folders; empty means all.
     public var extensions: [String]
-    /// Whether files and lines that are not UTF-8 are left out instead of being errors.
+    /// Whether files and lines that are not UTF-8 are skipped instead of being errors.
     public var skipsInvalid: Bool
 
     /// Describes a source.
@@ -47,7 +47,7 @@ public struct CorpusSource: Sendable {
         self.skipsInvalid = skipsInvalid
     }
 
-    /// Hands every document to `body`.
+    /// Calls `body` with every document.
     ///
     /// - Throws: `FileError`, `TextError.malformedSource`, or what `body` throws.
     public func forEachDocument(_ body: (Document) throws -> Void) throws {

@@ -5,7 +5,7 @@ import MonetFoundation
 struct JinjaInterpreter {
     private var scopes: [[String: JinjaValue]]
     private var steps = 0
-    /// A template that runs longer than this does not end.
+    /// A template that takes more steps than this is assumed not to end.
     private static let maximumSteps = 1_000_000
 
     init(variables: [String: JinjaValue]) {

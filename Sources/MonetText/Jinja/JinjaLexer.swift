@@ -1,4 +1,4 @@
-/// Pieces of a template's source.
+/// Tokens of a template's source.
 enum JinjaToken: Equatable {
     /// Text to print as it is.
     case text(String)
@@ -14,8 +14,8 @@ enum JinjaToken: Equatable {
     case symbol(String)
 }
 
-/// Splits a template into tokens, with Hugging Face's whitespace rules: `trim_blocks` (the newline
-/// after a statement goes) and `lstrip_blocks` (spaces before a statement on its line go).
+/// Splits a template into tokens, with Hugging Face's whitespace rules: `trim_blocks` (removes the newline
+/// after a statement) and `lstrip_blocks` (removes spaces before a statement on its line).
 struct JinjaLexer {
     private let source: [Character]
     private var position = 0
@@ -81,7 +81,7 @@ struct JinjaLexer {
         trimsNext = false
     }
 
-    /// Whether the character before the current text is a newline (which trimming may have taken).
+    /// Whether the character before the current text is a newline (which trimming may have removed).
     private var previousEndsLine: Bool { position > 0 && source[position - 1] == "\n" }
 
     private mutating func finishTag(trims: Bool, isOutput: Bool) {

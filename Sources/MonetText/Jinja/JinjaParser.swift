@@ -9,7 +9,7 @@ indirect enum JinjaNode {
     case set(name: String, attribute: String?, value: JinjaExpression, line: Int)
 }
 
-/// An expression with the line it stands on.
+/// An expression with its line number.
 struct JinjaExpression {
     indirect enum Kind {
         case literal(JinjaValue)
@@ -30,7 +30,7 @@ struct JinjaExpression {
     let line: Int
 }
 
-/// Builds the tree of a template. What it does not know, it names in its error.
+/// Builds the syntax tree of a template. Errors name unsupported constructs.
 struct JinjaParser {
     private let tokens: [(token: JinjaToken, line: Int)]
     private var position = 0
@@ -108,7 +108,7 @@ struct JinjaParser {
         case "for": return try parseFor()
         case "set": return try parseSet()
         case "generation", "endgeneration":
-            // Hugging Face marks the assistant's text for training with it; it prints nothing.
+            // Hugging Face uses it to mark the assistant's text for training; it prints nothing.
             try expect(.endStatement, "%}")
             return nil
         case "else", "elif", "endif", "endfor", "endset": throw failure("unexpected {% \(keyword) %}")
@@ -332,7 +332,7 @@ struct JinjaParser {
         position += 1
         switch token {
         case .string(var text):
-            // Neighbouring strings join.
+            // Adjacent strings are concatenated.
             while case .string(let more) = current {
                 text += more
                 position += 1

@@ -8,13 +8,13 @@ import MonetText
 struct MaskCombineCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "combine",
-        abstract: "Union, intersection or difference of masks.",
+        abstract: "Combine masks: union, intersection or difference.",
         discussion: """
             EXAMPLES
               monet mask combine law.mask music.mask --model checkpoints/demo --out both.mask
               monet mask combine law.mask music.mask --operation difference --model checkpoints/demo --out only.mask
 
-            In a union the strengths of an expert multiply; the others keep the first mask's.
+            A union multiplies an expert's strengths; the other operations keep the first mask's strengths.
             """)
 
     enum Operation: String, ExpressibleByArgument, CaseIterable {
@@ -23,7 +23,7 @@ struct MaskCombineCommand: ParsableCommand {
 
     @Argument(help: ArgumentHelp("Mask files, two or more.", valueName: "path"))
     var masks: [String]
-    @Option(help: "union, intersection or difference (what the first has and no other).")
+    @Option(help: "union, intersection or difference (experts of the first mask that are in no other).")
     var operation: Operation = .union
     @OptionGroup var modelOptions: ModelOptions
     @Option(
@@ -32,7 +32,7 @@ struct MaskCombineCommand: ParsableCommand {
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
-        if masks.count < 2 { throw ValidationError("Give two masks or more.") }
+        if masks.count < 2 { throw ValidationError("Give at least two masks.") }
     }
 
     func run() throws {

@@ -10,9 +10,10 @@ struct MaskCommand: ParsableCommand {
         commandName: "mask",
         abstract: "Choose experts to remove, weaken or amplify.",
         discussion: """
-            A mask file is safetensors: int64 lists removed.{g} of the experts i·E + j of router group g, and \
-            scaled.{g}.index with float32 scaled.{g}.strength; its metadata names the model and the recipe. \
-            Give it to --mask of generate, chat, trace, forward, perplexity and bench.
+            A mask file is a safetensors file with int64 lists removed.{g} of the removed experts i·E + j of \
+            router group g, and with int64 lists scaled.{g}.index and float32 lists scaled.{g}.strength for \
+            scaled experts. Its metadata names the model and how the mask was made. Pass it to --mask of \
+            generate, chat, trace, forward, perplexity and bench.
             """,
         subcommands: [
             MaskLabelCommand.self, MaskCorrelationCommand.self, MaskEffectCommand.self, MaskListCommand.self,
@@ -20,7 +21,7 @@ struct MaskCommand: ParsableCommand {
         ])
 }
 
-/// Where a mask goes and how strong it is.
+/// Where a mask is written, and its strength.
 struct MaskOutput: ParsableArguments {
     @Option(
         name: [.customShort("o"), .long], help: ArgumentHelp("The mask file to write.", valueName: "path"))

@@ -8,20 +8,20 @@ import MonetText
 struct MaskCorrelationCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "correlation",
-        abstract: "Experts whose score correlates with a number in the data.",
+        abstract: "Choose experts whose routing score correlates with a number in the data.",
         discussion: """
             EXAMPLES
               monet mask correlation --model checkpoints/demo --corpus comments.jsonl --number toxicity \\
                   --threshold 0.1 --out toxic.mask
 
-            The column holds a number for the document, or a list with one for every token.
+            The column holds one number for the document, or a list with one number per token.
             """)
 
     @OptionGroup var modelOptions: ModelOptions
     @OptionGroup var documentOptions: DocumentOptions
     @Option(help: "JSONL column with the number.")
     var number: String
-    @Option(help: "Observations: token or document.")
+    @Option(help: "What counts as an observation: token or document.")
     var level: ScoreCorrelation.Level = .token
     @Option(help: "Pearson correlation above which an expert is chosen.")
     var threshold = 0.1

@@ -8,9 +8,9 @@ import MonetText
 struct MaskEffectCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "effect",
-        abstract: "Experts whose removal changes the loss on a text most, to first order.",
+        abstract: "Choose the experts whose removal changes the loss on a text most, to first order.",
         discussion: """
-            One backward pass gives the effect of removing each expert: −∂L/∂s for a factor s on its terms.
+            One backward pass gives the effect of removing each expert: −∂L/∂s for a factor s on its output.
 
             EXAMPLES
               monet mask effect --model checkpoints/demo --corpus runs/demo/corpus --labels law \\
@@ -21,7 +21,7 @@ struct MaskEffectCommand: ParsableCommand {
     @OptionGroup var documentOptions: DocumentOptions
     @Option(help: "Split of a corpus folder to read: train or validation.")
     var split: CorpusSplit = .train
-    @Option(help: "Experts to choose.")
+    @Option(help: "Number of experts to choose.")
     var count: Int
     @Flag(help: "Choose those whose removal lowers the loss instead.")
     var lowering = false

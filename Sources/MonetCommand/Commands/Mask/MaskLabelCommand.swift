@@ -8,7 +8,7 @@ import MonetText
 struct MaskLabelCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "label",
-        abstract: "The specialists of a label.",
+        abstract: "Choose the specialists of a label.",
         discussion: """
             An expert is a label's specialist if its mean score on the label's tokens is at least --ratio \
             times that on any other label's (section 5 of the paper, where the ratio is 2).
@@ -20,11 +20,11 @@ struct MaskLabelCommand: ParsableCommand {
     @OptionGroup var indexOptions: IndexOptions
     @Option(help: "The label.")
     var label: String
-    @Option(help: "The label set, if several have the label.")
+    @Option(help: "The label set, if several sets contain the label.")
     var set: String?
-    @Option(help: "Mean score in the label over that in the next, at least.")
+    @Option(help: "Minimum ratio of the mean score on the label to that on the next label.")
     var ratio = 2.0
-    @Option(help: "Share of tokens that an expert fires on at least.")
+    @Option(help: "Minimum share of tokens that an expert fires on.")
     var minFrequency = 0.0
     @OptionGroup var output: MaskOutput
     @OptionGroup var common: CommonOptions

@@ -8,13 +8,13 @@ import MonetText
 struct MaskListCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "list",
-        abstract: "Experts by name.",
+        abstract: "Choose experts by name.",
         discussion: """
             EXAMPLES
               monet mask list 0/1777 1/698 --model checkpoints/demo --out two.mask
             """)
 
-    @Argument(help: ArgumentHelp("Experts, as 0/1777.", valueName: "group/index"))
+    @Argument(help: ArgumentHelp("Experts, such as 0/1777.", valueName: "group/index"))
     var experts: [String]
     @OptionGroup var modelOptions: ModelOptions
     @OptionGroup var output: MaskOutput

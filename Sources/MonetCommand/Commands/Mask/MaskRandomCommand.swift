@@ -8,12 +8,12 @@ import MonetText
 struct MaskRandomCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "random",
-        abstract: "As many experts of every group as another mask names, at random: what it is compared with."
+        abstract: "Choose as many random experts of each group as another mask contains, as its baseline."
     )
 
-    @Option(help: ArgumentHelp("The mask whose size to take.", valueName: "path"))
+    @Option(help: ArgumentHelp("The mask whose size to match.", valueName: "path"))
     var like: String
-    @Option(help: "Decides the experts.")
+    @Option(help: "Seed of the choice.")
     var seed: UInt64 = 0
     @OptionGroup var modelOptions: ModelOptions
     @OptionGroup var output: MaskOutput

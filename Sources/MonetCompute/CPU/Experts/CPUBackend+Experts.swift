@@ -1,6 +1,6 @@
 import CMonetKernels
 
-// Expert layers on the processor: which execution runs a plan. Packed weights: `PackedExecution`.
+// Expert layers on the processor: which execution runs a plan. Packed weights run in `PackedExecution`.
 
 extension CPUBackend {
     public func experts(
@@ -47,7 +47,7 @@ extension CPUBackend {
         try routing.derived { try RoutedSelection(routing, pool: pool) }
     }
 
-    /// Both sides' selections, if gathered execution pays or is the only one there is.
+    /// Both sides' selections, if gathered execution is faster or the only one available.
     private func gatheredSelection(_ routing: ExpertRouting) throws -> RoutedSelection? {
         if expertExecution == .sparse || routing.needsPairs { return try selection(routing) }
         guard expertExecution != .dense, routing.left.shape[0] > policy.denseTokens else { return nil }
@@ -57,7 +57,7 @@ extension CPUBackend {
     }
 }
 
-/// What a forward pass keeps for its gradient.
+/// What a forward pass stores for its gradient.
 enum SavedExperts: Sendable {
     /// σ(U x + b) of all experts, `[tokens, E · units]`, in the order of the plan's hidden sides.
     case dense(hidden: [Tensor])
@@ -70,9 +70,9 @@ enum SavedExperts: Sendable {
 struct ExpertExtents {
     /// Width of the layer, d.
     let width: Int
-    /// Experts on a side.
+    /// Experts per side.
     let experts: Int
-    /// Hidden units of one expert on each side that has any.
+    /// Hidden units per expert, on each side that has any.
     let units: Int
     /// Columns of the output that each projection writes.
     let part: Int
@@ -162,7 +162,7 @@ struct ExpertShape {
 }
 
 extension ExpertWeights.Down {
-    /// Whether the matrices lie in rows.
+    /// Whether the matrices are packed in rows.
     var isPacked: Bool { if case .rows = matrices { true } else { false } }
 
     /// The matrices of the layout that can be trained.

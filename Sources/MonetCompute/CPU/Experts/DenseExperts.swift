@@ -2,7 +2,7 @@ import CMonetKernels
 import Foundation
 
 // Dense execution of a plan: every expert for every token, as the paper's formulas are written. It serves
-// batches in which most experts are selected, and as a check of the gathered one.
+// batches in which most experts are selected, and to check gathered execution.
 
 extension CPUBackend {
     /// The output, and σ(U x + b) of the hidden sides.
@@ -116,7 +116,7 @@ extension CPUBackend {
 
     // MARK: Mixing
 
-    /// Equation 12 for every token: `from`'s activations summed and spread over `to`'s selection.
+    /// Equation 12 for every token: `from`'s activations are summed and distributed over `to`'s selection.
     private func mix(_ source: Tensor, from: Tensor, to: Tensor, _ shape: ExpertShape) -> Tensor {
         let destination = Tensor(uninitialized: source.shape)
         let columns = source.columnCount
@@ -184,7 +184,7 @@ extension CPUBackend {
             var found = 0
             for expert in 0..<shape.experts {
                 let p = probabilities[base + expert]
-                // Written always, kept only if non-zero: no branch to mispredict.
+                // Always written but kept only if non-zero, so that there is no branch to mispredict.
                 index[base + found] = Int32(truncatingIfNeeded: expert)
                 value[base + found] = p
                 found &+= p != 0 ? 1 : 0
@@ -276,7 +276,7 @@ extension CPUBackend {
         _ weight: Tensor, _ bias: Tensor, into out: UnsafeMutablePointer<Float>, stride: Int
     ) throws {
         let (tokens, experts, width) = (weight.rowCount, bias.shape[0], bias.shape[1])
-        guard tokens <= policy.biasRows else {
+        guard tokens <= policy.denseTokens else {
             return matrixProduct.multiply(
                 m: tokens, n: width, k: experts, MatrixOperand(weight), try operand(bias), into: out,
                 cStride: stride, accumulate: true)
@@ -336,7 +336,7 @@ private struct OutputPart {
 }
 
 extension ExpertPlan {
-    /// Where a hidden side stands among the plan's.
+    /// The index of a hidden side among the plan's.
     func place(of side: ExpertSide) -> Int { hidden.firstIndex(of: side) ?? 0 }
 }
 

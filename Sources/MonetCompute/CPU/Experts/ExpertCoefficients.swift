@@ -1,7 +1,7 @@
 import CMonetKernels
 
-// Each entry's coefficients for the rows of its expert's down-projection: hidden units weighted by the
-// routing probability, the other side's mixed in (equation 12), and the weight of the output bias.
+// Each entry's coefficients for the rows of its expert's down-projection: its hidden units weighted by the
+// routing probability, the other side's mixed hidden units (equation 12), and the weight of the output bias.
 
 extension CPUBackend {
     /// The coefficients of every projection of a plan, `[entries of its side, sources · units + 1]`: each
@@ -27,7 +27,7 @@ extension CPUBackend {
         }
     }
 
-    /// Gradient of `coefficients`: adds to the hidden units' and to the probabilities'.
+    /// Gradient of `coefficients`: adds to the gradients of the hidden units and of the probabilities.
     func coefficientGradients(
         _ plan: ExpertPlan, _ dCoefficients: [Tensor], _ hidden: [Tensor], _ selection: RoutedSelection,
         into dHidden: [Tensor], _ gradient: ExpertGradient
@@ -58,13 +58,13 @@ extension CPUBackend {
         selection.spread(dLeft: dSums[.left], dRight: dSums[.right], into: gradient, pool: pool)
     }
 
-    /// Puts each entry's weight into the last column, the output bias's.
+    /// Writes each entry's weight to the last column, which belongs to the output bias.
     private func setSums(_ sums: Tensor, in coefficients: Tensor) {
         let rows = coefficients.columnCount
         for entry in 0..<sums.count { coefficients.pointer[entry * rows + rows - 1] = sums.pointer[entry] }
     }
 
-    /// Puts each entry's hidden units times its weight into some columns.
+    /// Writes each entry's hidden units times its weight to some columns.
     private func setWeighted(_ hidden: Tensor, by sums: Tensor, in coefficients: Tensor, at column: Int) {
         let (units, rows) = (hidden.columnCount, coefficients.columnCount)
         pool.forEachRange(of: sums.count, minimum: 512) { range, _ in
@@ -76,7 +76,7 @@ extension CPUBackend {
         }
     }
 
-    /// Gradient of `setWeighted`: adds to the hidden units' and to the sums'.
+    /// Gradient of `setWeighted`: adds to the gradients of the hidden units and of the sums.
     private func addWeightedGradient(
         _ dCoefficients: Tensor, at column: Int, _ hidden: Tensor, by sums: Tensor, into dHidden: Tensor,
         sums dSums: Tensor
@@ -99,7 +99,7 @@ extension CPUBackend {
         return result
     }
 
-    /// Equation 12 on entries: one side's hidden units into columns of the other's coefficients.
+    /// Equation 12 on entries: mixes one side's hidden units into columns of the other's coefficients.
     private func mixEntries(
         _ source: Tensor, stride: Int, _ selection: RoutedSelection, from side: ExpertSide,
         into destination: Tensor, at column: Int, stride destinationStride: Int
@@ -161,7 +161,7 @@ extension CPUBackend {
 }
 
 extension ExpertSide {
-    /// Steps through the strengths of a head, `[left count, right count]`, for units mixed from this side.
+    /// Strides through the strengths of a head, `[left count, right count]`, for units mixed from this side.
     fileprivate func steps(from: Int, to: Int) -> (from: Int, to: Int) {
         self == .left ? (to, 1) : (1, from)
     }

@@ -1,10 +1,10 @@
 import CMonetKernels
 
-/// One side's selected experts in compact form: an entry for every expert that any head of a token
+/// One side's selected experts in compact form: an entry for each expert that any head of a token
 /// selects, ordered by expert and then by token.
 ///
-/// Everything that is computed for an expert lives in rows of `[entryCount, width]` tensors, so
-/// that time and memory grow with what is selected and not with E.
+/// Everything that is computed for an expert is stored in rows of `[entryCount, width]` tensors, so
+/// that time and memory grow with the number of selected experts and not with E.
 struct ExpertSelection {
     let tokens: Int
     let heads: Int
@@ -15,7 +15,7 @@ struct ExpertSelection {
     let tokenOfEntry: Tensor
     /// Probability summed over heads, `[entryCount]`.
     let sums: Tensor
-    /// Lists of each token's heads: `headOffsets[token · heads + head]` and the next bound them.
+    /// Lists of each token's heads, bounded by `headOffsets[token · heads + head]` and the next element.
     private let headOffsets: [Int]
     private let entries: Tensor
     private let expertOfEntry: Tensor
@@ -26,7 +26,7 @@ struct ExpertSelection {
     /// Experts that have entries, ascending.
     let occupied: [Int32]
 
-    /// Share of all token-expert pairs that is selected.
+    /// Share of all token-expert pairs that are selected.
     var density: Double { Double(entryCount) / Double(max(1, tokens * experts)) }
 
     /// Compresses probabilities `[tokens, heads, experts]`.
@@ -36,7 +36,7 @@ struct ExpertSelection {
         )
         (self.tokens, self.heads, self.experts) = (tokens, heads, experts)
         let lists = tokens * heads
-        // Every list at its widest first: the number selected is known only afterwards.
+        // Every list gets the maximum size first: the number selected is known only afterwards.
         let found = Tensor(uninitialized: [lists, experts], dtype: .int32)
         let foundIndices = found.address.assumingMemoryBound(to: Int32.self)
         var counts = [Int](repeating: 0, count: lists)
@@ -48,7 +48,7 @@ struct ExpertSelection {
                     let out = foundIndices + list * experts
                     var count = 0
                     for expert in 0..<experts {
-                        // Written always, kept only if non-zero: no branch to mispredict.
+                        // Always written but kept only if non-zero, so that there is no branch to mispredict.
                         out[count] = Int32(truncatingIfNeeded: expert)
                         count &+= row[expert] != 0 ? 1 : 0
                     }
@@ -120,7 +120,7 @@ struct ExpertSelection {
     /// The tokens of entries, for kernels.
     var rows: UnsafeMutablePointer<Int32> { tokenOfEntry.address.assumingMemoryBound(to: Int32.self) }
 
-    /// What one head of one token selects.
+    /// The experts that one head of one token selects.
     func list(token: Int, head: Int) -> monet_entries {
         let list = token * heads + head
         let start = headOffsets[list]
@@ -130,7 +130,7 @@ struct ExpertSelection {
             value: values.pointer + start, count: headOffsets[list + 1] - start)
     }
 
-    /// Number of the list of one head of one token, in the order of `list(token:head:)`.
+    /// Length of the list of one head of one token, `list(token:head:)`.
     func count(token: Int, head: Int) -> Int {
         let list = token * heads + head
         return headOffsets[list + 1] - headOffsets[list]

@@ -1,7 +1,7 @@
 import CMonetKernels
 import Foundation
 
-/// The down-projection of one side: per expert some rows of hidden units and last the output bias,
+/// The down-projection of one side: for each expert, rows of hidden units followed by the output bias,
 /// `[E, rows, width]`, and each entry's coefficients for them, `[entries, rows]`.
 struct DownProjection: Sendable {
     let weights: Tensor
@@ -31,7 +31,7 @@ extension CPUBackend {
         return DownProjection(weights: weights, coefficients: coefficients, rows: rows, width: width)
     }
 
-    /// Turns a `[width, E · units]` matrix into rows of `target`, from row `place` of every expert on.
+    /// Transposes a `[width, E · units]` matrix into rows of `target`, from row `place` of every expert on.
     private func transpose(
         _ matrix: Tensor, units: Int, place: Int, rows: Int, into target: UnsafeMutablePointer<Float>
     ) {
@@ -65,7 +65,7 @@ extension CPUBackend {
             adds: false)
     }
 
-    /// Sums `coefficients · weights` of every entry into its token's row, in blocks of tokens whose
+    /// Adds `coefficients · weights` of every entry to its token's row, in blocks of tokens whose
     /// rows stay in the cache and belong to one thread.
     func scatter(
         _ coefficients: Tensor, _ units: Int, _ weights: UnsafePointer<Float>, _ selection: ExpertSelection,

@@ -1,11 +1,11 @@
 import CMonetKernels
 import Foundation
 
-// Gathered execution of a plan, exact and sparse: an expert that no head selects has probability and gradient exactly zero,
-// so only the tokens of each expert's list are computed. One expert's work is a product of a few
-// hidden units with gathered rows; the coefficients that mix both sides are small and per token.
+// Gathered execution of a plan, exact and sparse: an expert that no head selects has a probability and a
+// gradient of exactly zero, so only the tokens of each expert's list are computed. The work for one expert is
+// a product of a few hidden units with gathered rows; mixing both sides takes a few coefficients per token.
 
-/// What a gathered forward pass keeps for its gradient.
+/// What a gathered forward pass stores for its gradient.
 struct GatheredActivations: Sendable {
     let selection: RoutedSelection
     /// σ(U x + b) of the entries, `[entries, units]`, in the order of the plan's hidden sides.
@@ -67,7 +67,7 @@ extension CPUBackend {
 
     // MARK: Rows that do not fall into one cache set
 
-    /// A copy of rows whose stride is no power of two, `[rows, columns + 16]`: gathered rows at
+    /// A copy of rows whose stride is not a power of two, `[rows, columns + 16]`: gathered rows at
     /// strides of 2 or 4 KiB would share a few cache sets.
     func paddedRows(_ source: UnsafePointer<Float>, rows: Int, columns: Int, stride: Int) -> Tensor {
         let result = Tensor(uninitialized: [rows, Self.paddedStride(columns)])
@@ -136,7 +136,7 @@ extension CPUBackend {
         return rows
     }
 
-    /// Experts with entries, in turn on all threads.
+    /// Runs `body` for each expert with entries, on all threads.
     func forEachExpert(_ selection: ExpertSelection, _ body: (Int, Range<Int>) -> Void) {
         // Lists differ in length: many short chunks balance the threads.
         let chunk = max(1, min(8, selection.experts / (pool.threadCount * 4)))

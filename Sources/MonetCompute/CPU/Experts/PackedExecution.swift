@@ -1,8 +1,8 @@
 import CMonetKernels
 import Foundation
 
-// Inference from packed weights. What is read are the selected experts' rows alone; for a few tokens
-// they are widened in registers, for many once per expert.
+// Inference from packed weights. Only the rows of selected experts are read; for a few tokens they are
+// widened in registers, for many tokens once per expert.
 
 extension CPUBackend {
     public func experts(_ x: Tensor, routing: ExpertRouting, prepared: PreparedWeights) throws -> Tensor {
@@ -26,7 +26,7 @@ extension CPUBackend {
         return output
     }
 
-    /// Up to this many tokens the weights, or widening them, cost more than the products.
+    /// Up to this many tokens, reading or widening the weights costs more than the products.
     private var fewTokens: Int {
         roundsManyInKernels ? policy.roundedRowsInRegisters : policy.rowsInRegisters
     }
@@ -39,7 +39,7 @@ extension CPUBackend {
     ) throws -> [Tensor] {
         let columns = x.columnCount
         let isSmall = x.rowCount <= fewTokens
-        // Quantized rows keep their own products for few tokens: the bytes are the cost there.
+        // For few tokens, quantized rows keep their own products, because reading them dominates the cost.
         let rounds = sides.map {
             isSmall ? roundsInKernels && $0.up.weight.dtype == .bfloat16 : roundsManyInKernels
         }
@@ -51,7 +51,7 @@ extension CPUBackend {
         }
         let formats = sides.indices.map { side -> monet_row_kernels? in
             let stored = sides[side].up.weight.dtype
-            // 4-bit rows are widened for many tokens: none needs its activations rounded.
+            // For many tokens, 4-bit rows are widened, and activations need no rounding.
             let read = isSmall || stored != .int4Rows ? stored : .float32
             let selection = sides[side].selection
             let together = selection.entryCount / max(1, selection.occupied.count)
@@ -89,7 +89,7 @@ extension CPUBackend {
                 let units = view.units
                 let out = view.hidden + task.first * units
                 let rowsOfExpert = (task.expert * units)..<((task.expert + 1) * units)
-                // Among many tokens an expert's few get what the others get: no rounding of their own.
+                // Among many tokens, an expert with few is treated like the rest: no rounded activations.
                 let readsStored =
                     isSmall
                     || (!view.roundsActivations && (view.isBFloat16 || task.count <= policy.entriesAsStored))
@@ -97,7 +97,7 @@ extension CPUBackend {
                     let rounded =
                         view.rounds && !view.isBFloat16
                         ? roundedRows(sides[task.side].up.weight, rowsOfExpert) : nil
-                    // The expert that comes next is rarely a neighbour.
+                    // The next selected expert is rarely adjacent, so its rows are prefetched explicitly.
                     let next = place + 1 < tasks.count && rounded == nil ? tasks[place + 1] : nil
                     view.format.dot(
                         out, units, view.activations, view.activationStride, view.tokens + task.first,
@@ -120,7 +120,7 @@ extension CPUBackend {
         return hidden
     }
 
-    /// Some rows as float32; the rows themselves if they are.
+    /// Some rows as float32; the rows themselves if they already are.
     private func widenedRows(_ weight: Tensor, _ rows: Range<Int>) -> Tensor {
         if weight.dtype == .float32 { return weight.slice(rows) }
         let wide = Tensor(uninitialized: [rows.count, weight.columnCount])
@@ -142,10 +142,10 @@ extension CPUBackend {
         }
     }
 
-    /// Shares of the experts are summed for all tokens, each on one thread; the shares are then added in
-    /// order, so that the result does not depend on who summed what.
+    /// The experts are divided into shares, each of which one thread sums for all tokens; the shares are then
+    /// added in order, so that the result does not depend on which thread summed which.
     private func projectFew(_ sides: [PackedSide], width: Int, tokens: Int) {
-        // Two shares a thread even out what each takes; every part more costs a row of sums for each token.
+        // Two shares per thread balance the load; every additional share costs a row of sums for each token.
         let parts = pool.threadCount == 1 ? 1 : 2 * pool.threadCount / sides.count
         let partial = Tensor(uninitialized: [sides.count * parts, tokens, width])
         pool.parallel(chunks: sides.count * parts) { chunk in
@@ -164,7 +164,7 @@ extension CPUBackend {
                 let first = selection.offsets[expert]
                 let entryCount = selection.offsets[expert + 1] - first
                 let coefficients = allCoefficients + first * (rows + 1)
-                // The expert that comes next is rarely a neighbour.
+                // The next selected expert is rarely adjacent, so its rows are prefetched explicitly.
                 let next = place + 1 < count ? Int(selection.occupied[place + 1]) : nil
                 format.accumulate(
                     sums, width, tokensOfEntries + first, entryCount, coefficients, rows + 1,
@@ -264,7 +264,7 @@ private struct PackedSide {
     let format: monet_row_kernels
     let biasFormat: monet_row_kernels
     let selection: ExpertSelection
-    /// `[entries, rows]`, the output bias's last.
+    /// `[entries, rows]`; the last row is the output bias's.
     let coefficients: Tensor
     let output: Tensor
     let column: Int
@@ -295,9 +295,9 @@ private struct RowsOfExperts {
 
     let weights: UnsafeMutableRawPointer
     let isBFloat16: Bool
-    /// Whether products with a few rows of activations round these for it.
+    /// Whether products with few rows of activations round the activations.
     let roundsActivations: Bool
-    /// Whether operands are rounded to bfloat16, of any number of rows.
+    /// Whether operands are rounded to bfloat16, for any number of rows.
     let rounds: Bool
     let rowBytes: Int
     let units: Int
@@ -310,7 +310,7 @@ private struct RowsOfExperts {
     let hidden: UnsafeMutablePointer<Float>
     let tokens: UnsafeMutablePointer<Int32>
 
-    /// Nil where there are no products with the types.
+    /// Nil if there are no products with these types.
     init?(
         _ up: ExpertWeights<Tensor>.Up, _ selection: ExpertSelection, hidden: Tensor,
         activations: RowActivations?, format: monet_row_kernels?, biasFormat: monet_row_kernels?, rounds: Bool

@@ -1,8 +1,8 @@
 import CMonetKernels
 
 extension CPUBackend {
-    /// Packs the down-projections by expert, unless they are, and gives the pages of mapped columns back, so
-    /// that one copy stays in memory.
+    /// Packs the down-projections by expert, unless they already are, and returns the pages of mapped columns
+    /// to the system, so that only one copy stays in memory.
     public func prepare(_ weights: ExpertWeights<Tensor>) throws -> PreparedWeights {
         _ = try ExpertExtents(weights, self)
         var packed = weights
@@ -26,7 +26,7 @@ extension CPUBackend {
     }
 }
 
-/// Expert weights in rows, as packed execution reads them.
+/// Expert weights in rows, the layout that packed execution reads.
 struct PackedExperts: Sendable {
     let weights: ExpertWeights<Tensor>
     let extents: ExpertExtents
@@ -48,7 +48,7 @@ extension Tensor {
         let units = columns / experts
         let rows = matrices.count * units
         let result = Tensor(uninitialized: [experts * rows, width], dtype: dtype)
-        // Neighbouring columns, of which a row's make up several cache lines.
+        // Adjacent columns per block, which fill several cache lines of a row.
         let block = 256
         pool.parallel(chunks: (columns + block - 1) / block) { chunk in
             let range = (chunk * block)..<min(columns, (chunk + 1) * block)
@@ -64,7 +64,7 @@ extension Tensor {
         return result
     }
 
-    /// Columns of a matrix from `first` on, each to a row of `target`.
+    /// Copies columns of a matrix, from `first` on, to rows of `target`.
     private static func copyColumns<Element>(
         _ copy: (
             UnsafePointer<UnsafeMutablePointer<Element>>, UnsafePointer<Element>, Int, Int, Int

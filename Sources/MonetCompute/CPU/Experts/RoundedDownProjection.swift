@@ -1,18 +1,18 @@
 import CMonetKernels
 import Foundation
 
-// Packed experts where the kernels multiply bfloat16 values as such: weights are read as they are
+// Packed experts where the kernels multiply bfloat16 values natively: weights are read as they are
 // stored, activations and coefficients are rounded once.
 
 extension CPUBackend {
-    /// Whether operands may be rounded to bfloat16 and the kernels multiply such values as they are.
+    /// Whether operands may be rounded to bfloat16 and the kernels multiply such values natively.
     var roundsInKernels: Bool { precision == .bfloat16 && kernels.bfloat16_pays != 0 }
 
-    /// The same for experts of many tokens, where bytes are not the cost.
+    /// The same for experts with many tokens, where reading weights does not dominate the cost.
     var roundsManyInKernels: Bool { roundsInKernels && instructionSet.bfloat16OutrunsFloat32 }
 
-    /// The products of some rows of activations with rows of weights of one type in this precision; nil for
-    /// integers. `together` of the rows meet the same weights, all of them by default.
+    /// The products of `rows` rows of activations with rows of weights of one type in this precision; nil for
+    /// integers. `together` of the rows are multiplied with the same weights, all of them by default.
     func rowKernels(_ dtype: DType, rows: Int, together: Int? = nil) -> monet_row_kernels? {
         switch dtype {
         case .bfloat16 where roundsInKernels: kernels.rounded_bf16
@@ -22,7 +22,7 @@ extension CPUBackend {
         }
     }
 
-    /// Some rows as bfloat16; the rows themselves if they are.
+    /// Some rows as bfloat16; the rows themselves if they already are.
     func roundedRows(_ weight: Tensor, _ rows: Range<Int>) -> Tensor {
         if weight.dtype == .bfloat16 { return weight.slice(rows) }
         let (wide, rounded) = (
@@ -38,15 +38,15 @@ extension CPUBackend {
     }
 }
 
-/// The coefficients of the entries of one side in bfloat16, a zero after an odd number of rows, and what
-/// multiplies them with panels of the side's weights.
+/// The coefficients of one side's entries in bfloat16, padded with a zero to an even number of rows, and
+/// their products with panels of the side's weights.
 struct RoundedDownProjection {
     private let weight: Tensor
     private let bias: Tensor
     private let coefficients: Tensor
     private let instructionSet: Kernels
     private var kernels: monet_kernels { instructionSet.functions }
-    /// Rows of an expert, the output bias's last.
+    /// Rows per expert, of which the last is the output bias.
     private let rows: Int
     private var pairs: Int { (rows + 1) / 2 }
 
@@ -70,7 +70,7 @@ struct RoundedDownProjection {
         self.coefficients = rounded
     }
 
-    /// Room for an expert's rows of `columns` columns in pairs, and for two rows.
+    /// Scratch memory for an expert's rows of `columns` columns in pairs, and for two rows.
     func scratch(columns: Int) -> (pairs: Tensor, lines: Tensor, wide: Tensor) {
         (
             Tensor(uninitialized: [pairs, 2 * columns + 32], dtype: .bfloat16),
@@ -98,7 +98,7 @@ struct RoundedDownProjection {
             pairs, columns.count)
     }
 
-    /// Columns of one of an expert's rows in bfloat16: where they are stored so, in place.
+    /// Columns of one of an expert's rows in bfloat16, in place if they are stored in this type.
     private func line(
         _ row: Int, of expert: Int, _ columns: Range<Int>,
         _ scratch: (pairs: Tensor, lines: Tensor, wide: Tensor), place: Int

@@ -1,6 +1,6 @@
 import CMonetKernels
 
-/// Both sides' selections, with what strengths of single experts change about them.
+/// Both sides' selections, adjusted by the strengths of single experts.
 struct RoutedSelection: Sendable {
     let left: ExpertSelection
     let right: ExpertSelection
@@ -8,7 +8,7 @@ struct RoutedSelection: Sendable {
     /// where the inner sum is 1 if all strengths are.
     let leftSums: Tensor
     let rightSums: Tensor
-    /// Where the strengths of a token's head begin, `[left, right]`; negative where all are 1.
+    /// The offset of the strengths of a token's head, `[left, right]`; negative if all are 1.
     private let offsets: [Int]
     private let strengths: Tensor?
 
@@ -47,7 +47,7 @@ struct RoutedSelection: Sendable {
         let (lefts, rights) = (left, right)
         offsets.withUnsafeMutableBufferPointer { offsets in
             nonisolated(unsafe) let offsets = offsets
-            // An entry belongs to one token, so that tokens can be shared out.
+            // An entry belongs to one token, so tokens can be divided among threads.
             pool.forEachRange(of: tokens, minimum: 8) { range, _ in
                 for token in range {
                     guard let given = partOfToken[token] else { continue }
@@ -135,7 +135,7 @@ struct RoutedSelection: Sendable {
 }
 
 extension ExpertRouting {
-    /// Whether sums over pairs must be computed as written: some token has a strength other than 1, or
+    /// Whether sums over pairs must be computed in full: some token has a strength other than 1, or
     /// probabilities may not sum to 1.
     var needsPairs: Bool {
         !isNormalized || strengths.contains { $0.factors.contains { $0.count > 0 } }

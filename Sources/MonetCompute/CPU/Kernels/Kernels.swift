@@ -4,10 +4,10 @@ import Foundation
 /// The SIMD kernels of one instruction set.
 public struct Kernels: @unchecked Sendable {
     package let table: UnsafePointer<monet_kernels>
-    /// Whether products of bfloat16 values, where `table` has an instruction for them, are also faster where
-    /// arithmetic is the cost. Where not, they only save bytes, and many tokens' experts run in float32.
+    /// Whether products of bfloat16 values, where `table` has an instruction for them, are faster even if
+    /// arithmetic dominates the cost. If not, they only save bytes, and experts with many tokens use float32.
     package let bfloat16OutrunsFloat32: Bool
-    /// How far ahead of a thread that reads rows in order memory is asked for what follows, in bytes.
+    /// How far ahead a thread that reads rows in order should prefetch, in bytes.
     package let bytesAhead: Int
 
     /// The best kernels that this processor runs, unless `MONET_ISA` names others.
@@ -67,9 +67,9 @@ public struct Kernels: @unchecked Sendable {
         }
     }
 
-    /// What memory should be asked for while `count` rows of activations meet rows of weights from `start` on,
-    /// one after another; nil leaves it to the kernel. Several rows of activations share their rows of weights,
-    /// and the kernel asks for the next ones.
+    /// What to prefetch while `count` rows of activations are multiplied with consecutive rows of weights
+    /// from `start` on; nil leaves it to the kernel. Several rows of activations share their rows of weights,
+    /// and the kernel prefetches the next ones.
     func ahead(of start: UnsafeMutableRawPointer, rows count: Int) -> UnsafeRawPointer? {
         count == 1 && bytesAhead > 0 ? UnsafeRawPointer(start + bytesAhead) : nil
     }

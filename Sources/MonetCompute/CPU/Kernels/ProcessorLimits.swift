@@ -12,7 +12,7 @@ public enum ProcessorLimits {
         return max(1, count)
     }
 
-    /// Processors' worth of time that the cgroup grants, if limited (cgroup v2 or v1).
+    /// The number of processors whose time the cgroup grants, if it is limited (cgroup v2 or v1).
     static func cgroupQuota() -> Double? {
         func numbers(_ path: String) -> [Double] {
             guard let text = try? String(contentsOfFile: path, encoding: .utf8) else { return [] }

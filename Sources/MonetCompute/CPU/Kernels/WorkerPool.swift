@@ -7,17 +7,17 @@ import Synchronization
 ///     pool.parallel(chunks: 8) { chunk in process(chunk) }
 ///
 /// Workers spin briefly after a job and then park, so an idle pool takes no processor time. Each begins
-/// with a stretch of chunks of its own, in order, and then helps the others: which worker runs a chunk
-/// varies; a result that depends only on the chunk's index does not.
+/// with a stretch of chunks of its own, in order, and then helps the others. Which worker runs a chunk
+/// varies; results do not, if they depend only on the chunk's index.
 public final class WorkerPool: Sendable {
-    /// Threads at work, the caller's included.
+    /// The number of threads, including the caller's.
     public let threadCount: Int
     private let state: PoolState
 
-    /// The pool that everything uses unless told otherwise, one thread a usable processor.
+    /// The pool that everything uses by default, with one thread per usable processor.
     public static let shared = WorkerPool(threadCount: ProcessorLimits.usableProcessors)
 
-    /// Starts `threadCount - 1` workers beside the calling thread.
+    /// Starts `threadCount - 1` workers in addition to the calling thread.
     public init(threadCount: Int) {
         self.threadCount = max(1, threadCount)
         let state = PoolState(threadCount: self.threadCount)
@@ -55,14 +55,14 @@ public final class WorkerPool: Sendable {
         }
     }
 
-    /// How many ranges `forEachRange` makes; the size of an array of partial results.
+    /// The number of ranges that `forEachRange` makes: the size of an array of partial results.
     public func rangeCount(of count: Int, minimum: Int = 1, perThread: Int = 4) -> Int {
         count <= 0 ? 0 : max(1, min(threadCount == 1 ? 1 : threadCount * perThread, count / max(1, minimum)))
     }
 }
 
 /// What the caller and the workers share. `word` holds the job's generation (high bits), whether
-/// it takes helpers (bit 16) and how many joined (low 16 bits).
+/// workers may join it (bit 16) and how many have joined (low 16 bits).
 private final class PoolState: @unchecked Sendable {
     private static let openBit: UInt64 = 1 << 16
     private static let countMask: UInt64 = openBit - 1
@@ -99,7 +99,7 @@ private final class PoolState: @unchecked Sendable {
         monet_set_inside_pool(1)
         stretches.drain(chunks, from: 0, body)
         monet_set_inside_pool(0)
-        // Nobody may join any more; wait for those who did.
+        // No worker may join any more; wait for those that did.
         word.bitwiseXor(Self.openBit, ordering: .acquiringAndReleasing)
         var spun = 0
         while word.load(ordering: .acquiring) & Self.countMask != 0 {
@@ -115,7 +115,7 @@ private final class PoolState: @unchecked Sendable {
         while !stopped.load(ordering: .relaxed) {
             guard let job = waitForJob(after: lastGeneration) else { return }
             lastGeneration = job >> 17
-            // Join only while the job is open: a late riser must not see the next job's body.
+            // Join only while the job is open: a worker that wakes late must not see the next job's body.
             var current = job
             while true {
                 guard current & Self.openBit != 0, current >> 17 == lastGeneration else { break }
@@ -157,8 +157,8 @@ private final class PoolState: @unchecked Sendable {
     }
 }
 
-/// A job's chunks, shared out in a stretch for each thread. Neighbours mostly run one after the other on
-/// one thread: what a chunk asks of memory beyond its end is there when the next begins.
+/// A job's chunks, divided into a stretch for each thread. Adjacent chunks mostly run one after the other on
+/// one thread, so that what a chunk prefetches beyond its end is in the cache when the next begins.
 private final class Stretches: @unchecked Sendable {
     private let count: Int
     /// The next chunk of each stretch, on a cache line of its own.
@@ -183,7 +183,7 @@ private final class Stretches: @unchecked Sendable {
         }
     }
 
-    /// Runs chunks until none is left: those of the thread's own stretch, then what is left of the others.
+    /// Runs chunks until none are left: those of the thread's own stretch, then the rest of the others.
     func drain(_ chunks: Int, from thread: Int, _ body: (Int) -> Void) {
         for turn in 0..<count {
             let stretch = (thread + turn) % count
