@@ -55,7 +55,7 @@ public struct HeatMap: Sendable {
 
     /// A page around the picture.
     ///
-    /// - Parameter notes: paragraphs below it.
+    /// - `notes`: paragraphs below it.
     public static func page(title: String, pictures: [HeatMap], notes: [String]) -> String {
         ReportPage.html(title: title, body: pictures.map { ReportPage.figure($0.svg()) }, notes: notes)
     }

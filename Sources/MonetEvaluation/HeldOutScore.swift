@@ -46,7 +46,7 @@ public struct HeldOutScorer {
 
     /// The score of every label of the documents' first set.
     ///
-    /// - Parameter progress: called with the tokens of each batch; false stops.
+    /// - `progress`: called with the tokens of each batch; false stops.
     public func scores(
         _ documents: LabelledDocuments, mask: UnitMask? = nil, progress: (Int) -> Bool = { _ in true }
     ) throws -> [HeldOutScore] {
@@ -63,7 +63,7 @@ public struct HeldOutScorer {
 
     /// The score of all documents together.
     ///
-    /// - Parameter progress: called with the tokens of each batch; false stops.
+    /// - `progress`: called with the tokens of each batch; false stops.
     public func total(
         _ documents: LabelledDocuments, mask: UnitMask? = nil, progress: (Int) -> Bool = { _ in true }
     ) throws -> HeldOutScore {
@@ -77,7 +77,7 @@ public struct HeldOutScorer {
         _ documents: LabelledDocuments, mask: UnitMask?, progress: (Int) -> Bool,
         _ body: (Int, HeldOutScore) -> Void
     ) throws {
-        let reader = DocumentReader(model: model, backend: backend, mask: mask)
+        let reader = DocumentReader(model: model, backend: backend, mask: mask, keepsUnits: false)
         try reader.forEachBatch(of: documents) { batch in
             // The last token of a piece has no target.
             let targets = batch.pieces.flatMap { $0.tokens.dropFirst() + [-1] }

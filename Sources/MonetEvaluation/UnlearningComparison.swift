@@ -54,7 +54,7 @@ public struct UnlearningComparison: Sendable {
 
     /// Measures held-out documents.
     ///
-    /// - Parameter progress: called with the tokens of each batch; false stops.
+    /// - `progress`: called with the tokens of each batch; false stops.
     /// - Throws: `UnlearningExperiment.Stopped`, `InsightError`, `ModelError`.
     public init(
         _ plan: Plan, model: MonetLanguageModel, index: ExpertIndex, documents: LabelledDocuments,

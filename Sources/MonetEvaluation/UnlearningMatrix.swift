@@ -107,7 +107,7 @@ public struct UnlearningExperiment {
 
     /// Scores the unchanged model.
     ///
-    /// - Parameter progress: called with the tokens of each batch; false stops.
+    /// - `progress`: called with the tokens of each batch; false stops.
     /// - Throws: `UnlearningExperiment.Stopped`, `InsightError`, `ModelError`.
     public init(
         model: MonetLanguageModel, documents: LabelledDocuments, backend: any Backend = CPUBackend(),
@@ -153,7 +153,7 @@ public struct UnlearningExperiment {
 
     /// A row for every label's mask, and rows for random masks of the same size.
     ///
-    /// - Parameter randomSeeds: the number of random masks to compare each with.
+    /// - `randomSeeds`: the number of random masks to compare each with.
     public func matrix(
         _ masks: [UnitMask], randomSeeds: Int = 0, progress: (Int) -> Bool = { _ in true }
     ) throws -> UnlearningMatrix {

@@ -25,13 +25,12 @@ public struct Perplexity: Sendable {
 
     /// Scores every token but the first.
     ///
-    /// - Parameters:
-    ///   - window: tokens per window.
-    ///   - stride: new tokens scored by each window after the first.
-    ///   - reference: a model with the same vocabulary to compare predictions with, such as the one from
-    ///     which this one was quantized.
-    ///   - mask: units to remove, weaken or amplify in the model, not in the reference.
-    ///   - progress: called with the tokens scored so far; false stops.
+    /// - `window`: tokens per window.
+    /// - `stride`: new tokens scored by each window after the first.
+    /// - `reference`: a model with the same vocabulary to compare predictions with, such as the one from
+    ///   which this one was quantized.
+    /// - `mask`: units to remove, weaken or amplify in the model, not in the reference.
+    /// - `progress`: called with the tokens scored so far; false stops.
     /// - Throws: `GenerationError.invalidSetting`, `ModelError`.
     public init(
         of ids: [Int32], model: MonetLanguageModel, window: Int, stride: Int,

@@ -37,9 +37,8 @@ public struct Monosemanticity: Sendable, Equatable {
 
     /// Reads labelled documents with a Monet or a dense Llama.
     ///
-    /// - Parameters:
-    ///   - minimumCount: the number of tokens on which a unit must score to be counted.
-    ///   - progress: called with the tokens so far; false stops.
+    /// - `minimumCount`: the number of tokens on which a unit must score to be counted.
+    /// - `progress`: called with the tokens so far; false stops.
     /// - Throws: `InsightError.noLabels`, `ModelError`.
     public init(
         of documents: LabelledDocuments, model: MonetLanguageModel, backend: any Backend = CPUBackend(),

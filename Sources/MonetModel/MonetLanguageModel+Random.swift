@@ -5,9 +5,8 @@ import MonetFoundation
 extension MonetLanguageModel {
     /// A model with random weights: normal with the configuration's deviation, with biases 0 and norms 1.
     ///
-    /// - Parameters:
-    ///   - seed: equal seeds give equal weights, on every machine and for every dtype before rounding.
-    ///   - dtype: type of the parameters; routers' statistics are always float32.
+    /// - `seed`: equal seeds give equal weights, on every machine and for every dtype before rounding.
+    /// - `dtype`: type of the parameters; routers' statistics are always float32.
     public static func random(
         _ configuration: MonetConfiguration, seed: UInt64, dtype: DType = .float32
     ) throws -> MonetLanguageModel {

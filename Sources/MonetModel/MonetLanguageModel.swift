@@ -94,7 +94,8 @@ public final class MonetLanguageModel: Sendable {
     public func check(_ mask: UnitMask) throws {
         guard mask.unitsPerGroup == units.unitsPerGroup, mask.groups.last ?? 0 < units.groups else {
             throw ModelError.invalidInput(
-                reason: "a mask for \((mask.groups.last ?? 0) + 1) or more groups of \(mask.unitsPerGroup) units, "
+                reason:
+                    "a mask for \((mask.groups.last ?? 0) + 1) or more groups of \(mask.unitsPerGroup) units, "
                     + "the model has \(units.groups) of \(units.unitsPerGroup)")
         }
     }
@@ -134,7 +135,8 @@ public final class MonetLanguageModel: Sendable {
         for mask in sequences.compactMap(\.mask) { try check(mask) }
         try check(pass.input.hooks.points)
         guard !pass.tape.isRecording || sequences.allSatisfy({ $0.cache == nil }) else {
-            throw ModelError.invalidInput(reason: "a pass with gradients takes no caches: nothing flows through them")
+            throw ModelError.invalidInput(
+                reason: "a pass with gradients takes no caches: nothing flows through them")
         }
         let starts = sequences.map { $0.cache?.count ?? 0 }
         let reach = zip(starts, sequences).reduce(0) { max($0, $1.0 + $1.1.count) }

@@ -36,7 +36,7 @@ public struct ChatTemplate: Sendable {
 
     /// The prompt for a conversation.
     ///
-    /// - Parameter addGenerationPrompt: whether to open the assistant's turn.
+    /// - `addGenerationPrompt`: whether to open the assistant's turn.
     public func render(
         _ messages: [ChatMessage], addGenerationPrompt: Bool = true, beginToken: String = "<s>",
         endToken: String = "</s>", variables: JSONValue = .null

@@ -106,9 +106,8 @@ public final class Tokenizer: @unchecked Sendable {
 
     /// The ids of a text, as SentencePiece encodes it.
     ///
-    /// - Parameters:
-    ///   - addBegin: whether the begin token comes first.
-    ///   - parsingSpecial: whether the text of special tokens, such as `</s>`, is encoded as these tokens.
+    /// - `addBegin`: whether the begin token comes first.
+    /// - `parsingSpecial`: whether the text of special tokens, such as `</s>`, is encoded as these tokens.
     public func encode(_ text: String, addBegin: Bool = false, parsingSpecial: Bool = false) throws -> [Int32]
     {
         var ids: [Int32] = addBegin ? beginID.map { [$0] } ?? [] : []

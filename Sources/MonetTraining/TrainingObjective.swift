@@ -42,9 +42,8 @@ public struct TrainingObjective: Sendable {
 
     /// Adds the gradient of `share` times the objective into `variables` and returns the losses.
     ///
-    /// - Parameters:
-    ///   - targets: the next token of each input, negative for inputs that do not count.
-    ///   - share: 1 over the number of micro-batches.
+    /// - `targets`: the next token of each input, negative for inputs that do not count.
+    /// - `share`: 1 over the number of micro-batches.
     public func addGradient(
         model: MonetLanguageModel, inputs: [[Int32]], targets: [Int32], share: Double,
         backend: any Backend = CPUBackend(),

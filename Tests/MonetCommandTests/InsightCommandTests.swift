@@ -127,10 +127,13 @@ import Testing
         try withTemporaryFolder { folder in
             try prepare(folder)
             func experts(_ arguments: [String]) throws -> Set<String> {
-                let tokens = try #require(json(["trace", "--top", "9999"] + arguments, folder)["tokens"]?.arrayValue)
+                let tokens = try #require(
+                    json(["trace", "--top", "9999"] + arguments, folder)["tokens"]?.arrayValue)
                 let groups = tokens.flatMap { $0["groups"]?.arrayValue ?? [] }
                 return Set(
-                    groups.flatMap { $0["experts"]?.arrayValue ?? [] }.compactMap { $0["expert"]?.stringValue })
+                    groups.flatMap { $0["experts"]?.arrayValue ?? [] }.compactMap {
+                        $0["expert"]?.stringValue
+                    })
             }
             let text = "The law judge"
             let before = try experts(["--model", "model", text])
@@ -140,12 +143,14 @@ import Testing
             try run(list, folder)
             try run(["edit", "--model", "model", "--mask", "five.mask", "--out", "edited"], folder)
             let other = try #require(before.subtracting(removed).sorted().first)
-            try run(["mask", "list", other, "--model", "model", "--strength", "2", "--out", "other.mask"], folder)
+            try run(
+                ["mask", "list", other, "--model", "model", "--strength", "2", "--out", "other.mask"], folder)
             let after = try experts(["--model", "edited", text])
             #expect(!after.isEmpty && after.isDisjoint(with: removed))
             let more = try experts(["--model", "edited", "--mask", "other.mask", text])
             #expect(more.contains(other) && more.isDisjoint(with: removed))
-            try run(["index", "build", "--model", "edited", "--corpus", "corpus", "--out", "e.sqlite"], folder)
+            try run(
+                ["index", "build", "--model", "edited", "--corpus", "corpus", "--out", "e.sqlite"], folder)
             for name in removed {
                 let dossier = try json(["experts", "show", name, "--index", "e.sqlite"], folder)
                 #expect(dossier["count"]?.intValue == 0)
@@ -159,19 +164,31 @@ import Testing
             try prepare(folder)
             try run(
                 [
-                    "init", "--preset", "nano-llama", "--tokenizer", Fixture.path("text/trained.model"), "--out",
+                    "init", "--preset", "nano-llama", "--tokenizer", Fixture.path("text/trained.model"),
+                    "--out",
                     "dense", "--seed", "4",
                 ], folder)
             let trace = try json(["trace", "--model", "dense", "The law"], folder)
             #expect(trace["units"]?.stringValue == "neurons" && trace["experts_per_side"]?.isNull ?? false)
-            try run(["index", "build", "--model", "dense", "--corpus", "corpus", "--out", "d.sqlite"], folder)
-            #expect(try run(["experts", "show", "1/3", "--index", "d.sqlite"], folder).output.hasPrefix("neuron 1/3"))
             try run(
-                ["mask", "label", "--index", "d.sqlite", "--label", "sea", "--ratio", "1.01", "--out", "sea.mask"],
+                ["index", "build", "--model", "dense", "--corpus", "corpus", "--out", "d.sqlite"], folder)
+            #expect(
+                try run(["experts", "show", "1/3", "--index", "d.sqlite"], folder).output.hasPrefix(
+                    "neuron 1/3"))
+            try run(
+                [
+                    "mask", "label", "--index", "d.sqlite", "--label", "sea", "--ratio", "1.01", "--out",
+                    "sea.mask",
+                ],
                 folder)
             #expect(
-                try run(["mask", "info", "sea.mask", "--model", "dense"], folder).output.contains("this model"))
-            try run(["generate", "--model", "dense", "--mask", "sea.mask", "-p", "The", "-n", "3", "--seed", "1"], folder)
+                try run(["mask", "info", "sea.mask", "--model", "dense"], folder).output.contains(
+                    "this model"))
+            try run(
+                [
+                    "generate", "--model", "dense", "--mask", "sea.mask", "-p", "The", "-n", "3", "--seed",
+                    "1",
+                ], folder)
         }
     }
 

@@ -111,8 +111,10 @@ func indices() throws {
     _ = dossier
 }
 
-func traces(ids: [Int32], model: MonetLanguageModel, tokenizer: Tokenizer) throws {
-    let trace = try RoutingTrace(of: ids, model: model, tokenizer: tokenizer)
+func traces(
+    ids: [Int32], model: MonetLanguageModel, tokenizer: Tokenizer, backend: CPUBackend
+) throws {
+    let trace = try RoutingTrace(of: ids, model: model, tokenizer: tokenizer, backend: backend)
     for token in trace.tokens { print(token.text, token.groups[0].experts[0].expert) }
 }
 

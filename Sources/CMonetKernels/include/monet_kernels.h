@@ -132,11 +132,6 @@ typedef struct monet_kernels {
     /// (equation 12 and its vertical counterparts). `scratch` holds `width` floats.
     void (*_Nonnull mix)(float *destination, const float *source, monet_selection from, monet_selection to, size_t heads,
                 size_t width, float *scratch);
-    /// Gradient of mix: dsource += ..., dfrom and dto [heads, experts] += ... at selected entries.
-    /// `scratch` holds 2 * width floats.
-    void (*_Nonnull mix_gradient)(float *dsource, float *dfrom, float *dto, const float *ddestination, const float *source,
-                         monet_selection from, monet_selection to, size_t heads, size_t width, size_t experts,
-                         float *scratch);
     /// out[i] = weight[i] * x[i] over rows of `width`.
     void (*_Nonnull scale_rows)(float *out, const float *x, const float *weight, size_t rows, size_t width);
 

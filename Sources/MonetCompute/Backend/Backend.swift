@@ -124,10 +124,9 @@ public protocol Backend: Sendable {
 
     /// Each token's cross entropy under the output head, `[tokens]`, without ever holding all logits.
     ///
-    /// - Parameters:
-    ///   - hidden: `[tokens, width]`; weight: `[vocabulary, width]`.
-    ///   - targets: one id a token; a negative one is left out and costs 0.
-    ///   - gradient: where to add the gradient of `scale · sum of losses`; bias is ignored.
+    /// - `hidden`: `[tokens, width]`; weight: `[vocabulary, width]`.
+    /// - `targets`: one id a token; a negative one is left out and costs 0.
+    /// - `gradient`: where to add the gradient of `scale · sum of losses`; bias is ignored.
     func crossEntropy(
         hidden: Tensor, weight: Tensor, targets: [Int32], scale: Float, gradient: LinearGradient?
     ) throws -> Tensor

@@ -12,7 +12,7 @@ public struct UnitStrengths: Sendable, Equatable {
     private var ranks: [Int32]
     private var values: [Float]
 
-    /// - Parameter strengths: by unit; indices must lie in `0..<units`.
+    /// - `strengths`: by unit; indices must lie in `0..<units`.
     public init(units: Int, strengths: [Int: Float]) {
         self.units = units
         touched = Array(repeating: 0, count: (units + 63) / 64)

@@ -189,7 +189,12 @@ extension CPUBackend {
         into queryGradient: Tensor, keyGradient: Tensor, valueGradient: Tensor
     ) throws {
         let layout = try AttentionLayout(input)
-        try requireShape(outputGradient, input.query.shape, "attention gradient")
+        try requireFloat32(
+            [outputGradient, input.query, result.query, result.output, queryGradient], input.query.shape,
+            "attention gradient")
+        try requireFloat32(
+            [input.key, input.value, result.key, keyGradient, valueGradient], input.key.shape,
+            "attention gradient")
         let dQuery = Tensor(zeros: input.query.shape)
         let dKey = Tensor(zeros: input.key.shape)
         // One chunk per key-value head: its gradients are sums over query heads in a fixed order.

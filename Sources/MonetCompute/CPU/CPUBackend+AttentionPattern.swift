@@ -51,7 +51,10 @@ extension CPUBackend {
     ) throws {
         let layout = try AttentionLayout(input)
         try requireWholeSequences(layout, outputGradient, input)
-        try requireShape(patternGradient, pattern.shape, "attention pattern")
+        try requireFloat32(
+            [pattern, patternGradient], [input.query.rowCount, layout.heads, layout.reach],
+            "attention pattern's gradient")
+        try requireFloat32([input.value, valueGradient], input.value.shape, "attention pattern's gradient")
         let (width, stride) = (layout.headWidth, layout.keyStride)
         // Heads that share a value row run on one thread, in order.
         forEachGroup(layout) { segment, head in
@@ -73,7 +76,11 @@ extension CPUBackend {
     ) throws {
         let layout = try AttentionLayout(input)
         try requireWholeSequences(layout, queryGradient, input)
-        try requireShape(patternGradient, pattern.shape, "attention pattern")
+        try requireFloat32(
+            [pattern, patternGradient], [input.query.rowCount, layout.heads, layout.reach],
+            "attention pattern's gradient")
+        try requireFloat32([input.query], input.query.shape, "attention pattern's gradient")
+        try requireFloat32([input.key, keyGradient], input.key.shape, "attention pattern's gradient")
         let (width, stride) = (layout.headWidth, layout.keyStride)
         let (query, key) = (input.query.copy(), input.key.copy())
         let (dQuery, dKey) = (Tensor(zeros: query.shape), Tensor(zeros: key.shape))
@@ -104,7 +111,7 @@ extension CPUBackend {
     private func requireWholeSequences(_ layout: AttentionLayout, _ gradient: Tensor, _ input: AttentionInput)
         throws
     {
-        try requireShape(gradient, input.query.shape, "attention gradient")
+        try requireFloat32([gradient], input.query.shape, "attention gradient")
         guard layout.segments.allSatisfy({ $0.cache == nil && $0.position == 0 }) else {
             throw ComputeError.shapeMismatch(
                 operation: "attention gradient", expected: "whole sequences without a cache",

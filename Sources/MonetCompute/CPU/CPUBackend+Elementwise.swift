@@ -27,6 +27,10 @@ extension CPUBackend {
         into xGradient: Tensor, weightGradient: Tensor
     ) throws {
         let width = x.columnCount
+        try requireFloat32([x, outputGradient, xGradient], x.shape, "RMSNorm gradient")
+        try requireFloat32([scale], [x.rowCount], "RMSNorm gradient")
+        try requireFloat32([weightGradient], [width], "RMSNorm gradient")
+        try requireShape(weight, [width], "RMSNorm weight")
         let weightValues = widened(weight)
         let ranges = pool.rangeCount(of: x.rowCount, minimum: 16)
         let partial = Tensor(zeros: [ranges, width])
@@ -57,6 +61,8 @@ extension CPUBackend {
     public func gatedActivationGradient(
         _ outputGradient: Tensor, gate: Tensor, up: Tensor, into gateGradient: Tensor, upGradient: Tensor
     ) throws {
+        try requireFloat32(
+            [gate, up, outputGradient, gateGradient, upGradient], gate.shape, "gated activation's gradient")
         let block = 1 << 12
         pool.forEachRange(of: gate.count, minimum: block) { range, _ in
             withUnsafeTemporaryAllocation(of: Float.self, capacity: 2 * block) { scratch in

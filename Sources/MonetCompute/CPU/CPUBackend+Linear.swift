@@ -24,7 +24,7 @@ extension CPUBackend {
 
     public func embedGradient(_ outputGradient: Tensor, ids: [Int32], into tableGradient: Tensor) throws {
         let width = tableGradient.columnCount
-        try requireShape(outputGradient, [ids.count, width], "embedding gradient")
+        try requireFloat32([outputGradient], [ids.count, width], "embedding gradient")
         try requireFloat32(tableGradient, "embedding gradient")
         // Serial over tokens: two tokens may share a row, and the order of sums must not vary.
         for (row, id) in ids.enumerated() {
@@ -162,10 +162,17 @@ extension CPUBackend {
     public func linearGradient(
         _ outputGradient: Tensor, x: Tensor, weight: Tensor, into gradient: LinearGradient
     ) throws {
+        guard weight.shape.count == 2 else {
+            throw ComputeError.shapeMismatch(
+                operation: "linear gradient", expected: "weight [out, in]", found: "\(weight.shape)")
+        }
         let rows = x.rowCount
         let (outputs, inputs) = (weight.shape[0], weight.shape[1])
-        try requireShape(outputGradient, [rows, outputs], "linear gradient")
+        try requireFloat32([outputGradient], [rows, outputs], "linear gradient")
         try requireHost(x, "linear gradient")
+        for target in [gradient.x, gradient.weight, gradient.bias].compactMap({ $0 }) {
+            try requireFloat32(target, "linear gradient")
+        }
         if let xGradient = gradient.x {
             try requireShape(xGradient, [rows, inputs], "linear gradient of x")
             matrixProduct.multiply(
@@ -179,7 +186,10 @@ extension CPUBackend {
                 MatrixOperand(x),
                 into: weightGradient.pointer, cStride: inputs, accumulate: true)
         }
-        if let biasGradient = gradient.bias { addColumnSums(of: outputGradient, into: biasGradient) }
+        if let biasGradient = gradient.bias {
+            try requireShape(biasGradient, [outputs], "linear gradient of the bias")
+            addColumnSums(of: outputGradient, into: biasGradient)
+        }
     }
 
     /// total[c] += sum over rows of x[r, c].

@@ -20,6 +20,7 @@ extension CPUBackend {
             throw ComputeError.indexOutOfRange(
                 operation: "cross entropy target", index: Int(bad), limit: vocabulary)
         }
+        if let x = gradient?.x { try requireFloat32([x], hidden.shape, "cross entropy's gradient") }
         let losses = Tensor(zeros: [targets.count])
         for start in stride(from: 0, to: targets.count, by: Self.lossRows) {
             let rows = start..<min(targets.count, start + Self.lossRows)

@@ -71,7 +71,8 @@ extension CPUBackend {
         try requireFloat32(x, "router")
         let router = prepared.router
         let logits =
-            try x.rowCount <= policy.screenedTokens && router.sides.allSatisfy { $0.rounded != nil }
+            try x.rowCount <= min(policy.screenedTokens, policy.rowsInRegisters)
+            && router.sides.allSatisfy { $0.rounded != nil }
             ? screenedLogits(x, prepared) : projections(x, weights: router.sides.map(\.weight))
         func probabilities(_ side: Int) throws -> Tensor {
             let logits = logits[side]

@@ -64,6 +64,8 @@ extension CPUBackend {
         _ probabilityGradient: Tensor, probabilities: Tensor, into logitGradient: Tensor
     ) throws {
         let experts = probabilities.columnCount
+        try requireFloat32(
+            [probabilities, probabilityGradient, logitGradient], probabilities.shape, "route's gradient")
         pool.forEachRange(of: probabilities.rowCount, minimum: 64) { range, _ in
             withUnsafeTemporaryAllocation(of: Float.self, capacity: experts) { scratch in
                 guard let line = scratch.baseAddress else { return }
@@ -85,7 +87,11 @@ extension CPUBackend {
         logits: Tensor, probabilities: Tensor, uniformity: UniformitySource
     ) throws -> RouterObjective {
         try requireFloat32(logits, "router objective")
-        try requireShape(probabilities, logits.shape, "router objective")
+        try requireFloat32([probabilities], logits.shape, "router objective")
+        guard logits.shape.count == 3 else {
+            throw ComputeError.shapeMismatch(
+                operation: "router objective", expected: "[tokens, heads, experts]", found: "\(logits.shape)")
+        }
         let (tokens, heads, experts) = (logits.shape[0], logits.shape[1], logits.shape[2])
         let rowWidth = heads * experts
         let ranges = pool.rangeCount(of: tokens, minimum: 16)
@@ -141,8 +147,21 @@ extension CPUBackend {
         uniformityWeight: Float, ambiguityWeight: Float, into probabilityGradient: Tensor,
         logitGradient: Tensor
     ) throws {
+        guard logits.shape.count == 3 else {
+            throw ComputeError.shapeMismatch(
+                operation: "router objective's gradient", expected: "[tokens, heads, experts]",
+                found: "\(logits.shape)")
+        }
         let (tokens, heads, experts) = (logits.shape[0], logits.shape[1], logits.shape[2])
         let rowWidth = heads * experts
+        try requireFloat32(
+            [logits, probabilities, probabilityGradient, logitGradient], logits.shape,
+            "router objective's gradient")
+        guard objective.meanProbability.count == rowWidth else {
+            throw ComputeError.shapeMismatch(
+                operation: "router objective's gradient", expected: "\(rowWidth) means",
+                found: "\(objective.meanProbability.shape)")
+        }
         guard tokens > 0 else { return }
         // d(loss)/d(p of a token): the mean over tokens divides by their number.
         try requireFloat32(objective.meanProbability, "router objective's gradient")

@@ -69,6 +69,14 @@ public struct CPUBackend: Backend {
         try requireHost(tensor, operation)
     }
 
+    /// Float32 tensors in host memory, all of one shape.
+    func requireFloat32(_ tensors: [Tensor], _ shape: [Int], _ operation: String) throws {
+        for tensor in tensors {
+            try requireShape(tensor, shape, operation)
+            try requireFloat32(tensor, operation)
+        }
+    }
+
     /// Real numbers of any type in host memory, as weights are.
     func requireReal(_ tensor: Tensor, _ operation: String) throws {
         guard tensor.dtype.isReal else {

@@ -125,7 +125,7 @@ public final class GradientTape {
 
     /// Causal attention of the three projections.
     ///
-    /// - Parameter pattern: sees the probabilities `[tokens, heads, keys]` and may replace them; nil runs
+    /// - `pattern`: sees the probabilities `[tokens, heads, keys]` and may replace them; nil runs
     ///   attention without making them.
     public func attention(
         query: Variable, key: Variable, value: Variable, _ shape: AttentionShape,

@@ -43,9 +43,8 @@ public struct HTTPToxicityScorer: ToxicityScorer {
         let last = Mutex<ContinuousClock.Instant?>(nil)
     }
 
-    /// - Parameters:
-    ///   - isCancelled: called repeatedly while waiting.
-    ///   - note: called with the reason when a request is repeated.
+    /// - `isCancelled`: called repeatedly while waiting.
+    /// - `note`: called with the reason when a request is repeated.
     /// - Throws: `EvaluationError.invalidSetting` for an invalid URL.
     public init(
         _ settings: Settings, isCancelled: @escaping @Sendable () -> Bool = { false },

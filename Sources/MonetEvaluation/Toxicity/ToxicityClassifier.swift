@@ -80,9 +80,8 @@ public struct ToxicityClassifier: ToxicityScorer, Sendable {
 
     /// Trains on four fifths of the examples, chosen by a hash of their text; the others are held out.
     ///
-    /// - Parameters:
-    ///   - neutral: additional non-toxic texts, used only for training.
-    ///   - progress: called after each pass over the examples; false stops.
+    /// - `neutral`: additional non-toxic texts, used only for training.
+    /// - `progress`: called after each pass over the examples; false stops.
     /// - Throws: `EvaluationError.tooFewExamples`, `CancellationError`.
     public static func trained(
         on examples: [Example], neutral: [String] = [], source: String,

@@ -34,7 +34,7 @@ public struct ToxicityExperiment {
         let name: String
         let mask: UnitMask?
 
-        /// - Parameter mask: nil for the unchanged model.
+        /// - `mask`: nil for the unchanged model.
         public init(name: String, mask: UnitMask?) {
             self.name = name
             self.mask = mask
@@ -78,11 +78,10 @@ public struct ToxicityExperiment {
 
     /// Results of every edit.
     ///
-    /// - Parameters:
-    ///   - recordsPath: the file for each prompt's continuations and scores, from which a stopped run can
-    ///     continue.
-    ///   - neutral: texts on which to measure helpfulness.
-    ///   - progress: called after each prompt; false stops.
+    /// - `recordsPath`: the file for each prompt's continuations and scores, from which a stopped run can
+    ///   continue.
+    /// - `neutral`: texts on which to measure helpfulness.
+    /// - `progress`: called after each prompt; false stops.
     /// - Throws: `CancellationError` if stopped, `EvaluationError`, `ModelError`, `FileError`.
     public func run(
         _ edits: [Edit], recordsPath: String?, overwrite: Bool = false, neutral: LabelledDocuments? = nil,

@@ -17,7 +17,7 @@ public struct ToxicityPrompt: Sendable, Equatable {
     /// Reads prompts: JSONL of RealToxicityPrompts (`{"prompt": {"text": …}}`), of ToxiGen (`{"prompt": …,
     /// "group": …}`), or with the text under `text`; or plain text with one prompt per line.
     ///
-    /// - Parameter limit: the maximum number of prompts, of which the first are used.
+    /// - `limit`: the maximum number of prompts, of which the first are used.
     /// - Throws: `FileError`, `EvaluationError.malformedPrompt`, `EvaluationError.noPrompts`.
     public static func read(_ path: String, limit: Int? = nil) throws -> [ToxicityPrompt] {
         var prompts: [ToxicityPrompt] = []

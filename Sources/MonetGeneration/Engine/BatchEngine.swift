@@ -95,9 +95,8 @@ public final class BatchEngine {
     private var kept: [(cache: KVCache, mask: UnitMask?)] = []
     private var requests = 0
 
-    /// - Parameters:
-    ///   - contextLength: maximum tokens of a sequence; the model's context by default.
-    ///   - cacheType: the type in which keys and values are stored.
+    /// - `contextLength`: maximum tokens of a sequence; the model's context by default.
+    /// - `cacheType`: the type in which keys and values are stored.
     /// - Throws: `GenerationError.invalidSetting`.
     public init(
         model: MonetLanguageModel, backend: any Backend = CPUBackend(), limits: Limits = Limits(),

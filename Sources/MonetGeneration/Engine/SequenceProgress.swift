@@ -1,5 +1,4 @@
 import MonetModel
-import MonetText
 
 /// One running sequence: draws the next token from logits, and decides when to stop.
 struct SequenceProgress {

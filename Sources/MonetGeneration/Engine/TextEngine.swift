@@ -45,7 +45,7 @@ public final class TextEngine {
 
     /// Queues a request; returns the number that its events carry.
     ///
-    /// - Parameter stopStrings: texts that end it; they are not part of the result.
+    /// - `stopStrings`: texts that end it; they are not part of the result.
     /// - Throws: `GenerationError`, `ModelError.contextExceeded` if the prompt does not fit.
     @discardableResult
     public func submit(_ request: GenerationRequest, stopStrings: [String] = []) throws -> Int {

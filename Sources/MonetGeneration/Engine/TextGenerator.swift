@@ -33,11 +33,10 @@ public struct TextGenerator: Sendable {
 
     /// Continues token ids.
     ///
-    /// - Parameters:
-    ///   - stopStrings: texts that end the generation; they are not part of the result.
-    ///   - cache: keys and values of an earlier part of the same text, which `prompt` follows. Afterwards it
-    ///     holds those of all tokens that have run.
-    ///   - onStep: called with every token; false stops.
+    /// - `stopStrings`: texts that end the generation; they are not part of the result.
+    /// - `cache`: keys and values of an earlier part of the same text, which `prompt` follows. Afterwards it
+    ///   holds those of all tokens that have run.
+    /// - `onStep`: called with every token; false stops.
     /// - Throws: `GenerationError`, `ModelError.contextExceeded` if the prompt leaves no room.
     public func generate(
         _ prompt: [Int32], settings: GenerationSettings = GenerationSettings(), stopStrings: [String] = [],

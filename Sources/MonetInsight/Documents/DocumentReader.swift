@@ -12,17 +12,21 @@ package struct DocumentReader {
     let batchTokens: Int
     /// Units to remove, weaken or amplify.
     private let mask: UnitMask?
+    private let keepsUnits: Bool
 
-    /// - Parameter window: nil means the model's context, at most 512.
+    /// - Parameters:
+    ///   - window: nil means the model's context, at most 512.
+    ///   - keepsUnits: whether the output holds the units of families that do not need them otherwise.
     package init(
         model: MonetLanguageModel, backend: any Backend, window: Int? = nil, batchTokens: Int = 512,
-        mask: UnitMask? = nil
+        mask: UnitMask? = nil, keepsUnits: Bool = true
     ) {
         self.model = model
         self.backend = backend
         self.window = window ?? min(model.configuration.contextLength, 512)
         self.batchTokens = batchTokens
         self.mask = mask
+        self.keepsUnits = keepsUnits
     }
 
     /// Part of a document.
@@ -66,7 +70,7 @@ package struct DocumentReader {
         func flush(_ end: Position) throws -> Bool {
             guard !pieces.isEmpty else { return true }
             var input = ForwardInput(pieces.map(\.tokens), mask: mask)
-            input.keepsUnits = true
+            input.keepsUnits = keepsUnits
             let output = try model.forward(input, on: backend)
             let batch = Batch(pieces: pieces, output: output, end: end)
             pieces.removeAll(keepingCapacity: true)

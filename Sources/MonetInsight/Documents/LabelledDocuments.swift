@@ -43,10 +43,9 @@ public struct LabelledDocuments: Sendable {
 
     /// The documents of a corpus folder, under the label set `label`.
     ///
-    /// - Parameters:
-    ///   - limit: the maximum number of tokens, equally many per label; documents are taken in a fixed
-    ///     random order.
-    ///   - labels: only documents with these labels are read; nil reads all.
+    /// - `limit`: the maximum number of tokens, equally many per label; documents are taken in a fixed
+    ///   random order.
+    /// - `labels`: only documents with these labels are read; nil reads all.
     /// - Throws: `TextError`, `InsightError.unknownLabel`.
     public init(corpus: Corpus, split: CorpusSplit, limit: Int? = nil, labels: [String]? = nil) throws {
         let kept = try labels.map { try Self.chosen($0, of: corpus.labels, origin: corpus.folder) }
@@ -64,9 +63,8 @@ public struct LabelledDocuments: Sendable {
 
     /// Documents of text files, JSONL files and folders.
     ///
-    /// - Parameters:
-    ///   - labelKeys: JSONL columns, each of which is a label set; `label` falls back to the file's name.
-    ///   - numberKey: a JSONL column with one number for the document, or a list with one number per token.
+    /// - `labelKeys`: JSONL columns, each of which is a label set; `label` falls back to the file's name.
+    /// - `numberKey`: a JSONL column with one number for the document, or a list with one number per token.
     /// - Throws: `FileError`, `TextError`, `InsightError.missingNumber`.
     public init(
         sources: [CorpusSource], tokenizer: Tokenizer, labelKeys: [String] = ["label"],

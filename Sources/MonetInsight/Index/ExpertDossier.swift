@@ -86,10 +86,9 @@ public struct ExpertDossier: Sendable, Equatable {
 extension ExpertIndex {
     /// The dossier of an expert; one that never fired has zeros.
     ///
-    /// - Parameters:
-    ///   - context: tokens shown before and after each top token.
-    ///   - activations: the maximum number of top tokens.
-    ///   - neighbours: the maximum number of experts that share a half, for each half.
+    /// - `context`: tokens shown before and after each top token.
+    /// - `activations`: the maximum number of top tokens.
+    /// - `neighbours`: the maximum number of experts that share a half, for each half.
     /// - Throws: `InsightError.malformedIndex`.
     public func dossier(
         of expert: UnitID, context: Int = 12, activations: Int = 20, neighbours: Int = 5

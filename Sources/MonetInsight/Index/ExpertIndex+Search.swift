@@ -113,7 +113,7 @@ extension ExpertIndex {
     /// The experts that fire more on a text than on the corpus, sorted by mean score in the text times
     /// the logarithm of its ratio to the mean in the corpus.
     ///
-    /// - Parameter scores: mean scores over the text's tokens, by expert.
+    /// - `scores`: mean scores over the text's tokens, by expert.
     public func find(
         firedBy scores: [UnitID: Double], group: Int? = nil, minimumFrequency: Double = 0, limit: Int = 20
     ) throws -> [FoundExpert] {

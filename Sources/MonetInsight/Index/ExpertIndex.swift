@@ -42,9 +42,8 @@ public final class ExpertIndex: Sendable {
 
     /// Opens an index and checks its schema.
     ///
-    /// - Parameters:
-    ///   - model: refuses an index of another model.
-    ///   - writable: whether explanations will be added.
+    /// - `model`: refuses an index of another model.
+    /// - `writable`: whether explanations will be added.
     /// - Throws: `FileError.unreadable`, `InsightError`.
     public init(path: String, model: MonetLanguageModel? = nil, writable: Bool = false) throws {
         guard FileManager.default.fileExists(atPath: path) else {
@@ -149,7 +148,7 @@ public final class ExpertIndex: Sendable {
 
     /// The experts whose mean score on a label's tokens is at least `ratio` times that of the next label.
     ///
-    /// - Parameter minimumFrequency: the minimum share of all tokens that an expert fires on.
+    /// - `minimumFrequency`: the minimum share of all tokens that an expert fires on.
     public func specialists(
         of label: Label, ratio: Double = 2, minimumFrequency: Double = 0
     ) throws -> [UnitID] {

@@ -51,10 +51,9 @@ public struct ExpertIndexBuilder {
     private let fingerprint: String
     private let documentsFingerprint: String
 
-    /// - Parameters:
-    ///   - modelPath: stored in the index, for commands that run the model.
-    ///   - tokenizer: provides the tokens' texts.
-    ///   - pool: the threads that count, beside those of the backend.
+    /// - `modelPath`: stored in the index, for commands that run the model.
+    /// - `tokenizer`: provides the tokens' texts.
+    /// - `pool`: the threads that count, beside those of the backend.
     /// - Throws: `InsightError`, `TextError`.
     public init(
         model: MonetLanguageModel, modelPath: String, tokenizer: Tokenizer?, documents: LabelledDocuments,
@@ -103,7 +102,7 @@ public struct ExpertIndexBuilder {
 
     /// Builds the index at `path`, continuing from an earlier run's state if there is one.
     ///
-    /// - Parameter progress: called after every batch; false stops, with the state saved.
+    /// - `progress`: called after every batch; false stops, with the state saved.
     /// - Returns: whether the index is complete.
     /// - Throws: `InsightError`, `FileError`, `ModelError`.
     public func build(

@@ -27,10 +27,9 @@ public struct LogitEffects: Sendable, Equatable {
 extension ExpertIndex {
     /// The effect of the expert at its top tokens, measured by removing it.
     ///
-    /// - Parameters:
-    ///   - count: the number of promoted tokens, and of suppressed ones.
-    ///   - places: the maximum number of top tokens averaged over.
-    ///   - before: the number of tokens read before each.
+    /// - `count`: the number of promoted tokens, and of suppressed ones.
+    /// - `places`: the maximum number of top tokens averaged over.
+    /// - `before`: the number of tokens read before each.
     /// - Returns: nil for an expert that never fired.
     /// - Throws: `InsightError.foreignIndex` for another model than the index was built from.
     public func logitEffects(

@@ -12,7 +12,7 @@ public struct LabelStatistics: Sendable {
 
     /// Reads labelled documents.
     ///
-    /// - Parameter progress: called with the tokens so far; false stops.
+    /// - `progress`: called with the tokens so far; false stops.
     /// - Throws: `InsightError.noLabels`, `ModelError`.
     public init(
         of documents: LabelledDocuments, model: MonetLanguageModel, backend: any Backend = CPUBackend(),

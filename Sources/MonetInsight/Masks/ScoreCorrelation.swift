@@ -18,7 +18,7 @@ public struct ScoreCorrelation: Sendable {
 
     /// Reads documents that carry numbers.
     ///
-    /// - Parameter progress: called with the tokens so far; false stops.
+    /// - `progress`: called with the tokens so far; false stops.
     /// - Throws: `ModelError`.
     public init(
         of documents: LabelledDocuments, level: Level, model: MonetLanguageModel,

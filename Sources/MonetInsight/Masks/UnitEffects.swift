@@ -16,9 +16,8 @@ public struct UnitEffects: Sendable {
 
     /// Runs all documents forward and backward.
     ///
-    /// - Parameters:
-    ///   - model: loaded for training, that is in the checkpoint's layout.
-    ///   - progress: called with the tokens so far; false stops.
+    /// - `model`: loaded for training, that is in the checkpoint's layout.
+    /// - `progress`: called with the tokens so far; false stops.
     /// - Throws: `ModelError`, `ComputeError`.
     public init(
         of documents: LabelledDocuments, model: MonetLanguageModel, backend: any Backend = CPUBackend(),
@@ -60,7 +59,7 @@ public struct UnitEffects: Sendable {
         let losses = try model.crossEntropy(output, targets: piece.dropFirst() + [-1]).floats()
         try output.backward()
         for layer in layers {
-            guard let flow = FeedForwardFlow(output, layer: layer, units: units) else { continue }
+            let flow = try FeedForwardFlow(output, layer: layer, units: units)
             try model.configuration.feedForward.addStrengthGradients(
                 of: flow, LayerParameters(model.parameters, layer: layer), on: backend,
                 into: &sums[flow.units.group])

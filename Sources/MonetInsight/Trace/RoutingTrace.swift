@@ -49,7 +49,7 @@ public struct RoutingTrace: Sendable, Equatable, Codable {
 
     /// Runs the model over `ids` and keeps the `count` strongest experts of every token and group.
     ///
-    /// - Parameter mask: experts to remove, weaken or amplify; scores are multiplied by their strengths,
+    /// - `mask`: experts to remove, weaken or amplify; scores are multiplied by their strengths,
     ///   and by those of the model's own mask.
     /// - Throws: `ModelError.contextExceeded`.
     public init(

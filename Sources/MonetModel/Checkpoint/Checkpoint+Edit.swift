@@ -12,9 +12,8 @@ extension Checkpoint {
 
     /// Writes a model with a mask made permanent, in the weights if possible, otherwise in a separate file.
     ///
-    /// - Parameters:
-    ///   - model: loaded for conversion.
-    ///   - mask: what to change, in addition to the model's own mask.
+    /// - `model`: loaded for conversion.
+    /// - `mask`: what to change, in addition to the model's own mask.
     /// - Throws: `ModelError.invalidInput` for quantized weights, `FileError`.
     public static func writeEdited(
         _ model: MonetLanguageModel, mask: UnitMask, dtype: DType, shardBytes: Int = 5 << 30,

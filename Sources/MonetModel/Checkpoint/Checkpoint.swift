@@ -85,7 +85,7 @@ public enum Checkpoint {
 
     /// Writes configuration and weights into an existing folder, in shards of at most `shardBytes`.
     ///
-    /// - Parameter quantization: the format in which the large matrices are stored, in the packed layout.
+    /// - `quantization`: the format in which the large matrices are stored, in the packed layout.
     /// - Throws: `ModelError.invalidInput` for a model that is already packed or quantized.
     public static func write(
         _ model: MonetLanguageModel, dtype: DType, quantization: MonetConfiguration.Quantization? = nil,
@@ -207,7 +207,7 @@ public struct CheckpointTensors: Sendable {
 
     /// The tensors that `configuration` requires, checked for names, shapes and types.
     ///
-    /// - Parameter trainable: whether to copy them to writable float32 memory.
+    /// - `trainable`: whether to copy them to writable float32 memory.
     /// - Throws: `ModelError` for a missing, unexpected or ill-shaped tensor.
     public func parameters(for configuration: MonetConfiguration, trainable: Bool = false) throws
         -> ParameterSet
@@ -307,7 +307,7 @@ public enum LoadPurpose: Sendable {
 extension MonetLanguageModel {
     /// Opens a checkpoint folder.
     ///
-    /// - Parameter backend: the device that weights for inference and training are put on.
+    /// - `backend`: the device that weights for inference and training are put on.
     /// - Throws: `FileError`, `ModelError`, `ComputeError`.
     public static func load(
         _ folder: String, for purpose: LoadPurpose = .inference, on backend: any Backend = CPUBackend()

@@ -77,7 +77,9 @@ public struct DenseFeedForward: FeedForwardFamily {
         of flow: FeedForwardFlow, _ parameters: LayerParameters, on backend: any Backend,
         into sums: inout [Double]
     ) throws {
-        guard let neurons = flow.units as? NeuronActivations else { return }
+        guard let neurons = flow.units as? NeuronActivations else {
+            throw ModelError.invalidInput(reason: "effects of neurons need a pass that keeps units")
+        }
         let down = try parameters("mlp.down_proj.weight").tensor
         let gradient = try backend.zeros([flow.input.rowCount, intermediateSize], dtype: .float32)
         try backend.linearGradient(

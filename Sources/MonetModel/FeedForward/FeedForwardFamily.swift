@@ -29,7 +29,7 @@ public protocol FeedForwardFamily: Sendable, Equatable {
     var members: [(String, JSONValue)] { get }
     /// Checks that the settings are consistent with each other and with the model's width.
     ///
-    /// - Parameter require: throws an error that names a key, what was found and what was expected.
+    /// - `require`: throws an error that names a key, what was found and what was expected.
     func validate(
         hiddenSize: Int, _ require: (Bool, _ key: String, _ found: Int, _ expected: String) throws -> Void
     ) throws
@@ -160,10 +160,9 @@ public struct LayerParameters: Sendable {
 public protocol FeedForwardLayer: Sendable {
     /// The block's output `[tokens, d]` for the normalized residual stream `h` `[tokens, d]`.
     ///
-    /// - Parameters:
-    ///   - shared: what the preceding layer passed on to its group, such as routing; replaced by the first
-    ///     layer of a group.
-    ///   - pass: the forward pass, which holds parameters, strengths and hooks.
+    /// - `shared`: what the preceding layer passed on to its group, such as routing; replaced by the first
+    ///   layer of a group.
+    /// - `pass`: the forward pass, which holds parameters, strengths and hooks.
     func callAsFunction(_ h: Variable, shared: inout (any UnitActivations)?, _ pass: ForwardPass) throws
         -> Variable
     /// The block with its weights in the layout that a device runs fastest for inference.

@@ -13,13 +13,19 @@ public struct FeedForwardFlow {
 
     /// The hook points that a pass must observe.
     public static let observed: [HookPoint.Kind] = [.mlpIn, .mlpOut]
-    /// The flow through a layer of an observed pass, after `backward`; nil if no gradient reached it.
-    public init?(_ output: ForwardOutput, layer: Int, units layout: UnitLayout) {
+    /// The flow through a layer of an observed pass, after `backward`.
+    ///
+    /// - Throws: `ModelError.invalidInput` for a pass without these observations or without gradients.
+    public init(_ output: ForwardOutput, layer: Int, units layout: UnitLayout) throws {
         guard let input = output.observations[HookPoint(.mlpIn, layer: layer)],
             let gradient = output.observations[HookPoint(.mlpOut, layer: layer)]?.gradient,
             let group = layout.layersOfGroup.firstIndex(where: { $0.contains(layer) }),
             let units = output.groups.first(where: { $0.group == group })
-        else { return nil }
+        else {
+            throw ModelError.invalidInput(
+                reason: "effects of layer \(layer) need a pass with gradients, run back, that observed "
+                    + Self.observed.map(\.rawValue).joined(separator: " and "))
+        }
         self.layer = layer
         self.input = input.value
         self.units = units

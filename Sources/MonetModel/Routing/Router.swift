@@ -120,7 +120,7 @@ struct Router: Sendable {
 extension MonetLanguageModel {
     /// Moves the routers' running statistics towards a batch's; the running variance is the unbiased one.
     ///
-    /// - Parameter momentum: share of the batch; 1 replaces the running statistics.
+    /// - `momentum`: share of the batch; 1 replaces the running statistics.
     /// - Throws: `ComputeError` for parameters that cannot be written.
     public func updateRouters(with statistics: [RouterBatchStatistics], momentum: Float) throws {
         for batch in statistics {

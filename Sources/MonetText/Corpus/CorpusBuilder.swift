@@ -29,7 +29,7 @@ public struct CorpusBuilder: Sendable {
 
     /// Reads all sources and writes the folder, completely or not at all.
     ///
-    /// - Parameter progress: called periodically with what is done so far.
+    /// - `progress`: called periodically with what is done so far.
     public func build(
         _ sources: [CorpusSource], into folder: String, replacing: Bool = false,
         progress: (Summary) -> Void = { _ in }

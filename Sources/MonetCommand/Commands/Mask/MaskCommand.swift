@@ -1,9 +1,7 @@
 import ArgumentParser
-import Foundation
 import MonetFoundation
 import MonetInsight
 import MonetModel
-import MonetText
 
 struct MaskCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,9 +1,6 @@
 import ArgumentParser
-import Foundation
-import MonetFoundation
 import MonetInsight
 import MonetModel
-import MonetText
 
 struct MaskCorrelationCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

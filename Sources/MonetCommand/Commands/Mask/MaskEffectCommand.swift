@@ -1,6 +1,4 @@
 import ArgumentParser
-import Foundation
-import MonetFoundation
 import MonetInsight
 import MonetModel
 import MonetText

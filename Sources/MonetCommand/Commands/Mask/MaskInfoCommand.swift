@@ -1,9 +1,6 @@
 import ArgumentParser
-import Foundation
 import MonetFoundation
-import MonetInsight
 import MonetModel
-import MonetText
 
 struct MaskInfoCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

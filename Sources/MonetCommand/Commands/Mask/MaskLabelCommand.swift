@@ -1,9 +1,5 @@
 import ArgumentParser
-import Foundation
-import MonetFoundation
 import MonetInsight
-import MonetModel
-import MonetText
 
 struct MaskLabelCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

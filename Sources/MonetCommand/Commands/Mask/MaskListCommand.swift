@@ -1,9 +1,6 @@
 import ArgumentParser
-import Foundation
-import MonetFoundation
 import MonetInsight
 import MonetModel
-import MonetText
 
 struct MaskListCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

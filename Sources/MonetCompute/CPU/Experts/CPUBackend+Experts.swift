@@ -11,12 +11,13 @@ extension CPUBackend {
             let output = try experts(x, routing: routing, prepared: prepare(weights))
             return (output, ExpertActivations(SavedExperts.packed))
         }
-        if let selection = try gatheredSelection(routing) {
-            let (output, saved) = try gatheredExperts(x, selection, weights: weights, shape)
+        if isGathered(routing) {
+            let (output, saved) = try gatheredExperts(x, selection(routing), weights: weights, shape)
             return (output, ExpertActivations(SavedExperts.gathered(saved)))
         }
-        let (output, hidden) = try denseExperts(x, routing, weights: weights, shape)
-        return (output, ExpertActivations(SavedExperts.dense(hidden: hidden)))
+        return (
+            try denseExperts(x, routing, weights: weights, shape), ExpertActivations(SavedExperts.dense)
+        )
     }
 
     public func expertsGradient(
@@ -24,9 +25,13 @@ extension CPUBackend {
         saved: ExpertActivations, into gradient: ExpertGradient, weightGradient: ExpertWeights<Tensor>
     ) throws {
         let shape = try ExpertShape(x, routing, weights, self)
-        try requireShape(outputGradient, x.shape, "experts' gradient")
-        guard let saved = saved.content as? SavedExperts, weightGradient.plan == weights.plan else {
-            throw ComputeError.foreignPreparation(operation: "experts' gradient", device: name)
+        try requireFloat32([outputGradient, gradient.x], x.shape, "experts' gradient")
+        try requireFloat32([gradient.left, gradient.right], routing.left.shape, "experts' gradient")
+        guard let saved = saved.content as? SavedExperts, weightGradient.plan == weights.plan,
+            weightGradient.all.count == weights.all.count
+        else { throw ComputeError.foreignPreparation(operation: "experts' gradient", device: name) }
+        for (target, weight) in zip(weightGradient.all, weights.all) {
+            try requireFloat32([target], weight.shape, "experts' gradient")
         }
         switch saved {
         case .gathered(let saved):
@@ -35,9 +40,11 @@ extension CPUBackend {
                 weightGradient: weightGradient)
         case .packed:
             throw ComputeError.unsupported(operation: "the gradient of packed experts", device: name)
-        case .dense(let hidden):
-            try denseGradient(
-                outputGradient, x: x, routing, weights: weights, hidden: hidden, shape, into: gradient,
+        case .dense:
+            // There is one gradient, that of the selected experts: the others have none.
+            let (_, saved) = try gatheredExperts(x, selection(routing), weights: weights, shape)
+            try gatheredGradient(
+                outputGradient, x: x, weights: weights, saved: saved, into: gradient,
                 weightGradient: weightGradient)
         }
     }
@@ -47,20 +54,17 @@ extension CPUBackend {
         try routing.derived { try RoutedSelection(routing, pool: pool) }
     }
 
-    /// Both sides' selections, if gathered execution is faster or the only one available.
-    private func gatheredSelection(_ routing: ExpertRouting) throws -> RoutedSelection? {
-        if expertExecution == .sparse || routing.needsPairs { return try selection(routing) }
-        guard expertExecution != .dense, routing.left.shape[0] > policy.denseTokens else { return nil }
-        let selection = try selection(routing)
-        let density = max(selection.left.density, selection.right.density)
-        return density <= policy.densestGathering ? selection : nil
+    /// Whether gathered execution is faster or the only one available.
+    private func isGathered(_ routing: ExpertRouting) -> Bool {
+        expertExecution == .sparse || routing.needsPairs
+            || (expertExecution != .dense && routing.left.shape[0] > policy.denseTokens)
     }
 }
 
 /// What a forward pass stores for its gradient.
 enum SavedExperts: Sendable {
-    /// σ(U x + b) of all experts, `[tokens, E · units]`, in the order of the plan's hidden sides.
-    case dense(hidden: [Tensor])
+    /// Nothing: the gradient gathers the selected experts again.
+    case dense
     case gathered(GatheredActivations)
     /// Nothing: packed weights are for inference.
     case packed

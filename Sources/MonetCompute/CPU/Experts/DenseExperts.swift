@@ -2,13 +2,13 @@ import CMonetKernels
 import Foundation
 
 // Dense execution of a plan: every expert for every token, as the paper's formulas are written. It serves
-// batches in which most experts are selected, and to check gathered execution.
+// batches of a few tokens, and to check gathered execution. Its gradient is that of the gathered one.
 
 extension CPUBackend {
-    /// The output, and σ(U x + b) of the hidden sides.
+    /// The output of all experts.
     func denseExperts(
         _ x: Tensor, _ routing: ExpertRouting, weights: ExpertWeights<Tensor>, _ shape: ExpertShape
-    ) throws -> (output: Tensor, hidden: [Tensor]) {
+    ) throws -> Tensor {
         let plan = weights.plan
         let hidden = try weights.up.map { try activations(x, $0.weight, bias: $0.bias) }
         let output = Tensor(uninitialized: x.shape)
@@ -26,7 +26,7 @@ extension CPUBackend {
             }
             try addWeightedBias(sums, weights.down[place].bias, into: out, stride: shape.width)
         }
-        return (output, hidden)
+        return output
     }
 
     /// The hidden units of a source as a projection's matrices multiply them: weighted or mixed.
@@ -38,50 +38,6 @@ extension CPUBackend {
         return projection.mixes(source)
             ? mix(units, from: routing[source], to: routing[projection.side], shape)
             : weighted(units, by: sums)
-    }
-
-    func denseGradient(
-        _ outputGradient: Tensor, x: Tensor, _ routing: ExpertRouting, weights: ExpertWeights<Tensor>,
-        hidden: [Tensor], _ shape: ExpertShape, into gradient: ExpertGradient,
-        weightGradient: ExpertWeights<Tensor>
-    ) throws {
-        let plan = weights.plan
-        let dHidden = hidden.map { Tensor(zeros: $0.shape) }
-        let parts = plan.projections.indices.map {
-            OutputPart(outputGradient.pointer + $0 * shape.part, stride: shape.width, width: shape.part)
-        }
-        for (place, projection) in plan.projections.enumerated() {
-            let matrices = try weights.down[place].columns("dense experts", name)
-            let gradients = try weightGradient.down[place].columns("dense experts", name)
-            let sums = sumOverHeads(routing[projection.side])
-            for (index, source) in projection.sources.enumerated() {
-                let d = try downGradient(
-                    parts[place], mixed: term(source, of: projection, hidden, plan, routing, sums, shape),
-                    matrices[index], into: gradients[index])
-                let from = plan.place(of: source)
-                if projection.mixes(source) {
-                    mixGradient(
-                        d, source: hidden[from], from: routing[source], to: routing[projection.side], shape,
-                        into: dHidden[from], fromGradient: gradient[source],
-                        toGradient: gradient[projection.side])
-                } else {
-                    weightedGradient(
-                        d, source: hidden[from], by: sums, into: dHidden[from],
-                        probabilityGradient: gradient[source])
-                }
-            }
-        }
-        for (place, projection) in plan.projections.enumerated() {
-            try biasGradient(
-                parts[place], probabilities: routing[projection.side], weights.down[place].bias,
-                into: weightGradient.down[place].bias, probabilityGradient: gradient[projection.side])
-        }
-        for (place, up) in weights.up.enumerated() {
-            try activationsGradient(
-                dHidden[place], hidden[place], x: x, up.weight, into: gradient.x,
-                weightGradient: weightGradient.up[place].weight,
-                biasGradient: weightGradient.up[place].bias)
-        }
     }
 
     // MARK: Up-projection
@@ -100,27 +56,13 @@ extension CPUBackend {
         return hidden
     }
 
-    private func activationsGradient(
-        _ dHidden: Tensor, _ hidden: Tensor, x: Tensor, _ u: Tensor, into xGradient: Tensor,
-        weightGradient: Tensor,
-        biasGradient: Tensor
-    ) throws {
-        pool.forEachRange(of: hidden.count, minimum: 1 << 13) { range, _ in
-            let start = range.lowerBound
-            kernels.squared_relu_gradient(dHidden.pointer + start, hidden.pointer + start, range.count)
-        }
-        try linearGradient(
-            dHidden, x: x, weight: u,
-            into: LinearGradient(x: xGradient, weight: weightGradient, bias: biasGradient))
-    }
-
     // MARK: Mixing
 
     /// Equation 12 for every token: `from`'s activations are summed and distributed over `to`'s selection.
     private func mix(_ source: Tensor, from: Tensor, to: Tensor, _ shape: ExpertShape) -> Tensor {
         let destination = Tensor(uninitialized: source.shape)
         let columns = source.columnCount
-        forEachToken(from, to, shape, scratch: 2 * shape.units) { token, from, to, scratch in
+        forEachToken(from, to, shape, scratch: shape.units) { token, from, to, scratch in
             memset(destination.pointer + token * columns, 0, columns * 4)
             kernels.mix(
                 destination.pointer + token * columns, source.pointer + token * columns, from, to,
@@ -128,22 +70,6 @@ extension CPUBackend {
                 shape.units, scratch)
         }
         return destination
-    }
-
-    private func mixGradient(
-        _ dDestination: Tensor, source: Tensor, from: Tensor, to: Tensor, _ shape: ExpertShape,
-        into dSource: Tensor,
-        fromGradient: Tensor, toGradient: Tensor
-    ) {
-        let columns = source.columnCount
-        let row = shape.heads * shape.experts
-        forEachToken(from, to, shape, scratch: 2 * shape.units) { token, from, to, scratch in
-            kernels.mix_gradient(
-                dSource.pointer + token * columns, fromGradient.pointer + token * row,
-                toGradient.pointer + token * row, dDestination.pointer + token * columns,
-                source.pointer + token * columns, from, to, shape.heads, shape.units, shape.experts,
-                scratch)
-        }
     }
 
     /// Lists the non-zero probabilities of each token and hands them to `body` with scratch memory.
@@ -227,49 +153,7 @@ extension CPUBackend {
         return result
     }
 
-    private func weightedGradient(
-        _ d: Tensor, source: Tensor, by weight: Tensor, into dSource: Tensor, probabilityGradient: Tensor
-    ) {
-        let (columns, experts) = (source.columnCount, weight.columnCount)
-        let (width, heads) = (columns / experts, probabilityGradient.shape[1])
-        pool.forEachRange(of: source.rowCount, minimum: 16) { range, _ in
-            let dWeight = Tensor(uninitialized: [experts])
-            for token in range {
-                memset(dWeight.pointer, 0, experts * 4)
-                for expert in 0..<experts {
-                    let w = weight.pointer[token * experts + expert]
-                    if w == 0 { continue }
-                    let offset = token * columns + expert * width
-                    dWeight.pointer[expert] = kernels.dot(d.pointer + offset, source.pointer + offset, width)
-                    kernels.axpy(dSource.pointer + offset, w, d.pointer + offset, width)
-                }
-                for head in 0..<heads {
-                    kernels.axpy(
-                        probabilityGradient.pointer + (token * heads + head) * experts, 1, dWeight.pointer,
-                        experts)
-                }
-            }
-        }
-    }
-
-    // MARK: Down-projection and output bias
-
-    /// Adds to the gradient of `v` and returns that of the mixed activations.
-    private func downGradient(
-        _ dOut: OutputPart, mixed: Tensor, _ v: Tensor, into vGradient: Tensor
-    ) throws -> Tensor {
-        let columns = mixed.columnCount
-        matrixProduct.multiply(
-            m: dOut.width, n: columns, k: mixed.rowCount, dOut.operand(transposed: true),
-            MatrixOperand(mixed),
-            into: vGradient.pointer, cStride: columns, accumulate: true)
-        let dMixed = Tensor(uninitialized: mixed.shape)
-        matrixProduct.multiply(
-            m: mixed.rowCount, n: columns, k: dOut.width, dOut.operand(), try operand(v),
-            into: dMixed.pointer,
-            cStride: columns, accumulate: false)
-        return dMixed
-    }
+    // MARK: Output bias
 
     /// out += weight · bias, for `weight` `[tokens, E]` and `bias` `[E, width]`.
     private func addWeightedBias(
@@ -290,53 +174,10 @@ extension CPUBackend {
             }
         }
     }
-
-    private func biasGradient(
-        _ dOut: OutputPart, probabilities: Tensor, _ bias: Tensor, into biasGradient: Tensor,
-        probabilityGradient: Tensor
-    ) throws {
-        let (tokens, heads, experts) = (
-            probabilities.shape[0], probabilities.shape[1], probabilities.shape[2]
-        )
-        let weight = sumOverHeads(probabilities)
-        matrixProduct.multiply(
-            m: experts, n: dOut.width, k: tokens, MatrixOperand(weight, transposed: true), dOut.operand(),
-            into: biasGradient.pointer, cStride: dOut.width, accumulate: true)
-        let dWeight = Tensor(uninitialized: [tokens, experts])
-        matrixProduct.multiply(
-            m: tokens, n: experts, k: dOut.width, dOut.operand(), try operand(bias, transposed: true),
-            into: dWeight.pointer, cStride: experts, accumulate: false)
-        pool.forEachRange(of: tokens, minimum: 64) { range, _ in
-            for token in range {
-                for head in 0..<heads {
-                    kernels.axpy(
-                        probabilityGradient.pointer + (token * heads + head) * experts, 1,
-                        dWeight.pointer + token * experts, experts)
-                }
-            }
-        }
-    }
-}
-
-/// The columns of the output's gradient that belong to one projection.
-private struct OutputPart {
-    let address: UnsafeMutablePointer<Float>
-    let stride: Int
-    let width: Int
-
-    init(_ address: UnsafeMutablePointer<Float>, stride: Int, width: Int) {
-        self.address = address
-        self.stride = stride
-        self.width = width
-    }
-
-    func operand(transposed: Bool = false) -> MatrixOperand {
-        MatrixOperand(UnsafeMutableRawPointer(address), stride: stride, transposed: transposed)
-    }
 }
 
 extension ExpertPlan {
-    /// The index of a hidden side among the plan's.
+    /// The index of a hidden side among the plan's; `ExpertExtents` has checked that every source is one.
     func place(of side: ExpertSide) -> Int { hidden.firstIndex(of: side) ?? 0 }
 }
 

@@ -26,9 +26,6 @@ struct ExpertSelection {
     /// Experts that have entries, ascending.
     let occupied: [Int32]
 
-    /// Share of all token-expert pairs that are selected.
-    var density: Double { Double(entryCount) / Double(max(1, tokens * experts)) }
-
     /// Compresses probabilities `[tokens, heads, experts]`.
     init(_ probabilities: Tensor, pool: WorkerPool) {
         let (tokens, heads, experts) = (

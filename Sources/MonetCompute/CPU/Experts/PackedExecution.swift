@@ -146,7 +146,7 @@ extension CPUBackend {
     /// added in order, so that the result does not depend on which thread summed which.
     private func projectFew(_ sides: [PackedSide], width: Int, tokens: Int) {
         // Two shares per thread balance the load; every additional share costs a row of sums for each token.
-        let parts = pool.threadCount == 1 ? 1 : 2 * pool.threadCount / sides.count
+        let parts = pool.threadCount == 1 ? 1 : max(1, 2 * pool.threadCount / sides.count)
         let partial = Tensor(uninitialized: [sides.count * parts, tokens, width])
         pool.parallel(chunks: sides.count * parts) { chunk in
             let side = sides[chunk / parts]
