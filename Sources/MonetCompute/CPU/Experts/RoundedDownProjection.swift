@@ -16,8 +16,8 @@ extension CPUBackend {
     func rowKernels(_ dtype: DType, rows: Int, together: Int? = nil) -> monet_row_kernels? {
         switch dtype {
         case .bfloat16 where roundsInKernels: kernels.rounded_bf16
-        case .bfloat16 where (together ?? rows) > 3: kernels.even_odd_bf16
-        case .int8Rows where kernels.integers_pay != 0 && rows > 2: kernels.int8_on_integers
+        case .bfloat16 where (together ?? rows) >= policy.evenOddRows: kernels.even_odd_bf16
+        case .int8Rows where kernels.integers_pay != 0 && rows >= policy.integerRows: kernels.int8_on_integers
         default: instructionSet.rows(dtype)
         }
     }
