@@ -128,6 +128,7 @@ extension CPUBackend {
         let blocks = (x.count + block - 1) / block
         var partial = [Double](repeating: 0, count: blocks)
         partial.withUnsafeMutableBufferPointer { partial in
+            // Every block writes the sum at its own index.
             nonisolated(unsafe) let partial = partial
             pool.parallel(chunks: blocks) { index in
                 let start = index * block
@@ -150,6 +151,7 @@ extension CPUBackend {
             correction2: Float(1 - pow(Double(step.beta2), Double(step.step))),
             gradient_scale: step.gradientScale)
         withUnsafePointer(to: &settings) { settings in
+            // All threads only read the settings.
             nonisolated(unsafe) let settings = settings
             pool.forEachRange(of: parameter.count, minimum: 1 << 14) { range, _ in
                 let start = range.lowerBound

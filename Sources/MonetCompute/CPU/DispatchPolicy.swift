@@ -22,8 +22,8 @@ public struct DispatchPolicy: Sendable, Equatable {
     public var integerLines = 64
     /// Tokens up to which experts in the layout of columns run dense. A vertical layer of 256 halves a side, width
     /// 512 and 8 units a half, dense over gathered time with gradients at a density of 2%: 0.84 with 8 tokens,
-    /// 1.27 with 16, 1.74 with 64, 5.8 with 512, 13 with 2048; at a density
-    /// of 71%, which no trained router reaches: 0.74 with 64, 1.29 with 512, 1.32 with 2048.
+    /// 1.27 with 16, 1.74 with 64, 5.8 with 512, 13 with 2048; at 71%:
+    /// 0.74 with 64, 1.29 with 512, 1.32 with 2048.
     public var denseTokens = 8
     /// Tokens of one expert up to which its rows are read as they are stored, in a batch of more than
     /// `rowsInRegisters`; for more tokens, it pays to widen the rows once. bfloat16 is the cheapest to widen

@@ -38,6 +38,7 @@ struct ExpertSelection {
         let foundIndices = found.address.assumingMemoryBound(to: Int32.self)
         var counts = [Int](repeating: 0, count: lists)
         counts.withUnsafeMutableBufferPointer { counts in
+            // Every thread writes the counts of its own lists.
             nonisolated(unsafe) let counts = counts
             pool.forEachRange(of: lists, minimum: 16) { range, _ in
                 for list in range {

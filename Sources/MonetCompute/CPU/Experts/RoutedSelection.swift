@@ -46,6 +46,7 @@ struct RoutedSelection: Sendable {
         let values = Tensor(uninitialized: [total])
         let (lefts, rights) = (left, right)
         offsets.withUnsafeMutableBufferPointer { offsets in
+            // All threads only read the offsets.
             nonisolated(unsafe) let offsets = offsets
             // An entry belongs to one token, so tokens can be divided among threads.
             pool.forEachRange(of: tokens, minimum: 8) { range, _ in

@@ -16,6 +16,7 @@ extension CPUBackend {
         func sums(_ term: (UnsafePointer<Float>, Int) -> Double) -> [Double] {
             var partial = [Double](repeating: 0, count: ranges * heads)
             partial.withUnsafeMutableBufferPointer { partial in
+                // Every range writes the sums at its own index.
                 nonisolated(unsafe) let partial = partial
                 pool.forEachRange(of: tokens, minimum: 16) { range, index in
                     for token in range {
@@ -99,6 +100,7 @@ extension CPUBackend {
         let used = Tensor(zeros: [ranges, rowWidth])
         var ambiguity = [Double](repeating: 0, count: ranges)
         ambiguity.withUnsafeMutableBufferPointer { ambiguity in
+            // Every range writes the sum at its own index.
             nonisolated(unsafe) let ambiguity = ambiguity
             pool.forEachRange(of: tokens, minimum: 16) { range, index in
                 let full = Tensor(uninitialized: [experts])
