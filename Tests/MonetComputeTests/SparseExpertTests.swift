@@ -3,9 +3,9 @@ import MonetFoundation
 import TestSupport
 import Testing
 
-/// Sparse and dense execution agree on random shapes, in output and in every gradient.
+/// Every execution agrees with the sum over all pairs in double precision, in output and in every gradient.
 ///
-/// Both are float32 sums of the same terms in other orders: 2e-5 norm-wise as in `OperationTests`.
+/// The processor sums the same terms in float32: 2e-5 norm-wise as in `OperationTests`.
 @Suite struct SparseExpertTests {
     static let bound = 2e-5
 
@@ -14,7 +14,13 @@ import Testing
         let left: Tensor
         let right: Tensor
         let outputGradient: Tensor
-        var routing: ExpertRouting { ExpertRouting(left: left, right: right) }
+    }
+
+    /// One result of a layer, and the size of the terms that rounding acts on.
+    struct Result {
+        let name: String
+        let values: Tensor
+        var scale: Double
     }
 
     private func probabilities(
@@ -34,30 +40,57 @@ import Testing
                 statistics: try backend.routerStatistics(logits), epsilon: 1e-5, threshold: threshold))
     }
 
-    /// Output and gradients of one kind of layer on one backend.
+    /// Output and gradients of a layer.
+    ///
+    /// - Parameters:
+    ///   - normalized: Whether the layer may use that probabilities sum to 1. Their gradient is then known up to a
+    ///     constant of each head, which the softmax takes away, and the gradient by logits stands for it.
     private func run(
-        _ backend: CPUBackend, _ inputs: Inputs, weights: [Tensor]
-    ) throws -> [Tensor] {
-        let g = weights.map { Tensor(zeros: $0.shape) }
-        let gradient = ExpertGradient(
-            x: Tensor(zeros: inputs.x.shape), left: Tensor(zeros: inputs.left.shape),
-            right: Tensor(zeros: inputs.right.shape))
-        let (output, saved) = try backend.experts(
-            inputs.x, routing: inputs.routing, weights: .init(listed: weights))
+        _ backend: any Backend, _ inputs: Inputs, weights: [Tensor], normalized: Bool
+    ) throws -> [Result] {
+        let (x, left, right) = try (
+            backend.tensor(inputs.x), backend.tensor(inputs.left), backend.tensor(inputs.right)
+        )
+        let listed = ExpertWeights(listed: try weights.map { try backend.tensor($0) })
+        func zeros(_ like: Tensor) throws -> Tensor { try backend.zeros(like.shape, dtype: .float32) }
+        let gradient = ExpertGradient(x: try zeros(x), left: try zeros(left), right: try zeros(right))
+        let weightGradient = try listed.map(zeros)
+        let routing = ExpertRouting(left: left, right: right, isNormalized: normalized)
+        let (output, saved) = try backend.experts(x, routing: routing, weights: listed)
         try backend.expertsGradient(
-            inputs.outputGradient, x: inputs.x, routing: inputs.routing, weights: .init(listed: weights),
-            saved: saved, into: gradient, weightGradient: .init(listed: g))
-        // Probabilities' gradients are determined where the softmax uses them.
-        let sides = try [(gradient.left, inputs.left), (gradient.right, inputs.right)].map { d, p in
-            let logits = Tensor(zeros: p.shape)
-            try backend.routeGradient(d, probabilities: p, into: logits)
-            return logits
+            try backend.tensor(inputs.outputGradient), x: x, routing: routing, weights: listed, saved: saved,
+            into: gradient, weightGradient: weightGradient)
+        func result(_ name: String, _ tensor: Tensor) throws -> Result {
+            let values = tensor.onHost
+            return Result(
+                name: name, values: values,
+                scale: values.floats().reduce(0) { max($0, Double(abs($1))) })
         }
-        return [output, gradient.x] + sides + g
+        var results = [try result("output", output), try result("x", gradient.x)]
+        for (name, d, p) in [("left", gradient.left, left), ("right", gradient.right, right)] {
+            // Outside the selection a probability is a constant.
+            let (slopes, selected) = (d.onHost.floats(), p.onHost.floats())
+            let inside = try result(
+                name, Tensor(zip(slopes, selected).map { $1 > 0 ? $0 : 0 }, shape: d.shape))
+            guard normalized else {
+                results.append(inside)
+                continue
+            }
+            let logits = try zeros(p)
+            try backend.routeGradient(d, probabilities: p, into: logits)
+            var byLogits = try result("\(name) logits", logits)
+            // A difference of slopes, often far larger than itself.
+            byLogits.scale = max(byLogits.scale, inside.scale)
+            results.append(byLogits)
+        }
+        for (place, tensor) in weightGradient.all.enumerated() {
+            results.append(try result("weight \(place)", tensor))
+        }
+        return results
     }
 
     @Test(arguments: 0..<80)
-    func agreesWithDense(index: Int) throws {
+    func agreesWithPairs(index: Int) throws {
         var random = SplitMix64(seed: UInt64(index))
         func pick(_ range: ClosedRange<Int>) -> Int {
             range.lowerBound + Int(random.next() % UInt64(range.count))
@@ -85,30 +118,33 @@ import Testing
             ? [up, [e * units], up, [e * units], down, down, down, down, [e, half], [e, half]]
             : [up, [e * units], [width, e * units], [e, width]]
         let weights = shapes.map { source.normal($0) }
-        for kernels in OperationTests.instructionSets {
-            for threads in [1, 3] {
-                let pool = WorkerPool(threadCount: threads)
-                let dense = try run(
-                    CPUBackend(pool: pool, instructionSet: kernels, expertExecution: .dense), inputs,
-                    weights: weights)
-                let backend = CPUBackend(pool: pool, instructionSet: kernels)
-                let packed = try backend.experts(
-                    inputs.x, routing: inputs.routing, prepared: backend.prepare(.init(listed: weights)))
-                #expect(
-                    relativeError(packed, dense[0]) < Self.bound,
-                    "packed, \(kernels.name), \(threads) threads")
-                for execution in [ExpertExecution.sparse, .automatic] {
-                    let found = try run(
-                        CPUBackend(pool: pool, instructionSet: kernels, expertExecution: execution), inputs,
-                        weights: weights)
-                    for (place, (x, y)) in zip(found, dense).enumerated() {
-                        // Where all of a gradient cancels, the noise of both sides is all there is.
-                        let scale = max(1, y.floats().reduce(0) { max($0, abs($1)) })
-                        let difference = zip(x.floats(), y.floats()).reduce(0) { max($0, abs($1.0 - $1.1)) }
+        let reference = ReferenceBackend()
+        for normalized in [true, false] {
+            let expected = try run(reference, inputs, weights: weights, normalized: normalized)
+            for kernels in OperationTests.instructionSets {
+                for (threads, execution) in [1, 3].flatMap({ threads in
+                    ExpertExecution.allCases.map { (threads, $0) }
+                }) {
+                    let place = "\(execution), \(kernels.name), \(threads) threads, normalized: \(normalized)"
+                    let backend = CPUBackend(
+                        pool: WorkerPool(threadCount: threads), instructionSet: kernels,
+                        expertExecution: execution)
+                    let found = try run(backend, inputs, weights: weights, normalized: normalized)
+                    for (x, y) in zip(found, expected) {
+                        // Where all of a gradient cancels, rounding is all there is.
+                        let difference = zip(x.values.floats(), y.values.floats())
+                            .reduce(0) { max($0, Double(abs($1.0 - $1.1))) }
+                        let error = relativeError(x.values, y.values)
                         #expect(
-                            relativeError(x, y) < Self.bound || difference < 1e-5 * scale,
-                            "\(execution), tensor \(place), \(kernels.name), \(threads) threads")
+                            error < Self.bound || difference < 1e-5 * max(1, y.scale),
+                            "\(x.name): \(error), \(difference) of \(y.scale), \(place)")
                     }
+                    let packed = try backend.experts(
+                        inputs.x,
+                        routing: ExpertRouting(
+                            left: inputs.left, right: inputs.right, isNormalized: normalized),
+                        prepared: backend.prepare(.init(listed: weights)))
+                    #expect(relativeError(packed, expected[0].values) < Self.bound, "packed, \(place)")
                 }
             }
         }
