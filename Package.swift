@@ -49,7 +49,7 @@ let package = Package(
         .target(name: "MonetText", dependencies: ["CSentencePiece", "MonetFoundation"]),
         .target(
             name: "MonetModel", dependencies: ["MonetCompute", "MonetFoundation"],
-            resources: [.embedInCode("Resources/modeling_masked_monet.py")]),
+            resources: [.embedInCode("Resources/modeling_monet.py")]),
         .target(name: "MonetGeneration", dependencies: runtime),
         .target(name: "MonetTraining", dependencies: runtime),
         .target(

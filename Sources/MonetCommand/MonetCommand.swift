@@ -44,10 +44,21 @@ struct MonetCommand: ParsableCommand {
             var command = try parseAsRoot()
             try command.run()
         } catch let error where isExpected(error) {
-            StandardError.write("error: \(error)\n")
+            StandardError.write("error: \(error)\(hint(for: error))\n")
             Foundation.exit(EXIT_FAILURE)
         } catch {
             exit(withError: error)
+        }
+    }
+
+    /// The flag that helps, which the libraries do not know.
+    private static func hint(for error: any Error) -> String {
+        switch error {
+        case FileError.alreadyExists: "; --overwrite replaces it"
+        case InsightError.foreignState: "; delete the file or give --overwrite to start again"
+        case EvaluationError.foreignRecords: "; give another --records, or --overwrite"
+        case TrainingError.runExists: "; continue it with --resume or choose another folder"
+        default: ""
         }
     }
 

@@ -30,7 +30,7 @@ public enum AtomicFile {
     public static func writeFolder(_ path: String, replacing: Bool, _ body: (String) throws -> Void) throws {
         let manager = FileManager.default
         if manager.fileExists(atPath: path), !replacing {
-            throw FileError.unwritable(path: path, reason: "it exists already")
+            throw FileError.alreadyExists(path: path)
         }
         let path = path.count > 1 && path.hasSuffix("/") ? String(path.dropLast()) : path
         let temporary = path + ".tmp-\(getpid())"

@@ -4,6 +4,8 @@ public enum FileError: Error, Sendable, Equatable, CustomStringConvertible {
     case unreadable(path: String, reason: String)
     /// The file cannot be written; what was there before is unchanged.
     case unwritable(path: String, reason: String)
+    /// Something is at the path already, and was not to be replaced.
+    case alreadyExists(path: String)
     /// The text is not JSON, or is JSON that the parser rejects (duplicate keys, NaN).
     case malformedJSON(source: String, offset: Int, reason: String)
     /// The file is not UTF-8 text.
@@ -13,6 +15,7 @@ public enum FileError: Error, Sendable, Equatable, CustomStringConvertible {
         switch self {
         case .unreadable(let path, let reason): "\(path): cannot be read: \(reason)"
         case .unwritable(let path, let reason): "\(path): cannot be written: \(reason)"
+        case .alreadyExists(let path): "\(path): exists already"
         case .malformedJSON(let source, let offset, let reason):
             "\(source): malformed JSON at byte \(offset): \(reason)"
         case .notUTF8(let path, let offset): "\(path): not UTF-8 text (byte \(offset))"

@@ -12,6 +12,8 @@ struct JSONParser {
     init(bytes: UnsafeRawBufferPointer, source: String) {
         self.bytes = bytes
         self.source = source
+        // A byte order mark, which some editors write.
+        if bytes.starts(with: [0xef, 0xbb, 0xbf]) { position = 3 }
     }
 
     mutating func parseDocument() throws -> JSONValue {

@@ -38,7 +38,15 @@ public final class MappedFile: @unchecked Sendable {
             if size >= 1 << 21 { madvise(address, size, HugePages.advice) }
         #endif
         bytes = UnsafeRawBufferPointer(start: address, count: size)
+        if size < 1024, bytes.starts(with: Self.pointerStart.utf8) {
+            throw FileError.unreadable(
+                path: path,
+                reason: "it is a Git LFS pointer, not the file itself; `git lfs pull` fetches the file")
+        }
     }
+
+    /// How the short files begin that stand for large ones in a repository cloned without Git LFS.
+    private static let pointerStart = "version https://git-lfs.github.com/spec/"
 
     deinit {
         if let address = bytes.baseAddress { munmap(UnsafeMutableRawPointer(mutating: address), bytes.count) }

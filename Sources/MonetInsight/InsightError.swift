@@ -43,7 +43,7 @@ public enum InsightError: Error, Sendable, Equatable, CustomStringConvertible {
         case .foreignIndex(let path, let expected, let found):
             "\(path): an index of another model, fingerprint \(found); this one's is \(expected)"
         case .foreignState(let path, let key, let expected, let found):
-            "\(path): the unfinished index was started with another \(key) (\(found), now \(expected)); delete the file or give --overwrite to start again"
+            "\(path): the unfinished index was started with another \(key) (\(found), now \(expected))"
         case .unwritableIndex(let path, let reason): "\(path): cannot be written: \(reason)"
         case .invalidSetting(let name, let found, let expected):
             "\(name) is \(found), expected \(expected)"

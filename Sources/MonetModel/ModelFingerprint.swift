@@ -18,9 +18,7 @@ extension MonetLanguageModel {
             high.add(UInt64(number))
         }
         for parameter in parameters.all
-        where parameter.name.hasSuffix("norm.weight")
-            || parameter.name.hasSuffix("router.w1.weight") || parameter.name.hasSuffix("router.w2.weight")
-        {
+        where parameter.role == .norm || parameter.role == .router {
             let rounded = parameter.tensor.converted(to: .bfloat16)
             rounded.withUnsafeBytes { bytes in
                 var offset = 0

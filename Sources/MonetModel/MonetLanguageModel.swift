@@ -67,14 +67,15 @@ public final class MonetLanguageModel: Sendable {
     /// All places that a forward pass can observe and replace, layer by layer.
     public var hookPoints: [HookPoint] {
         (0..<configuration.layerCount).flatMap { layer in
-            HookPoint.Kind.allCases.map { HookPoint($0, layer: layer) }.filter(hasHook)
+            (HookPoint.Kind.ofEveryLayer + configuration.feedForward.hooks(layer))
+                .map { HookPoint($0, layer: layer) }
         }
     }
 
     private func hasHook(_ point: HookPoint) -> Bool {
         (0..<configuration.layerCount).contains(point.layer)
-            && (!HookPoint.Kind.ofFamilies.contains(point.kind)
-                || configuration.feedForward.hooks(point.layer).contains(point.kind))
+            && (HookPoint.Kind.ofEveryLayer + configuration.feedForward.hooks(point.layer))
+                .contains(point.kind)
     }
 
     /// Checks that the model has some places, so that a misspelt one is not silently never reached.
@@ -82,10 +83,13 @@ public final class MonetLanguageModel: Sendable {
     /// - Throws: `ModelError.invalidInput`.
     public func check(_ points: some Sequence<HookPoint>) throws {
         guard let missing = points.first(where: { !hasHook($0) }) else { return }
+        let layers = (0..<configuration.layerCount)
+        let places = HookPoint.Kind.ofEveryLayer + configuration.feedForward.hooks(missing.layer)
         throw ModelError.invalidInput(
-            reason: "\(missing): no place of this model, which has \(configuration.layerCount) layers of "
-                + "\(type(of: configuration.feedForward).name) feed-forward (moe.hook_g1 and g2 exist only in layers "
-                + "that own a router, mlp.hook_post only in dense ones)")
+            reason: "\(missing): no place of this model; "
+                + (layers.contains(missing.layer)
+                    ? "layer \(missing.layer) has \(places.map(\.rawValue).joined(separator: ", "))"
+                    : "it has \(layers.count) layers"))
     }
 
     /// Checks that a mask is one of this model's units.

@@ -37,16 +37,18 @@ public struct ChatTemplate: Sendable {
     /// The prompt for a conversation.
     ///
     /// - `addGenerationPrompt`: whether to open the assistant's turn.
+    /// - `specialTokens`: the tokenizer's `specialTokenTexts`.
     public func render(
-        _ messages: [ChatMessage], addGenerationPrompt: Bool = true, beginToken: String = "<s>",
-        endToken: String = "</s>", variables: JSONValue = .null
+        _ messages: [ChatMessage], addGenerationPrompt: Bool = true,
+        specialTokens: [String: String] = ["bos_token": "<s>", "eos_token": "</s>"],
+        variables: JSONValue = .null
     ) throws -> String {
         var values: [String: JinjaValue] = [
             "messages": .array(
                 messages.map { .object([("role", .string($0.role)), ("content", .string($0.content))]) }),
-            "add_generation_prompt": .bool(addGenerationPrompt), "bos_token": .string(beginToken),
-            "eos_token": .string(endToken),
+            "add_generation_prompt": .bool(addGenerationPrompt),
         ]
+        for (name, text) in specialTokens { values[name] = .string(text) }
         for member in variables.members ?? [] { values[member.key] = JinjaValue(member.value) }
         var interpreter = JinjaInterpreter(variables: values)
         var out = ""

@@ -12,11 +12,15 @@ public final class Tokenizer: @unchecked Sendable {
     private let processor: OpaquePointer
     /// Where the model was read from.
     public let path: String
-    /// Number of pieces.
+    /// Number of pieces of the SentencePiece model.
+    public let pieceCount: Int
+    /// Number of tokens with those that the checkpoint adds.
     public let vocabularySize: Int
-    /// Id of the piece that begins a text, if the model has one.
+    /// Number of ids that can be decoded: a model may have more than its tokenizer has tokens.
+    private let idCount: Int
+    /// Id of the token that begins a text, if there is one.
     public let beginID: Int32?
-    /// Id of the piece that ends a text.
+    /// Id of the token that ends a text.
     public let endID: Int32?
     /// Id of the unknown piece.
     public let unknownID: Int32?
@@ -24,8 +28,15 @@ public final class Tokenizer: @unchecked Sendable {
     public let addsBegin: Bool
     /// Tokens that are recognized inside prompts, by their text, with their ids.
     public let specialTokens: [String: Int32]
+    /// The text of tokens with a part, under the names that chat templates use: `bos_token`, `pad_token`. A part
+    /// without a token is absent, as in transformers, so that a template finds it undefined.
+    public let specialTokenTexts: [String: String]
     /// The chat template's source.
     public let chatTemplate: String?
+    /// The file that holds the template, or should.
+    public let chatTemplatePath: String
+    /// Tokens that the checkpoint adds to the pieces, or marks among them.
+    private let added: [Int32: AddedToken]
     /// Whether a text after a special token gets SentencePiece's leading space.
     private let addsSpaceAfterSpecial: Bool
 
@@ -38,19 +49,20 @@ public final class Tokenizer: @unchecked Sendable {
         case unused
     }
 
-    /// Reads `tokenizer.model` and `tokenizer_config.json` of a checkpoint folder.
+    /// Reads `tokenizer.model` of a checkpoint folder, and what the files beside it say of special and added
+    /// tokens and of the chat template.
+    ///
+    /// - Throws: `FileError`, `TextError`.
     public convenience init(folder: String) throws {
-        let configPath = folder + "/tokenizer_config.json"
-        let config =
-            FileManager.default.fileExists(atPath: configPath)
-            ? try JSONValue(contentsOfFile: configPath) : .null
-        try self.init(path: folder + "/tokenizer.model", config: config, configPath: configPath)
+        try self.init(path: folder + "/tokenizer.model", TokenizerSettings(folder: folder))
     }
 
     /// Reads a SentencePiece model.
     ///
     /// - Throws: `FileError.unreadable`, `TextError.malformedTokenizer`.
-    public init(path: String, config: JSONValue = .null, configPath: String = "") throws {
+    public convenience init(path: String) throws { try self.init(path: path, TokenizerSettings()) }
+
+    private init(path: String, _ settings: TokenizerSettings) throws {
         let file = try MappedFile(path: path)
         guard !file.bytes.isEmpty else {
             throw TextError.malformedTokenizer(path: path, reason: "the file is empty")
@@ -64,56 +76,74 @@ public final class Tokenizer: @unchecked Sendable {
         func known(_ id: Int32) -> Int32? { id >= 0 ? id : nil }
         self.path = path
         self.processor = processor
-        vocabularySize = Int(monet_sp_vocabulary_size(processor))
-        beginID = known(monet_sp_begin_id(processor))
-        endID = known(monet_sp_end_id(processor))
-        unknownID = known(monet_sp_unknown_id(processor))
-        addsBegin = config["add_bos_token"]?.boolValue ?? true
-        addsSpaceAfterSpecial = config["legacy"]?.boolValue ?? true
-        chatTemplate = try Self.template(config, path: configPath)
-        var special: [String: Int32] = [:]
-        for member in config["added_tokens_decoder"]?.members ?? [] {
-            if let id = Int32(member.key), id >= 0, let content = member.value["content"]?.stringValue,
-                !content.isEmpty
-            {
-                special[content] = id
+        let pieceCount = Int(monet_sp_vocabulary_size(processor))
+        self.pieceCount = pieceCount
+        added = settings.added
+        let most = settings.added.keys.max().map { Int($0) + 1 } ?? 0
+        vocabularySize = max(pieceCount, most)
+        idCount = max(vocabularySize, settings.modelVocabularySize)
+        func text(of id: Int32) -> String? {
+            if let token = settings.added[id] { return token.text }
+            var count = 0
+            return monet_sp_piece(processor, id, &count).map {
+                String(decoding: UnsafeRawBufferPointer(start: $0, count: count), as: UTF8.self)
             }
         }
-        for id in [beginID, endID, unknownID].compactMap({ $0 }) {
-            var count = 0
-            if let bytes = monet_sp_piece(processor, id, &count) {
-                let text = String(decoding: UnsafeRawBufferPointer(start: bytes, count: count), as: UTF8.self)
-                if special[text] == nil { special[text] = id }
+        func id(of text: String) -> Int32? {
+            if let token = settings.added.values.first(where: { $0.text == text }) { return token.id }
+            var text = text
+            let found = text.withUTF8 { bytes in
+                bytes.withMemoryRebound(to: CChar.self) {
+                    monet_sp_id_of_piece(processor, $0.baseAddress, $0.count)
+                }
             }
+            var count = 0
+            guard found >= 0, let bytes = monet_sp_piece(processor, found, &count),
+                String(decoding: UnsafeRawBufferPointer(start: bytes, count: count), as: UTF8.self) == text
+            else { return nil }
+            return found
+        }
+        // A checkpoint may name other tokens for the parts than the pieces that SentencePiece knows for them.
+        var texts = settings.special.compactMapValues { $0 }
+        func part(_ role: String, _ own: Int32) -> Int32? {
+            if let named = settings.special[role] { return named.flatMap { id(of: $0) } }
+            texts[role] = known(own).flatMap(text)
+            return known(own)
+        }
+        beginID = part("bos_token", monet_sp_begin_id(processor))
+        endID = part("eos_token", monet_sp_end_id(processor))
+        unknownID = part("unk_token", monet_sp_unknown_id(processor))
+        _ = part("pad_token", monet_sp_pad_id(processor))
+        specialTokenTexts = texts
+        addsBegin = settings.addsBegin
+        addsSpaceAfterSpecial = settings.addsSpaceAfterSpecial
+        (chatTemplate, chatTemplatePath) = (settings.template, settings.templatePath)
+        var special = Dictionary(
+            settings.added.values.map { ($0.text, $0.id) }, uniquingKeysWith: { min($0, $1) })
+        for own in [
+            monet_sp_begin_id(processor), monet_sp_end_id(processor), monet_sp_unknown_id(processor),
+        ] {
+            if let id = known(own), let text = text(of: id), special[text] == nil { special[text] = id }
         }
         specialTokens = special
     }
 
     deinit { monet_sp_destroy(processor) }
 
-    private static func template(_ config: JSONValue, path: String) throws -> String? {
-        guard let value = config["chat_template"], !value.isNull else { return nil }
-        if let text = value.stringValue { return text }
-        // Of several named templates, the one called "default" is for chats.
-        for item in value.arrayValue ?? [] where item["name"]?.stringValue == "default" {
-            return item["template"]?.stringValue
-        }
-        throw TextError.malformedSource(
-            path: path, line: nil, reason: "chat_template is neither text nor a list with a \"default\"")
-    }
-
     // MARK: Encoding
 
     /// The ids of a text, as SentencePiece encodes it.
     ///
     /// - `addBegin`: whether the begin token comes first.
-    /// - `parsingSpecial`: whether the text of special tokens, such as `</s>`, is encoded as these tokens.
+    /// - `parsingSpecial`: whether the text of special tokens, such as `</s>`, is encoded as these tokens. Added
+    ///   tokens that are not special always are.
     public func encode(_ text: String, addBegin: Bool = false, parsingSpecial: Bool = false) throws -> [Int32]
     {
         var ids: [Int32] = addBegin ? beginID.map { [$0] } ?? [] : []
-        guard parsingSpecial else { return ids + (try encodePlain(text)) }
+        let tokens = matchable(special: parsingSpecial)
+        guard !tokens.isEmpty else { return ids + (try encodePlain(text)) }
         var isFirst = true
-        for segment in segments(text) {
+        for segment in segments(text, at: tokens) {
             switch segment {
             case .special(let id):
                 // A template that writes the begin token itself must not get a second one.
@@ -155,41 +185,62 @@ public final class Tokenizer: @unchecked Sendable {
         case special(Int32)
     }
 
-    /// Splits at special tokens, preferring the longest at each position.
-    private func segments(_ text: String) -> [Segment] {
-        let tokens = specialTokens.filter { !$0.key.isEmpty }.map { (Array($0.key.utf8), $0.value) }.sorted {
-            $0.0.count > $1.0.count
+    /// The tokens whose text is looked for, the longest first.
+    private func matchable(special: Bool) -> [(text: [UInt8], token: AddedToken)] {
+        specialTokens.compactMap { text, id -> (text: [UInt8], token: AddedToken)? in
+            let token =
+                added[id]
+                ?? AddedToken(id: id, text: text, isSpecial: true, stripsLeft: false, stripsRight: false)
+            return special || !token.isSpecial ? (Array(text.utf8), token) : nil
         }
-        let starts = Set(tokens.map { $0.0[0] })
+        .sorted { $0.text.count > $1.text.count }
+    }
+
+    /// Splits at tokens, preferring the longest at each position.
+    private func segments(_ text: String, at tokens: [(text: [UInt8], token: AddedToken)]) -> [Segment] {
+        let starts = Set(tokens.map { $0.text[0] })
         let bytes = Array(text.utf8)
+        func isSpace(_ place: Int) -> Bool { [0x20, 0x09, 0x0a, 0x0d].contains(bytes[place]) }
         var result: [Segment] = []
         var pending = 0
         var position = 0
+        func take(until end: Int) {
+            if end > pending {
+                result.append(.text(String(decoding: bytes[pending..<end], as: UTF8.self)))
+            }
+        }
         while position < bytes.count {
             if starts.contains(bytes[position]),
-                let (token, id) = tokens.first(where: { bytes[position...].starts(with: $0.0) })
+                let (text, token) = tokens.first(where: { bytes[position...].starts(with: $0.text) })
             {
-                if position > pending {
-                    result.append(.text(String(decoding: bytes[pending..<position], as: UTF8.self)))
-                }
-                result.append(.special(id))
-                position += token.count
+                var end = position
+                while token.stripsLeft, end > pending, isSpace(end - 1) { end -= 1 }
+                take(until: end)
+                result.append(.special(token.id))
+                position += text.count
+                while token.stripsRight, position < bytes.count, isSpace(position) { position += 1 }
                 pending = position
             } else {
                 position += 1
             }
         }
-        if pending < bytes.count { result.append(.text(String(decoding: bytes[pending...], as: UTF8.self))) }
+        take(until: bytes.count)
         return result
     }
 
     // MARK: Decoding
 
-    /// The text of ids, as SentencePiece decodes it: control tokens are omitted, invalid bytes become U+FFFD.
+    /// The text of ids, as SentencePiece decodes it: control tokens and special added tokens are omitted, invalid
+    /// bytes become U+FFFD, ids that the model has and the tokenizer does not name are nothing.
     ///
     /// - Throws: `TextError.unknownTokenID`.
     public func decode(_ ids: [Int32]) throws -> String {
         for id in ids { try check(id) }
+        if ids.contains(where: { added[$0].map { !$0.isSpecial } ?? false }) {
+            var decoder = StreamingDecoder(tokenizer: self)
+            return try ids.map { try decoder.append($0) }.joined() + decoder.finish()
+        }
+        let ids = ids.filter { Int($0) < pieceCount && !(added[$0]?.isSpecial ?? false) }
         var out: UnsafeMutablePointer<CChar>?
         var message: UnsafeMutablePointer<CChar>?
         let count = monet_sp_decode(processor, ids, ids.count, &out, &message)
@@ -198,9 +249,12 @@ public final class Tokenizer: @unchecked Sendable {
         return String(decoding: UnsafeRawBufferPointer(start: out, count: Int(count)), as: UTF8.self)
     }
 
-    /// The piece of an id, with `▁` for a space, as the model stores it.
+    /// The piece of an id, with `▁` for a space, as the model stores it; the text of an added token; nothing for an
+    /// id without a name.
     public func piece(_ id: Int32) throws -> String {
         try check(id)
+        if let token = added[id] { return token.text }
+        guard Int(id) < pieceCount else { return "" }
         var count = 0
         guard let bytes = monet_sp_piece(processor, id, &count) else { return "" }
         return String(decoding: UnsafeRawBufferPointer(start: bytes, count: count), as: UTF8.self)
@@ -214,12 +268,14 @@ public final class Tokenizer: @unchecked Sendable {
     /// The kind of an id's piece.
     public func kind(_ id: Int32) throws -> PieceKind {
         try check(id)
+        if let token = added[id] { return token.isSpecial ? .control : .normal }
+        guard Int(id) < pieceCount else { return .unused }
         return PieceKind(rawValue: monet_sp_piece_kind(processor, id)) ?? .normal
     }
 
     private func check(_ id: Int32) throws {
-        guard id >= 0, Int(id) < vocabularySize else {
-            throw TextError.unknownTokenID(id: Int(id), vocabularySize: vocabularySize)
+        guard id >= 0, Int(id) < idCount else {
+            throw TextError.unknownTokenID(id: Int(id), vocabularySize: idCount)
         }
     }
 

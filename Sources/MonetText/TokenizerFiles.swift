@@ -6,7 +6,7 @@ public enum TokenizerFiles {
     /// Names of the files that belong to the tokenizer.
     public static let names = [
         "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json",
-        "added_tokens.json",
+        "added_tokens.json", "chat_template.jinja",
     ]
 
     /// Copies those that a folder has, and writes those that a Llama tokenizer still needs.

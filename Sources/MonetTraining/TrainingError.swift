@@ -17,7 +17,7 @@ public enum TrainingError: Error, Sendable, Equatable, CustomStringConvertible {
             "training stopped at step \(step): \(reason); "
                 + (lastCheckpoint.map { "the last good checkpoint is \($0)" } ?? "there is no checkpoint yet")
         case .runExists(let folder):
-            "\(folder): a run is there already; continue it with --resume or choose another folder"
+            "\(folder): a run is there already"
         case .cannotResume(let folder, let reason): "\(folder): cannot resume: \(reason)"
         }
     }

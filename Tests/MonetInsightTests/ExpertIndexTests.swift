@@ -200,10 +200,9 @@ import Testing
                     #expect(found == wanted)
                 }
             }
-            #expect(
-                throws: InsightError.unwritableIndex(
-                    path: path, reason: "it exists already; --overwrite replaces it")
-            ) { try Self.builder(model, documents).build(at: path) }
+            #expect(throws: FileError.alreadyExists(path: path)) {
+                try Self.builder(model, documents).build(at: path)
+            }
             #expect(try Self.builder(model, documents).build(at: path, replacing: true))
         }
     }

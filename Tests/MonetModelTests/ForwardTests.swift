@@ -57,13 +57,13 @@ import Testing
     // MARK: Hooks
 
     @Test func namesAreTransformerLens() {
-        for kind in HookPoint.Kind.allCases {
+        for kind in HookPoint.Kind.ofEveryLayer + [.g1, .g2, .mlpPost] {
             let point = HookPoint(kind, layer: 12)
             #expect(HookPoint(point.description) == point)
         }
         #expect(HookPoint(.residPost, layer: 3).description == "blocks.3.hook_resid_post")
         #expect(HookPoint("blocks.0.attn.hook_pattern") == HookPoint(.pattern, layer: 0))
-        for bad in ["blocks.-1.hook_resid_pre", "blocks.x.hook_q", "hook_embed", "blocks.1.hook_q", ""] {
+        for bad in ["blocks.-1.hook_resid_pre", "blocks.x.hook_q", "hook_embed", "blocks.1.resid_pre", ""] {
             #expect(HookPoint(bad) == nil, "\(bad)")
         }
     }

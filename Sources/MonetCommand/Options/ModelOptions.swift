@@ -25,11 +25,11 @@ struct ModelOptions: ParsableArguments {
         let start = ContinuousClock.now
         let model = try MonetLanguageModel.load(folder, for: purpose)
         let tokenizer = try tokenizer(folder)
-        if let tokenizer, tokenizer.vocabularySize > model.configuration.vocabularySize {
+        if let tokenizer, tokenizer.pieceCount > model.configuration.vocabularySize {
             throw ModelError.invalidConfiguration(
                 file: folder + "/config.json", key: "vocab_size",
                 found: "\(model.configuration.vocabularySize)",
-                expected: "at least the tokenizer's \(tokenizer.vocabularySize)")
+                expected: "at least the tokenizer's \(tokenizer.pieceCount)")
         }
         logger.info(
             "model opened",

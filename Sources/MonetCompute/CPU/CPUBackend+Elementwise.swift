@@ -65,8 +65,7 @@ extension CPUBackend {
             [gate, up, outputGradient, gateGradient, upGradient], gate.shape, "gated activation's gradient")
         let block = 1 << 12
         pool.forEachRange(of: gate.count, minimum: block) { range, _ in
-            withUnsafeTemporaryAllocation(of: Float.self, capacity: 2 * block) { scratch in
-                guard let dGate = scratch.baseAddress else { return }
+            withScratch(2 * block) { dGate in
                 let dUp = dGate + block
                 for start in stride(from: range.lowerBound, to: range.upperBound, by: block) {
                     let count = min(block, range.upperBound - start)

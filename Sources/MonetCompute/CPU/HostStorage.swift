@@ -116,3 +116,13 @@ private final class BlockRecycler: Sendable {
         return max(64, (byteCount + unit - 1) / unit * unit)
     }
 }
+
+/// Runs `body` with room for `count` numbers, which ends with it.
+func withScratch<Result>(
+    _ count: Int, _ body: (UnsafeMutablePointer<Float>) throws -> Result
+) rethrows -> Result {
+    try withUnsafeTemporaryAllocation(of: Float.self, capacity: max(1, count)) { scratch in
+        guard let base = scratch.baseAddress else { preconditionFailure("an allocation without an address") }
+        return try body(base)
+    }
+}

@@ -148,9 +148,7 @@ extension Tensor {
         let kernels = instructionSet.functions
         let result = Tensor(uninitialized: shape, dtype: target)
         let block = 1 << 16
-        withUnsafeTemporaryAllocation(of: Float.self, capacity: Swift.min(block, Swift.max(1, count))) {
-            scratch in
-            guard let base = scratch.baseAddress else { return }
+        withScratch(Swift.min(block, count)) { base in
             for start in stride(from: 0, to: count, by: block) {
                 let length = Swift.min(block, count - start)
                 read(into: base, from: start, count: length, by: instructionSet)

@@ -18,10 +18,14 @@ public final class GradientTape {
         self.isRecording = isRecording
     }
 
-    /// A variable that gradients reach if any of `inputs` needs one; `step` runs on the way back.
-    private func output(
-        _ value: Tensor, from inputs: [Variable?],
-        _ step: @escaping (_ output: Variable, _ gradient: Tensor) throws -> Void
+    /// The result of an operation that its caller computed, with what leads its gradient back: how a layer in
+    /// another module adds an operation that this type does not have.
+    ///
+    /// - `value`: on the tape's device.
+    /// - `inputs`: the variables that the value depends on; if none needs a gradient, nothing is recorded.
+    /// - `step`: receives ∂L/∂value on the way back and adds to the gradients of those inputs that need one.
+    public func record(
+        _ value: Tensor, from inputs: [Variable?], _ step: @escaping (_ gradient: Tensor) throws -> Void
     ) -> Variable {
         let needs = isRecording && inputs.contains { $0?.requiresGradient ?? false }
         let result = Variable(value, requiresGradient: needs)
@@ -29,7 +33,7 @@ public final class GradientTape {
             steps.append {
                 // Nothing downstream used it: nothing flows back.
                 guard let gradient = result.gradient else { return }
-                try step(result, gradient)
+                try step(gradient)
                 result.dropGradient()
             }
         }
@@ -48,7 +52,7 @@ public final class GradientTape {
     /// Rows of a table, `[ids, width]`.
     public func embed(_ ids: [Int32], table: Variable) throws -> Variable {
         let backend = backend
-        return output(try backend.embed(ids, table: table.value), from: [table]) { _, gradient in
+        return record(try backend.embed(ids, table: table.value), from: [table]) { gradient in
             try backend.embedGradient(gradient, ids: ids, into: try table.gradientForAdding(on: backend))
         }
     }
@@ -73,7 +77,7 @@ public final class GradientTape {
             ranges.append(start..<(start + part.value.shape[0]))
             try backend.copy(part.value, into: value.slice(ranges[ranges.count - 1]))
         }
-        return output(value, from: parts) { [ranges] _, gradient in
+        return record(value, from: parts) { [ranges] gradient in
             for (part, range) in zip(parts, ranges) where part.requiresGradient {
                 try part.receive(shared: gradient.slice(range), backend: backend)
             }
@@ -84,7 +88,7 @@ public final class GradientTape {
     public func linear(_ x: Variable, weight: Variable, bias: Variable?) throws -> Variable {
         let backend = backend
         let value = try backend.linear(x.value, weight: weight.value, bias: bias?.value)
-        return output(value, from: [x, weight, bias]) { _, gradient in
+        return record(value, from: [x, weight, bias]) { gradient in
             try backend.linearGradient(
                 gradient, x: x.value, weight: weight.value,
                 into: LinearGradient(
@@ -106,7 +110,7 @@ public final class GradientTape {
     public func rmsNorm(_ x: Variable, weight: Variable, epsilon: Float) throws -> Variable {
         let backend = backend
         let (value, scale) = try backend.rmsNorm(x.value, weight: weight.value, epsilon: epsilon)
-        return output(value, from: [x, weight]) { _, gradient in
+        return record(value, from: [x, weight]) { gradient in
             try backend.rmsNormGradient(
                 gradient, x: x.value, weight: weight.value, scale: scale,
                 into: try x.gradientForAdding(on: backend),
@@ -117,7 +121,7 @@ public final class GradientTape {
     /// `x + y`, for the residual stream.
     public func add(_ x: Variable, _ y: Variable) throws -> Variable {
         let backend = backend
-        return output(try backend.add(x.value, y.value), from: [x, y]) { _, gradient in
+        return record(try backend.add(x.value, y.value), from: [x, y]) { gradient in
             if x.requiresGradient { try x.receive(shared: gradient, backend: backend) }
             if y.requiresGradient { try y.receive(shared: gradient, backend: backend) }
         }
@@ -136,14 +140,14 @@ public final class GradientTape {
         if let change {
             let found = try backend.attentionPattern(input)
             let pattern = try change(
-                output(found, from: [query, key]) { _, gradient in
+                record(found, from: [query, key]) { gradient in
                     try backend.attentionPatternGradient(
                         gradient, pattern: found, input: input,
                         into: query.gradientForAdding(on: backend),
                         keyGradient: key.gradientForAdding(on: backend))
                 })
             let mixed = try backend.attentionMixture(pattern.value, input: input)
-            return output(mixed, from: [pattern, value]) { _, gradient in
+            return record(mixed, from: [pattern, value]) { gradient in
                 try backend.attentionMixtureGradient(
                     gradient, pattern: pattern.value, input: input,
                     into: pattern.gradientForAdding(on: backend),
@@ -151,7 +155,7 @@ public final class GradientTape {
             }
         }
         let result = try backend.attention(input)
-        return output(result.output, from: [query, key, value]) { _, gradient in
+        return record(result.output, from: [query, key, value]) { gradient in
             try backend.attentionGradient(
                 gradient, input: input, result: result, into: query.gradientForAdding(on: backend),
                 keyGradient: key.gradientForAdding(on: backend),
@@ -165,7 +169,7 @@ public final class GradientTape {
     ) throws -> Variable {
         let backend = backend
         let value = try backend.route(logits.value, rule: rule)
-        return output(value, from: [logits]) { _, gradient in
+        return record(value, from: [logits]) { gradient in
             try backend.routeGradient(
                 gradient, probabilities: value, into: try logits.gradientForAdding(on: backend))
         }
@@ -173,7 +177,7 @@ public final class GradientTape {
 
     /// The logits' rows seen as heads of experts; gradients pass through unchanged.
     public func reshape(_ x: Variable, _ shape: [Int]) -> Variable {
-        output(x.value.reshaped(shape), from: [x]) { [backend] _, gradient in
+        record(x.value.reshaped(shape), from: [x]) { [backend] gradient in
             try x.receive(shared: gradient.reshaped(x.value.shape), backend: backend)
         }
     }
@@ -207,7 +211,7 @@ public final class GradientTape {
         let backend = backend
         let values = weights.map(\.value)
         let (value, saved) = try backend.experts(x.value, routing: routing, weights: values)
-        return output(value, from: [x, left, right] + weights.all) { _, gradient in
+        return record(value, from: [x, left, right] + weights.all) { gradient in
             try backend.expertsGradient(
                 gradient, x: x.value, routing: routing, weights: values, saved: saved,
                 into: ExpertGradient(
@@ -220,7 +224,7 @@ public final class GradientTape {
     /// Hidden units times their strengths.
     public func scaled(_ hidden: Variable, by strengths: [RowStrengths]) throws -> Variable {
         let backend = backend
-        return output(try backend.scaled(hidden.value, by: strengths), from: [hidden]) { _, gradient in
+        return record(try backend.scaled(hidden.value, by: strengths), from: [hidden]) { gradient in
             try hidden.receive(shared: backend.scaled(gradient, by: strengths), backend: backend)
         }
     }
@@ -228,8 +232,8 @@ public final class GradientTape {
     /// `silu(gate) · up`.
     public func gatedActivation(gate: Variable, up: Variable) throws -> Variable {
         let backend = backend
-        return output(try backend.gatedActivation(gate: gate.value, up: up.value), from: [gate, up]) {
-            _, gradient in
+        return record(try backend.gatedActivation(gate: gate.value, up: up.value), from: [gate, up]) {
+            gradient in
             try backend.gatedActivationGradient(
                 gradient, gate: gate.value, up: up.value, into: try gate.gradientForAdding(on: backend),
                 upGradient: try up.gradientForAdding(on: backend))

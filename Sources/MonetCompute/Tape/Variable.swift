@@ -18,13 +18,25 @@ public final class Variable {
     }
 
     /// A tensor on the device to add this variable's gradient into, zero at first.
-    func gradientForAdding(on backend: any Backend) throws -> Tensor {
+    public func gradientForAdding(on backend: any Backend) throws -> Tensor {
         if let gradient, !gradientIsShared { return gradient }
         let buffer = try backend.zeros(value.shape, dtype: .float32)
         if let gradient { try backend.copy(gradient, into: buffer) }
         gradient = buffer
         gradientIsShared = false
         return buffer
+    }
+
+    /// Adds ∂L/∂value, which the caller has made for this variable alone.
+    ///
+    /// - Throws: `ComputeError.shapeMismatch`.
+    public func add(_ tensor: Tensor, on backend: any Backend) throws {
+        guard tensor.shape == value.shape, tensor.dtype == .float32 else {
+            throw ComputeError.shapeMismatch(
+                operation: "gradient", expected: "float32 \(value.shape)",
+                found: "\(tensor.dtype) \(tensor.shape)")
+        }
+        try receive(shared: tensor, backend: backend)
     }
 
     /// Takes over `tensor` as the gradient if there is none yet, else adds it.

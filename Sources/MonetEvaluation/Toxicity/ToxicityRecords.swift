@@ -62,10 +62,7 @@ final class ToxicityRecords {
             if let first = lines.first {
                 guard first == header else {
                     throw EvaluationError.foreignRecords(
-                        path: path,
-                        reason:
-                            "records of another run (\(first.prefix(400))); give another --records, or --overwrite"
-                    )
+                        path: path, reason: "records of another run (\(first.prefix(400)))")
                 }
                 for (index, line) in lines.enumerated().dropFirst() {
                     let json = try JSONValue(parsing: line, source: "\(path), line \(index + 1)")
@@ -78,7 +75,7 @@ final class ToxicityRecords {
             }
             guard !lines.isEmpty || header.hasPrefix(text) else {
                 throw EvaluationError.foreignRecords(
-                    path: path, reason: "not a file of records; give another --records, or --overwrite")
+                    path: path, reason: "not a file of records")
             }
             if wasCut || lines.isEmpty {
                 try AtomicFile.write(

@@ -50,36 +50,13 @@ public struct WorkEstimate: Sendable {
 }
 
 extension ForwardOutput {
-    /// Share of a side's experts that a token selects, over all heads; 1 without routers.
-    var activeShare: Double { share { $0.activeShare } }
+    /// Share of a layer's weights of units that a token needs, mean over groups; 1 without groups.
+    var activeShare: Double { mean(\.ofToken) }
 
-    /// Share of a side's experts that any token selects.
-    var unionShare: Double { share { $0.unionShare } }
+    /// Share that any token needs.
+    var unionShare: Double { mean(\.ofBatch) }
 
-    private func share(_ value: (Tensor) -> Double) -> Double {
-        let sides = routings.flatMap { [$0.left.value, $0.right.value] }
-        return sides.isEmpty ? 1 : sides.reduce(0) { $0 + value($1) } / Double(sides.count)
-    }
-}
-
-extension Tensor {
-    /// For probabilities `[tokens, heads, experts]`, the mean share of experts that a token selects.
-    fileprivate var activeShare: Double {
-        Double(selected().reduce(0) { $0 + $1.count }) / Double(max(1, shape[0] * shape[2]))
-    }
-
-    fileprivate var unionShare: Double {
-        Double(selected().reduce(into: Set<Int>()) { $0.formUnion($1) }.count) / Double(max(1, shape[2]))
-    }
-
-    private func selected() -> [Set<Int>] {
-        let (heads, experts) = (shape[1], shape[2])
-        let values = floats()
-        return (0..<shape[0]).map { token in
-            Set(
-                (0..<(heads * experts)).filter { values[token * heads * experts + $0] > 0 }.map {
-                    $0 % experts
-                })
-        }
+    private func mean(_ share: (WeightShares) -> Double) -> Double {
+        groups.isEmpty ? 1 : groups.reduce(0) { $0 + share($1.weightShares()) } / Double(groups.count)
     }
 }

@@ -163,7 +163,7 @@ public final class BatchEngine {
         if let mask = request.mask { try model.check(mask) }
         try model.check(request.observed)
         let progress = try SequenceProgress(
-            history: tokens, settings: request.settings, endTokenIDs: model.configuration.endTokenIDs,
+            history: tokens, settings: request.settings, endTokenIDs: model.configuration.stopTokenIDs,
             limit: context)
         requests += 1
         waiting.append(

@@ -52,7 +52,7 @@ public final class TextEngine {
         let assembler = try TextAssembler(tokenizer: tokenizer, stopStrings: stopStrings)
         let number = try engine.submit(request)
         assemblers[number] = assembler
-        endIDs[number] = Set(request.settings.endTokenIDs ?? engine.model.configuration.endTokenIDs)
+        endIDs[number] = Set(request.settings.endTokenIDs ?? engine.model.configuration.stopTokenIDs)
         return number
     }
 

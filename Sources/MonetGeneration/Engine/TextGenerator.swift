@@ -99,7 +99,7 @@ public struct TextGenerator: Sendable {
         }
         var progress = try SequenceProgress(
             history: cache.tokens + sequence.ids, settings: settings,
-            endTokenIDs: model.configuration.endTokenIDs, limit: cache.limit)
+            endTokenIDs: model.configuration.stopTokenIDs, limit: cache.limit)
         var assembler = try TextAssembler(tokenizer: tokenizer, stopStrings: stopStrings)
 
         let earlier = cache.tokens

@@ -110,8 +110,7 @@ public struct ExpertIndexBuilder {
     ) throws -> Bool {
         let partial = path + ".partial"
         if FileManager.default.fileExists(atPath: path), !replacing {
-            throw InsightError.unwritableIndex(
-                path: path, reason: "it exists already; --overwrite replaces it")
+            throw FileError.alreadyExists(path: path)
         }
         let statistics = (0..<groups).map { _ in
             GroupStatistics(experts: experts, labels: labels, top: settings.top)

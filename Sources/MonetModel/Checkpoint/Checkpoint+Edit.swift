@@ -4,8 +4,8 @@ import MonetFoundation
 extension Checkpoint {
     /// How an edited checkpoint stores its mask.
     public enum EditResult: Sendable, Equatable {
-        /// In the weights, which any reader runs; the number of right halves or neurons that changed.
-        case bakedIn(parts: Int)
+        /// In the weights, which any reader runs; the number of parts that changed, and what they are.
+        case bakedIn(parts: Int, description: String)
         /// In a separate file, which a reader must support.
         case carried
     }
@@ -33,6 +33,6 @@ extension Checkpoint {
         try write(
             MonetLanguageModel(configuration: plain, parameters: ParameterSet(baked.parameters)),
             dtype: dtype, shardBytes: shardBytes, to: folder)
-        return .bakedIn(parts: baked.parts)
+        return .bakedIn(parts: baked.parts, description: baked.description)
     }
 }

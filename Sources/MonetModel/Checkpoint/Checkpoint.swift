@@ -7,6 +7,7 @@ public enum Checkpoint {
     static let singleFile = "model.safetensors"
     static let maskFile = "expert_mask.safetensors"
     static let indexFile = "model.safetensors.index.json"
+    private static let generationFile = "generation_config.json"
 
     /// Reads the configuration of a checkpoint folder.
     public static func configuration(_ folder: String) throws -> MonetConfiguration {
@@ -19,7 +20,13 @@ public enum Checkpoint {
         guard FileManager.default.fileExists(atPath: path) else {
             throw ModelError.missingFile(folder: folder, name: "config.json")
         }
-        return try MonetConfiguration(contentsOfFile: path)
+        var configuration = try MonetConfiguration(contentsOfFile: path)
+        let generation = folder + "/" + generationFile
+        if FileManager.default.fileExists(atPath: generation) {
+            configuration.generation = try GenerationDefaults(
+                contentsOfFile: generation, vocabularySize: configuration.vocabularySize)
+        }
+        return configuration
     }
 
     /// Maps the tensors of a checkpoint, from a single file or shards, by name.
@@ -68,8 +75,8 @@ public enum Checkpoint {
     /// Copies the files of a checkpoint folder other than configuration and weights: tokenizer, model
     /// card, generation settings, code.
     public static func copyCompanions(from source: String, to target: String) throws {
-        let endings = [".json", ".model", ".md", ".py", ".txt"]
-        let own = ["config.json", indexFile, "trainer_state.json"]
+        let endings = [".json", ".model", ".md", ".py", ".txt", ".jinja"]
+        let own = ["config.json", generationFile, indexFile, "trainer_state.json"]
         for name in try FileManager.default.contentsOfDirectory(atPath: source).sorted() {
             guard endings.contains(where: name.hasSuffix), !own.contains(name), !name.hasPrefix(".") else {
                 continue
@@ -105,15 +112,13 @@ public enum Checkpoint {
             configuration.expertMaskFile = name
             try MaskFile(mask: mask, model: model.fingerprint, recipe: ["kind": "edit"])
                 .write(to: folder + "/" + name)
-            try AtomicFile.write(to: folder + "/modeling_masked_monet.py") {
-                try $0.write(PackageResources.modeling_masked_monet_py)
-            }
         }
+        let module = try writeCode(of: configuration, to: folder)
         try AtomicFile.write(
-            configuration.json().serialized(pretty: true) + "\n", to: folder + "/config.json")
-        let generation: JSONValue = .object(
-            [
-                JSONValue.Member("_from_model_config", true),
+            configuration.json(module: module).serialized(pretty: true) + "\n", to: folder + "/config.json")
+        let generation =
+            configuration.generation?.members ?? [
+                .init("_from_model_config", true),
                 .init("bos_token_id", configuration.beginTokenID.map { .integer($0) } ?? .null),
                 .init(
                     "eos_token_id",
@@ -121,9 +126,9 @@ public enum Checkpoint {
                         ? .integer(configuration.endTokenIDs[0])
                         : .array(configuration.endTokenIDs.map { .integer($0) })),
                 .init("transformers_version", "4.44.2"),
-            ])
+            ]
         try AtomicFile.write(
-            generation.serialized(pretty: true) + "\n", to: folder + "/generation_config.json")
+            JSONValue.object(generation).serialized(pretty: true) + "\n", to: folder + "/" + generationFile)
 
         let parameters =
             try quantization == nil
@@ -166,6 +171,27 @@ public enum Checkpoint {
             let json: JSONValue = ["metadata": ["total_size": .integer(total)], "weight_map": .object(map)]
             try AtomicFile.write(json.serialized(pretty: true) + "\n", to: folder + "/" + indexFile)
         }
+    }
+}
+
+extension Checkpoint {
+    /// Writes the family's PyTorch code, unless a published checkpoint's own lies in the folder already.
+    ///
+    /// - Returns: the name of the module that opens the checkpoint; nil if transformers needs none.
+    private static func writeCode(of configuration: MonetConfiguration, to folder: String) throws -> String? {
+        let identity = type(of: configuration.feedForward).identity
+        guard let code = identity.code else { return nil }
+        var module = code.module
+        let path = folder + "/" + module + ".py"
+        if FileManager.default.fileExists(atPath: path),
+            !(try TextFile.read(path)).contains("class Masked\(identity.architecture)")
+        {
+            // Not this package's: it stays, and cannot run masks.
+            if configuration.expertMaskFile == nil { return module }
+            module += "_masked"
+        }
+        try AtomicFile.write(to: folder + "/" + module + ".py") { try $0.write(code.source) }
+        return module
     }
 }
 
@@ -249,7 +275,12 @@ public struct CheckpointTensors: Sendable {
                         file: file, tensor: shape.name, expected: expected.rawValue,
                         found: tensor.dtype.rawValue)
                 }
-            case .batchCount: tensor = Tensor(scalar: Int64(tensor.integers().first ?? 0))
+            case .batchCount:
+                guard let count = tensor.integers().first else {
+                    throw ModelError.wrongShape(
+                        file: file, tensor: shape.name, expected: shape.shape, found: tensor.shape)
+                }
+                tensor = Tensor(scalar: Int64(count))
             default:
                 if trainable {
                     tensor = tensor.dtype == .float32 ? tensor.copy() : tensor.converted(to: .float32)

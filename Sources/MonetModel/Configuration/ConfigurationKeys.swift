@@ -67,10 +67,13 @@ public struct ConfigurationKeys: Sendable {
     }
 
     /// A key's token ids, one or a list; nil if it is absent.
-    public func tokenIDs(_ key: String) throws -> [Int]? {
+    ///
+    /// - `allowsNone`: whether ids below 0 stand for no token, as in `generation_config.json`.
+    public func tokenIDs(_ key: String, allowsNone: Bool = false) throws -> [Int]? {
         guard has(key), let value = json[key] else { return nil }
         let values = value.arrayValue ?? [value]
-        return try values.map {
+        return try values.compactMap {
+            if allowsNone, let id = $0.intValue, id < 0 { return nil }
             guard let id = $0.intValue, id >= 0, id <= largestSize else {
                 throw invalid(key, describe(value), "a token id or a list of them")
             }
@@ -97,19 +100,91 @@ public struct ConfigurationKeys: Sendable {
         return quantization
     }
 
-    func ropeScaling() throws -> MonetConfiguration.RopeScaling? {
-        guard has("rope_scaling"), let value = json["rope_scaling"] else { return nil }
-        guard value.members != nil else {
-            throw invalid("rope_scaling", describe(value), "null or an object")
+    // MARK: Rotary embedding
+
+    /// The base and the scaling of rotary frequencies: `rope_theta` and `rope_scaling`, or both in
+    /// `rope_parameters`, as transformers 5 writes them.
+    ///
+    /// - Throws: `ModelError.invalidConfiguration`, also for settings that would change the frequencies in a way
+    ///   that is not known here.
+    func rope() throws -> (theta: Double, scaling: MonetConfiguration.RopeScaling?) {
+        let thetas = 1e-3...1e12
+        let theta = try number("rope_theta", default: 10000, in: thetas)
+        guard has("rope_parameters") else { return (theta, try ropeScaling("rope_scaling")) }
+        let scaling = try ropeScaling("rope_parameters")
+        guard let value = json["rope_parameters"]?["rope_theta"], !value.isNull else {
+            return (theta, scaling)
         }
-        let type = (value["rope_type"] ?? value["type"])?.stringValue
-        if type == "default" { return nil }
-        guard type == "linear" || type == "dynamic" else {
-            throw invalid("rope_scaling", describe(value), "type \"linear\" or \"dynamic\"")
+        guard let found = value.doubleValue, thetas.contains(found) else {
+            throw invalid(
+                "rope_parameters.rope_theta", describe(value),
+                "a number from \(thetas.lowerBound) to \(thetas.upperBound)")
         }
+        return (found, scaling)
+    }
+
+    private func ropeScaling(_ key: String) throws -> MonetConfiguration.RopeScaling? {
+        guard has(key), let value = json[key] else { return nil }
+        guard let members = value.members else { throw invalid(key, describe(value), "null or an object") }
+        let type = value["rope_type"] ?? value["type"] ?? "default"
+        guard let name = type.stringValue, ["default", "linear", "dynamic"].contains(name) else {
+            throw invalid(
+                "\(key).rope_type", describe(type), "\"default\", \"linear\" or \"dynamic\"")
+        }
+        for member in members where !member.value.isNull {
+            let isKnown =
+                switch member.key {
+                case "type", "rope_type": member.value == type || member.value.stringValue == name
+                case "rope_theta": key == "rope_parameters"
+                case "factor": true
+                case "partial_rotary_factor": member.value.doubleValue == 1
+                case "original_max_position_embeddings":
+                    member.value.intValue == (json["max_position_embeddings"]?.intValue ?? 2048)
+                default: false
+                }
+            guard isKnown else {
+                throw invalid(
+                    "\(key).\(member.key)", describe(member.value),
+                    "no such setting: it would change the rotary embedding, and is not supported")
+            }
+        }
+        if name == "default" { return nil }
         guard let factor = value["factor"]?.doubleValue, factor >= 1, factor <= 1e6 else {
-            throw invalid("rope_scaling", describe(value), "a factor of at least 1")
+            throw invalid("\(key).factor", describe(value["factor"]), "a number from 1 to 1000000")
         }
-        return type == "linear" ? .linear(factor: factor) : .dynamic(factor: factor)
+        return name == "linear" ? .linear(factor: factor) : .dynamic(factor: factor)
+    }
+
+    // MARK: Settings of other architectures
+
+    /// Settings that transformers applies in relatives of Llama, with the value that changes nothing.
+    private static let neutral: [(key: String, value: JSONValue)] = [
+        ("attention_multiplier", .null), ("attn_logit_softcapping", .null), ("clip_qkv", .null),
+        ("embedding_multiplier", 1.0), ("final_logit_softcapping", .null), ("layer_types", .null),
+        ("logit_scale", 1.0), ("logits_scaling", 1.0), ("no_rope_layers", .null),
+        ("partial_rotary_factor", 1.0), ("qk_layernorm", false), ("query_pre_attn_scalar", .null),
+        ("residual_multiplier", 1.0), ("rope_interleaved", false), ("scale_embeddings", false),
+        ("scale_embedding", false), ("sliding_window", .null), ("use_qk_norm", false),
+        ("use_sliding_window", false), ("mlp_bias", false), ("is_encoder_decoder", false),
+        ("add_cross_attention", false),
+    ]
+
+    /// Checks that no setting asks for other mathematics than a Llama decoder's.
+    ///
+    /// - Throws: `ModelError.invalidConfiguration` that names the key.
+    func requireLlamaDecoder() throws {
+        for (key, expected) in Self.neutral where has(key) {
+            guard let found = json[key], found != expected else { continue }
+            if let number = expected.doubleValue, found.doubleValue == number { continue }
+            if key == "layer_types",
+                found.arrayValue?.allSatisfy({ $0.stringValue == "full_attention" }) ?? false
+            {
+                continue
+            }
+            // Without its switch the width of the window has no effect.
+            if key == "sliding_window", json["use_sliding_window"]?.boolValue == false { continue }
+            throw invalid(
+                key, describe(found), "\(expected.serialized()) or no such key: it changes what is computed")
+        }
     }
 }

@@ -47,6 +47,10 @@ public struct MonetConfiguration: Sendable, Equatable {
 
     /// The mask file in an edited checkpoint's folder.
     public var expertMaskFile: String?
+    /// What the checkpoint's `generation_config.json` says; nil if it has none.
+    public var generation: GenerationDefaults?
+    /// Keys of `config.json` that have no effect here, which files written from this configuration repeat.
+    public var otherMembers: [JSONValue.Member] = []
 
     /// The 1.4B vertical model, as a starting point.
     public init() {}
@@ -71,6 +75,9 @@ public struct MonetConfiguration: Sendable, Equatable {
         case .linear(let factor), .dynamic(let factor): Int(Double(maxPositionEmbeddings) * factor)
         }
     }
+
+    /// Ids that end a text: those of `generation_config.json`, or else of `config.json`, as in transformers.
+    public var stopTokenIDs: [Int] { generation?.endTokenIDs ?? endTokenIDs }
 
     // MARK: Reading
 
@@ -126,21 +133,32 @@ public struct MonetConfiguration: Sendable, Equatable {
         attentionBias = try keys.bool("attention_bias", default: false)
         maxPositionEmbeddings = try keys.size("max_position_embeddings", default: 2048)
         rmsNormEpsilon = try keys.number("rms_norm_eps", default: 1e-6, in: 0...1)
-        ropeTheta = try keys.number("rope_theta", default: 10000, in: 1e-3...1e12)
-        ropeScaling = try keys.ropeScaling()
+        (ropeTheta, ropeScaling) = try keys.rope()
+        try keys.requireLlamaDecoder()
         tieWordEmbeddings = try keys.bool("tie_word_embeddings", default: false)
         initializerRange = try keys.number("initializer_range", default: 0.02, in: 0...100)
         beginTokenID = try keys.tokenIDs("bos_token_id")?.first
         endTokenIDs = try keys.tokenIDs("eos_token_id") ?? []
         quantization = try keys.quantization()
-        if let name = try keys.optionalString("torch_dtype") {
+        for key in ["torch_dtype", "dtype"] {
+            guard let name = try keys.optionalString(key) else { continue }
             guard let type = DType(userName: name) else {
-                throw keys.invalid("torch_dtype", "\"\(name)\"", "float32, bfloat16 or float16")
+                throw keys.invalid(key, "\"\(name)\"", "float32, bfloat16 or float16")
             }
             dtype = type
         }
         try validate(file: file)
+        let own = Set((self.json().members ?? []).map(\.key)).subtracting(Self.passive.map(\.key))
+            .union(["rope_parameters", "dtype", "head_dim", "expert_mask", "quantization_config"])
+            .union(["_name_or_path"])
+        otherMembers = (json.members ?? []).filter { !own.contains($0.key) }
     }
+
+    /// Keys that other readers expect and that have no effect here.
+    private static let passive: [(key: String, value: JSONValue)] = [
+        ("attention_dropout", 0.0), ("output_router_probs", false), ("pretraining_tp", 1),
+        ("transformers_version", "4.44.2"), ("use_cache", true),
+    ]
 
     /// Checks that the values are consistent.
     ///
@@ -163,16 +181,19 @@ public struct MonetConfiguration: Sendable, Equatable {
         }
         let parameters = shapes().reduce(0.0) { $0 + $1.shape.reduce(1.0) { $0 * Double($1) } }
         try require(parameters < 1e13, "hidden_size", hiddenSize, "a model of fewer than 10^13 parameters")
-        for id in endTokenIDs + (beginTokenID.map { [$0] } ?? []) {
-            try require(
-                id < vocabularySize, "eos_token_id", id, "a token id below vocab_size \(vocabularySize)")
+        for (key, ids) in [("bos_token_id", beginTokenID.map { [$0] } ?? []), ("eos_token_id", endTokenIDs)] {
+            for id in ids {
+                try require(id < vocabularySize, key, id, "a token id below vocab_size \(vocabularySize)")
+            }
         }
     }
 
     // MARK: Writing
 
     /// The `config.json` of a checkpoint with weights of type `dtype`, as the authors' code reads it.
-    public func json() -> JSONValue {
+    ///
+    /// - `module`: the Python module in the folder that defines the model; by default the family's.
+    public func json(module: String? = nil) -> JSONValue {
         let scaling: JSONValue =
             switch ropeScaling {
             case nil: .null
@@ -184,7 +205,6 @@ public struct MonetConfiguration: Sendable, Equatable {
         var members: [(String, JSONValue)] = [
             ("architectures", [.string((isMasked ? "Masked" : "") + identity.architecture)]),
             ("attention_bias", .bool(attentionBias)),
-            ("attention_dropout", 0.0),
             ("bos_token_id", beginTokenID.map { .integer($0) } ?? .null),
             (
                 "eos_token_id",
@@ -201,28 +221,30 @@ public struct MonetConfiguration: Sendable, Equatable {
             ("num_attention_heads", .integer(attentionHeads)),
             ("num_hidden_layers", .integer(layerCount)),
             ("num_key_value_heads", .integer(keyValueHeads)),
-            ("pretraining_tp", 1),
             ("rms_norm_eps", .number(rmsNormEpsilon)),
             ("rope_scaling", scaling),
             ("rope_theta", .number(ropeTheta)),
             ("tie_word_embeddings", .bool(tieWordEmbeddings)),
             ("torch_dtype", .string(dtype.torchName)),
-            ("transformers_version", "4.44.2"),
-            ("use_cache", .bool(!isMasked)),
             ("vocab_size", .integer(vocabularySize)),
         ]
         members += feedForward.members
         if let code = identity.code {
-            let name = isMasked ? "modeling_masked_monet.Masked" : code + "."
+            let prefix = (module ?? code.module) + "." + (isMasked ? "Masked" : "")
             members.append(
                 (
                     "auto_map",
                     [
-                        "AutoConfig": .string(name + "MonetConfig"),
-                        "AutoModelForCausalLM": .string(name + identity.architecture),
+                        "AutoConfig": .string(prefix + code.configuration),
+                        "AutoModelForCausalLM": .string(prefix + identity.architecture),
                     ]
                 ))
         }
+        // A family's own keys are not repeated from the file.
+        let known = Set(members.map(\.0))
+        members += otherMembers.filter { !known.contains($0.key) }.map { ($0.key, $0.value) }
+        let present = Set(members.map(\.0))
+        members += Self.passive.filter { !present.contains($0.key) }
         if headWidth * attentionHeads != hiddenSize { members.append(("head_dim", .integer(headWidth))) }
         if let expertMaskFile { members.append(("expert_mask", .string(expertMaskFile))) }
         if let quantization {
@@ -239,7 +261,9 @@ public struct MonetConfiguration: Sendable, Equatable {
     }
 
     public static func == (a: MonetConfiguration, b: MonetConfiguration) -> Bool {
-        a.feedForward.isEqual(to: b.feedForward) && a.json() == b.json()
-            && a.expertMaskFile == b.expertMaskFile && a.quantization == b.quantization
+        var (x, y) = (a, b)
+        (x.otherMembers, y.otherMembers) = ([], [])
+        return x.feedForward.isEqual(to: y.feedForward) && x.json() == y.json()
+            && a.generation == b.generation
     }
 }

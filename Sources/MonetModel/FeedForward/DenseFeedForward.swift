@@ -66,7 +66,7 @@ public struct DenseFeedForward: FeedForwardFamily {
             down: try linear("down"))
     }
 
-    public func hooks(_ layer: Int) -> Set<HookPoint.Kind> { [.mlpPost] }
+    public func hooks(_ layer: Int) -> [HookPoint.Kind] { [.mlpPost] }
 
     public func units(layerCount: Int) -> UnitLayout {
         UnitLayout(
@@ -91,9 +91,7 @@ public struct DenseFeedForward: FeedForwardFamily {
     }
 
     /// A strength multiplies what a neuron adds, so it multiplies the neuron's column of the down-matrix.
-    public func bake(_ mask: UnitMask, into parameters: [Parameter], layerCount: Int) throws
-        -> (parameters: [Parameter], parts: Int)?
-    {
+    public func bake(_ mask: UnitMask, into parameters: [Parameter], layerCount: Int) throws -> BakedMask? {
         let baked = parameters.map { parameter in
             guard
                 let layer = (0..<layerCount).first(where: {
@@ -102,7 +100,9 @@ public struct DenseFeedForward: FeedForwardFamily {
             else { return parameter }
             return parameter.scaling(columns: mask.entries(group: layer))
         }
-        return (baked, mask.count)
+        return BakedMask(
+            parameters: baked, parts: mask.count, description: "neurons' columns in the down-matrices changed"
+        )
     }
 
     public var fingerprintNumbers: [Int] { [intermediateSize] }
@@ -110,6 +110,11 @@ public struct DenseFeedForward: FeedForwardFamily {
     public var summary: [(String, String)] {
         [("", "dense Llama"), ("hidden units", intermediateSize.grouped)]
     }
+}
+
+extension HookPoint.Kind {
+    /// Hidden units of a dense feed-forward, `[tokens, units]`.
+    public static let mlpPost = HookPoint.Kind(rawValue: "mlp.hook_post")
 }
 
 private struct DenseLayer: FeedForwardLayer {

@@ -44,8 +44,8 @@ public protocol FeedForwardFamily: Sendable, Equatable {
     func layer(_ parameters: LayerParameters) throws -> any FeedForwardLayer
     /// Whether a layer owns a router.
     func hasRouter(_ layer: Int) -> Bool
-    /// The places of `HookPoint.Kind.ofFamilies` that a layer has.
-    func hooks(_ layer: Int) -> Set<HookPoint.Kind>
+    /// The places that a layer has beside those of every layer.
+    func hooks(_ layer: Int) -> [HookPoint.Kind]
 
     /// The units for interpretability: experts or neurons.
     func units(layerCount: Int) -> UnitLayout
@@ -59,9 +59,8 @@ public protocol FeedForwardFamily: Sendable, Equatable {
     /// The same weights with a mask made permanent in them, if that changes nothing else; nil if the mask
     /// must be stored separately.
     ///
-    /// - Returns: the parameters and how many parts of them changed: right halves of experts, or neurons.
-    func bake(_ mask: UnitMask, into parameters: [Parameter], layerCount: Int) throws
-        -> (parameters: [Parameter], parts: Int)?
+    /// - Returns: the parameters, how many parts of them changed, and what these are, as in "3 right halves".
+    func bake(_ mask: UnitMask, into parameters: [Parameter], layerCount: Int) throws -> BakedMask?
     /// The numbers that distinguish models of the family by their shape, for fingerprints.
     var fingerprintNumbers: [Int] { get }
     /// What `monet info` shows: pairs of a name and a value.
@@ -71,13 +70,30 @@ public protocol FeedForwardFamily: Sendable, Equatable {
 extension FeedForwardFamily {
     public var packedTensors: [PackedTensor] { [] }
     public func hasRouter(_ layer: Int) -> Bool { false }
-    public func hooks(_ layer: Int) -> Set<HookPoint.Kind> { [] }
+    public func hooks(_ layer: Int) -> [HookPoint.Kind] { [] }
     public func activeShare(selectedPerHead: Double) -> Double { 1 }
-    public func bake(_ mask: UnitMask, into parameters: [Parameter], layerCount: Int) throws
-        -> (parameters: [Parameter], parts: Int)?
-    { nil }
+    public func bake(_ mask: UnitMask, into parameters: [Parameter], layerCount: Int) throws -> BakedMask? {
+        nil
+    }
     /// Whether both are the same family with the same settings.
     public func isEqual(to other: any FeedForwardFamily) -> Bool { (other as? Self) == self }
+}
+
+/// Weights in which a mask is made permanent.
+public struct BakedMask: Sendable {
+    /// All parameters, with the changed ones replaced.
+    public let parameters: [Parameter]
+    /// The number of parts that changed.
+    public let parts: Int
+    /// What changed, after the number: "right halves, whose V and b are zero".
+    public let description: String
+
+    /// Joins the parameters and what changed in them.
+    public init(parameters: [Parameter], parts: Int, description: String) {
+        self.parameters = parameters
+        self.parts = parts
+        self.description = description
+    }
 }
 
 /// How a `config.json` identifies the kind of model.
@@ -88,15 +104,35 @@ public struct ModelIdentity: Sendable {
     public let architecture: String
     /// `hidden_act`.
     public let activation: String
-    /// The module with the PyTorch code, for models that transformers does not include.
-    public let code: String?
+    /// The PyTorch code, for models that transformers does not include.
+    public let code: CheckpointCode?
 
     /// Collects the names.
-    public init(modelType: String, architecture: String, activation: String, code: String?) {
+    public init(modelType: String, architecture: String, activation: String, code: CheckpointCode?) {
         self.modelType = modelType
         self.architecture = architecture
         self.activation = activation
         self.code = code
+    }
+}
+
+/// The PyTorch code of a family, which checkpoint folders contain so that transformers can open them.
+///
+/// It defines a configuration and `ModelIdentity.architecture`, and the same with `Masked` before their names for
+/// checkpoints with a mask in a separate file.
+public struct CheckpointCode: Sendable {
+    /// The module's name.
+    public let module: String
+    /// The configuration's class.
+    public let configuration: String
+    /// The module's text.
+    public let source: [UInt8]
+
+    /// Names and text of a module.
+    public init(module: String, configuration: String, source: [UInt8]) {
+        self.module = module
+        self.configuration = configuration
+        self.source = source
     }
 }
 

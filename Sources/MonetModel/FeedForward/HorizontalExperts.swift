@@ -18,9 +18,7 @@ public struct HorizontalExperts: MonetExperts {
 
     /// If whole columns of experts are removed, that is (i, j) for every i, their V_j and b_j, which no other
     /// expert uses, become zero. Other masks cannot be baked in, because halves serve many experts.
-    public func bake(_ mask: UnitMask, into parameters: [Parameter], layerCount: Int) throws
-        -> (parameters: [Parameter], parts: Int)?
-    {
+    public func bake(_ mask: UnitMask, into parameters: [Parameter], layerCount: Int) throws -> BakedMask? {
         guard let columns = mask.removedColumns(perSide: settings.perSide) else { return nil }
         let units = settings.width
         var changes: [String: (Parameter) -> Parameter] = [:]
@@ -36,7 +34,9 @@ public struct HorizontalExperts: MonetExperts {
             changes[prefix + "b"] = { $0.zeroing(rows: removed) }
         }
         let baked = parameters.map { changes[$0.name]?($0) ?? $0 }
-        return (baked, columns.values.reduce(0) { $0 + $1.count })
+        return BakedMask(
+            parameters: baked, parts: columns.values.reduce(0) { $0 + $1.count },
+            description: "right halves' V and b are zero")
     }
 }
 

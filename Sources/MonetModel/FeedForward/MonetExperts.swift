@@ -51,7 +51,10 @@ public protocol MonetExperts: FeedForwardFamily {
 extension MonetExperts {
     public static var identity: ModelIdentity {
         ModelIdentity(
-            modelType: "monet", architecture: "MonetForCausalLM", activation: "relu2", code: "modeling_monet")
+            modelType: "monet", architecture: "MonetForCausalLM", activation: "relu2",
+            code: CheckpointCode(
+                module: "modeling_monet", configuration: "MonetConfig",
+                source: PackageResources.modeling_monet_py))
     }
 
     public static func describes(_ keys: ConfigurationKeys) throws -> Bool {
@@ -81,7 +84,7 @@ extension MonetExperts {
             ("intermediate_size", .null), ("mlp_bias", .null), ("moe_decompose", .string(Self.name)),
             ("moe_dim", .integer(settings.width)), ("moe_experts", .integer(settings.perSide)),
             ("moe_groups", .integer(settings.layersPerRouter)), ("moe_heads", .integer(settings.heads)),
-            ("moe_topk", .integer(settings.topK)), ("output_router_probs", false),
+            ("moe_topk", .integer(settings.topK)),
         ]
     }
 
@@ -162,7 +165,7 @@ extension MonetExperts {
 
     public func hasRouter(_ layer: Int) -> Bool { layer % settings.layersPerRouter == 0 }
 
-    public func hooks(_ layer: Int) -> Set<HookPoint.Kind> { hasRouter(layer) ? [.g1, .g2] : [] }
+    public func hooks(_ layer: Int) -> [HookPoint.Kind] { hasRouter(layer) ? [.g1, .g2] : [] }
 
     // MARK: Units
 
@@ -211,6 +214,13 @@ extension MonetExperts {
             ("selected per head and side", "about \(settings.topK)"),
         ]
     }
+}
+
+extension HookPoint.Kind {
+    /// Routing probabilities ĝ1, `[tokens, heads, experts]`, in the layers that own a router.
+    public static let g1 = HookPoint.Kind(rawValue: "moe.hook_g1")
+    /// Routing probabilities ĝ2, `[tokens, heads, experts]`, in the layers that own a router.
+    public static let g2 = HookPoint.Kind(rawValue: "moe.hook_g2")
 }
 
 private func pow(_ base: Double, _ exponent: Int) -> Double {

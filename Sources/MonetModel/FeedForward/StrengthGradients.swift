@@ -39,6 +39,8 @@ struct PairTerms {
     private let plan: ExpertPlan
     private let experts: Int
     private let units: Int
+    /// For every projection and source, the index of the source among the hidden sides.
+    private let sources: [[Int]]
     /// σ(U h + b) of each hidden side, `[tokens, E · units]`.
     private let hidden: [[Float]]
     /// For every projection and source, ∂L/∂y through the down-matrix, `[tokens, E · units]`.
@@ -47,9 +49,22 @@ struct PairTerms {
     private let bias: [[Float]]
 
     init(_ flow: FeedForwardFlow, _ weights: ExpertWeights<Tensor>, on backend: any Backend) throws {
-        plan = weights.plan
-        experts = weights.down.first?.bias.rowCount ?? 1
-        units = (weights.up.first?.weight.rowCount ?? 0) / experts
+        self.plan = weights.plan
+        guard let up = weights.up.first, let bias = weights.down.first?.bias, bias.rowCount > 0,
+            weights.up.count == weights.plan.hidden.count,
+            weights.down.count == weights.plan.projections.count
+        else { throw ModelError.invalidInput(reason: "weights that do not fit the equations of the layer") }
+        experts = bias.rowCount
+        units = up.weight.rowCount / experts
+        let plan = weights.plan
+        sources = try plan.projections.map { projection in
+            try projection.sources.map { source in
+                guard let place = plan.hidden.firstIndex(of: source) else {
+                    throw ModelError.invalidInput(reason: "a projection from a side without hidden units")
+                }
+                return place
+            }
+        }
         hidden = try weights.up.map { up in
             try backend.linear(flow.input, weight: up.weight, bias: up.bias).floats()
                 .map { max(0, $0) * max(0, $0) }
@@ -58,7 +73,7 @@ struct PairTerms {
         let part = flow.outputGradient.columnCount / plan.projections.count
         let gradient = flow.outputGradient.floats()
         var back: [[[Float]]] = []
-        var bias: [[Float]] = []
+        var biases: [[Float]] = []
         for (place, down) in weights.down.enumerated() {
             guard case .columns(let matrices) = down.matrices else {
                 throw ModelError.invalidInput(
@@ -77,10 +92,10 @@ struct PairTerms {
                         into: LinearGradient(x: result, weight: nil, bias: nil))
                     return result.floats()
                 })
-            bias.append(try backend.linear(dy, weight: down.bias, bias: nil).floats())
+            biases.append(try backend.linear(dy, weight: down.bias, bias: nil).floats())
         }
         self.back = back
-        self.bias = bias
+        self.bias = biases
     }
 
     func callAsFunction(_ token: Int, left: Int, right: Int) -> Double {
@@ -91,9 +106,10 @@ struct PairTerms {
             sum += Double(bias[place][row])
             for (index, source) in projection.sources.enumerated() {
                 let from = (token * experts + half(source)) * units
-                guard let side = plan.hidden.firstIndex(of: source) else { continue }
                 for unit in 0..<units {
-                    sum += Double(hidden[side][from + unit]) * Double(back[place][index][row * units + unit])
+                    sum +=
+                        Double(hidden[sources[place][index]][from + unit])
+                        * Double(back[place][index][row * units + unit])
                 }
             }
         }

@@ -1,39 +1,45 @@
 import MonetCompute
 
-/// A point in the forward pass whose value can be observed or replaced, with TransformerLens's name:
-/// `blocks.3.hook_resid_post`, `blocks.0.attn.hook_z`, `blocks.4.moe.hook_g1`.
+/// A point in the forward pass whose value can be observed or replaced, named as in TransformerLens where it has
+/// such a point: `blocks.3.hook_resid_post`, `blocks.0.attn.hook_z`. `mlp.hook_in`, `moe.hook_g1` and
+/// `moe.hook_g2` have no counterpart there.
 public struct HookPoint: Hashable, Sendable, CustomStringConvertible {
-    /// The kinds of hook points; rows are tokens, one sequence after another.
-    public enum Kind: String, Sendable, CaseIterable {
+    /// The kinds of hook points; rows are tokens, one sequence after another. Feed-forward families add theirs.
+    public struct Kind: RawRepresentable, Hashable, Sendable {
+        /// The part of the name after the layer.
+        public let rawValue: String
+
+        /// A kind of a name.
+        public init(rawValue: String) { self.rawValue = rawValue }
+
         /// The residual stream before a layer, `[tokens, d]`; before layer 0, the embeddings.
-        case residPre = "hook_resid_pre"
+        public static let residPre = Kind(rawValue: "hook_resid_pre")
         /// The residual stream between attention and feed-forward, `[tokens, d]`.
-        case residMid = "hook_resid_mid"
+        public static let residMid = Kind(rawValue: "hook_resid_mid")
         /// The residual stream after a layer, `[tokens, d]`.
-        case residPost = "hook_resid_post"
+        public static let residPost = Kind(rawValue: "hook_resid_post")
         /// What attention adds to the residual stream, `[tokens, d]`.
-        case attnOut = "hook_attn_out"
+        public static let attnOut = Kind(rawValue: "hook_attn_out")
         /// What experts or a dense feed-forward add to the residual stream, `[tokens, d]`.
-        case mlpOut = "hook_mlp_out"
+        public static let mlpOut = Kind(rawValue: "hook_mlp_out")
         /// The normalized residual stream that router and feed-forward read, `[tokens, d]`.
-        case mlpIn = "mlp.hook_in"
-        /// Queries, keys and values before rotation, `[tokens, heads, head width]`.
-        case q = "attn.hook_q"
-        case k = "attn.hook_k"
-        case v = "attn.hook_v"
+        public static let mlpIn = Kind(rawValue: "mlp.hook_in")
+        /// Queries before rotation, `[tokens, heads, head width]`.
+        public static let q = Kind(rawValue: "attn.hook_q")
+        /// Keys before rotation, `[tokens, key-value heads, head width]`.
+        public static let k = Kind(rawValue: "attn.hook_k")
+        /// Values, `[tokens, key-value heads, head width]`.
+        public static let v = Kind(rawValue: "attn.hook_v")
         /// Each head's weighted sum of values, `[tokens, heads, head width]`.
-        case z = "attn.hook_z"
+        public static let z = Kind(rawValue: "attn.hook_z")
         /// Attention probabilities, `[tokens, heads, keys]`: keys are the tokens of the same sequence from
         /// its first on, with 0 for later ones.
-        case pattern = "attn.hook_pattern"
-        /// Routing probabilities ĝ1 and ĝ2, `[tokens, heads, experts]`, in the layers that own a router.
-        case g1 = "moe.hook_g1"
-        case g2 = "moe.hook_g2"
-        /// Hidden units of a dense feed-forward, `[tokens, units]`.
-        case mlpPost = "mlp.hook_post"
+        public static let pattern = Kind(rawValue: "attn.hook_pattern")
 
-        /// Places that only some feed-forward families have, in some layers.
-        public static let ofFamilies: Set<Kind> = [.g1, .g2, .mlpPost]
+        /// The kinds that every layer has, whatever its feed-forward family.
+        public static let ofEveryLayer: [Kind] = [
+            residPre, residMid, residPost, attnOut, mlpOut, mlpIn, q, k, v, z, pattern,
+        ]
     }
 
     /// The kind of value.
@@ -47,13 +53,14 @@ public struct HookPoint: Hashable, Sendable, CustomStringConvertible {
         self.layer = layer
     }
 
-    /// The hook point with a name; nil if there is none.
+    /// The hook point with a name `blocks.{layer}.{kind}`; nil for another form. Whether a model has it,
+    /// `MonetLanguageModel.check(_:)` tells.
     public init?(_ name: String) {
         let parts = name.split(separator: ".", maxSplits: 2, omittingEmptySubsequences: false)
         guard parts.count == 3, parts[0] == "blocks", let layer = Int(parts[1]), layer >= 0,
-            let kind = Kind(rawValue: String(parts[2]))
+            parts[2].contains("hook_")
         else { return nil }
-        self.init(kind, layer: layer)
+        self.init(Kind(rawValue: String(parts[2])), layer: layer)
     }
 
     public var description: String { "blocks.\(layer).\(kind.rawValue)" }

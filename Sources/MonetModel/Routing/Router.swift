@@ -135,7 +135,10 @@ extension MonetLanguageModel {
                     zip(variance.floats(), side.variance.floats()).map {
                         $0 + momentum * ($1 * correction - $0)
                     })
-                try batches.write([Int64(batches.integers().first ?? 0) + 1])
+                guard let count = batches.integers().first else {
+                    throw ModelError.invalidInput(reason: "\(prefix)num_batches_tracked holds no number")
+                }
+                try batches.write([Int64(count) + 1])
             }
         }
     }

@@ -28,6 +28,27 @@ public struct Routing: UnitActivations {
                 left: left, right: right, strengths: strengths, isNormalized: experts.isNormalized),
             objectives: objectives)
     }
+
+    /// Shares of each side's experts that are selected, mean of both sides.
+    public func weightShares() -> WeightShares {
+        let shares = [left, right].map { side in
+            let (heads, experts) = (side.value.shape[1], side.value.shape[2])
+            let values = side.value.floats()
+            let selected = (0..<side.value.shape[0]).map { token in
+                Set(
+                    (0..<(heads * experts)).filter { values[token * heads * experts + $0] > 0 }
+                        .map { $0 % experts })
+            }
+            return WeightShares(
+                ofToken: Double(selected.reduce(0) { $0 + $1.count })
+                    / Double(max(1, selected.count * experts)),
+                ofBatch: Double(selected.reduce(into: Set<Int>()) { $0.formUnion($1) }.count)
+                    / Double(max(1, experts)))
+        }
+        return WeightShares(
+            ofToken: shares.reduce(0) { $0 + $1.ofToken } / 2,
+            ofBatch: shares.reduce(0) { $0 + $1.ofBatch } / 2)
+    }
 }
 
 /// The batch statistics that normalized a router; training updates the running statistics with them.

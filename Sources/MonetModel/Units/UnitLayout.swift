@@ -58,6 +58,26 @@ public protocol UnitActivations {
     func reader() -> any UnitScoreReader
     /// The same for the last `count` tokens of a pass over one sequence.
     func lastRows(_ count: Int) -> any UnitActivations
+    /// Which share of the group's weights of units the tokens need.
+    func weightShares() -> WeightShares
+}
+
+extension UnitActivations {
+    public func weightShares() -> WeightShares { WeightShares(ofToken: 1, ofBatch: 1) }
+}
+
+/// Shares of a layer's weights of units that tokens need: less than 1 where units are selected.
+public struct WeightShares: Sendable {
+    /// Mean over tokens.
+    public let ofToken: Double
+    /// Of all tokens together.
+    public let ofBatch: Double
+
+    /// Joins both shares.
+    public init(ofToken: Double, ofBatch: Double) {
+        self.ofToken = ofToken
+        self.ofBatch = ofBatch
+    }
 }
 
 /// Visits the units that score on a token.

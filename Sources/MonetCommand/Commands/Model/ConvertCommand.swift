@@ -40,10 +40,10 @@ struct ConvertCommand: ParsableCommand {
         let weights = model.parameters.trainable
         let target = dtype ?? weights.first?.tensor.dtype ?? .float32
         try AtomicFile.writeFolder(out, replacing: overwrite) { temporary in
+            try Checkpoint.copyCompanions(from: folder, to: temporary)
             try Checkpoint.write(
                 model, dtype: target, quantization: quantize?.quantization, shardBytes: shardSize.value,
                 to: temporary)
-            try Checkpoint.copyCompanions(from: folder, to: temporary)
         }
         if !common.quiet {
             StandardError.write(

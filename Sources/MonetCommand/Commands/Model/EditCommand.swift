@@ -46,20 +46,19 @@ struct EditCommand: ParsableCommand {
         }
         let what =
             switch result {
-            case .bakedIn(let parts) where model.units.kind == .neurons:
-                "baked into the weights: columns of \(parts.grouped) neurons in the down-matrices changed; any reader runs it"
-            case .bakedIn(let halves):
-                "baked into the weights: V and b of \(halves.grouped) right halves are zero; any reader runs it"
+            case .bakedIn(let parts, let description):
+                "baked into the weights: \(parts.grouped) \(description); any reader runs it"
             case .carried:
                 "carried in a file: this package, and transformers with trust_remote_code, apply it; other readers refuse the folder"
             }
+        let units = model.units.kind.rawValue
         if json {
             StandardOutput.write([
-                "out": .string(out), "experts": .integer(mask.count),
+                "out": .string(out), "\(units)": .integer(mask.count),
                 "baked_in": .bool(result != .carried),
             ])
         } else if !common.quiet {
-            StandardError.write("wrote \(out): \(mask.count.grouped) experts, \(what)\n")
+            StandardError.write("wrote \(out): \(mask.count.grouped) \(units), \(what)\n")
         }
     }
 }

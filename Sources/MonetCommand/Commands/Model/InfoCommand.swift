@@ -40,13 +40,14 @@ struct InfoCommand: ParsableCommand {
             _ = try Checkpoint.tensors(folder).parameters(for: configuration)
         }
         let summary = ModelSummary(configuration)
+        let units = configuration.feedForward.units(layerCount: configuration.layerCount)
         if json {
             StandardOutput.write([
                 "config": configuration.json(), "parameters": .integer(configuration.parameterCount),
                 "parts": .object(summary.parts.map { .init($0.name, .integer($0.parameters)) }),
                 "bytes": .object(
                     ModelSummary.dtypes.map { .init($0.torchName, .integer(summary.bytes($0))) }),
-                "experts_per_layer": .integer(summary.expertsPerLayer),
+                "\(units.kind.rawValue)_per_layer": .integer(units.unitsPerGroup),
                 "router_layers": .array(configuration.routerLayers.map { .integer($0) }),
             ])
             return
@@ -63,23 +64,24 @@ private struct ModelSummary {
 
     init(_ configuration: MonetConfiguration) {
         self.configuration = configuration
-        let shapes = configuration.shapes().filter(\.role.isParameter)
-        func sum(_ belongs: (String) -> Bool) -> Int {
-            shapes.filter { belongs($0.name) }.reduce(0) { $0 + $1.count }
+        func sum(_ shapes: [TensorShape], _ belongs: (TensorShape) -> Bool) -> Int {
+            shapes.filter { $0.role.isParameter && belongs($0) }.reduce(0) { $0 + $1.count }
+        }
+        let shapes = configuration.shapes()
+        let ofFamily = (0..<configuration.layerCount).flatMap {
+            configuration.feedForward.tensors(layer: $0, hiddenSize: configuration.hiddenSize)
         }
         let all: [(String, Int)] = [
-            ("embedding", sum { $0.contains("embed_tokens") }),
-            ("attention", sum { $0.contains(".self_attn.") }),
-            ("routers", sum { $0.contains(".router.") }),
-            ("experts", sum { $0.contains(".moe.") }),
-            ("feed-forward", sum { $0.contains(".mlp.") }),
-            ("norms", sum { $0.contains("norm.weight") }),
-            ("output head", sum { $0.hasPrefix("lm_head") }),
+            ("embedding", sum(shapes) { $0.name.contains("embed_tokens") }),
+            ("attention", sum(shapes) { $0.name.contains(".self_attn.") }),
+            ("routers", sum(ofFamily) { $0.role == .router }),
+            ("experts", sum(ofFamily) { $0.role.isOfExperts }),
+            ("feed-forward", sum(ofFamily) { $0.role != .router && !$0.role.isOfExperts }),
+            ("norms", sum(shapes) { $0.role == .norm }),
+            ("output head", sum(shapes) { $0.name.hasPrefix("lm_head") }),
         ]
         parts = all.filter { $0.1 > 0 }.map { (name: $0.0, parameters: $0.1) }
     }
-
-    var expertsPerLayer: Int { configuration.experts.map { $0.perSide * $0.perSide } ?? 0 }
 
     func bytes(_ dtype: DType) -> Int { configuration.parameterCount * dtype.byteCount }
 

@@ -15,7 +15,7 @@ struct ChatCommand: ParsableCommand {
               monet chat --model checkpoints/chat --system "Answer in one sentence." --seed 1
               echo "What is the sea?" | monet chat --model checkpoints/chat --greedy
 
-            The prompt is built with the chat template in tokenizer_config.json. Each line of input is a \
+            The prompt is built with the chat template in chat_template.jinja or tokenizer_config.json. Each line of input is a \
             message; /reset clears the conversation, /exit or Ctrl-D ends it, and Ctrl-C stops an answer.
             """)
 
@@ -33,13 +33,13 @@ struct ChatCommand: ParsableCommand {
             throw CommandError.missingTokenizer(folder: modelOptions.model, purpose: "a chat")
         }
         guard let source = tokenizer.chatTemplate else {
-            throw TextError.missingTemplate(path: try modelOptions.folder() + "/tokenizer_config.json")
+            throw TextError.missingTemplate(path: tokenizer.chatTemplatePath)
         }
         let template = try ChatTemplate(source)
         var generator = TextGenerator(model: model, tokenizer: tokenizer, backend: try compute.backend())
         generator.mask = try masking.load(for: model, common.logger)
         var cache = try samplingOptions.cache(for: model)
-        var settings = samplingOptions.settings()
+        var settings = try samplingOptions.settings(for: model, common.logger)
         let opening = system.map { [ChatMessage(role: "system", content: $0)] } ?? []
         var messages = opening
         prompt()
@@ -50,9 +50,7 @@ struct ChatCommand: ParsableCommand {
             case "/reset": messages = opening
             default:
                 messages.append(ChatMessage(role: "user", content: line))
-                let text = try template.render(
-                    messages, beginToken: try tokenizer.beginID.map(tokenizer.piece) ?? "",
-                    endToken: try tokenizer.endID.map(tokenizer.piece) ?? "")
+                let text = try template.render(messages, specialTokens: tokenizer.specialTokenTexts)
                 let ids = try tokenizer.encode(text, parsingSpecial: true)
                 // The conversation so far is in the cache, so only new tokens run. At least one
                 // must run, to have logits.
@@ -60,7 +58,8 @@ struct ChatCommand: ParsableCommand {
                 cache.truncate(to: known)
                 Interruption.install()
                 let result = try generator.generate(
-                    Array(ids[known...]), settings: settings, stopStrings: samplingOptions.stop, cache: &cache
+                    Array(ids[known...]), settings: settings,
+                    stopStrings: samplingOptions.stopStrings(for: model), cache: &cache
                 ) { step in
                     StandardOutput.write(step.text)
                     return !Interruption.isRequested

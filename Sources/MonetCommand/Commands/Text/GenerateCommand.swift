@@ -55,7 +55,7 @@ struct GenerateCommand: ParsableCommand {
         if let prompt { input.text = prompt }
         let ids = try input.ids(
             tokenizer, folder: modelOptions.model, vocabularySize: model.configuration.vocabularySize)
-        var settings = samplingOptions.settings()
+        var settings = try samplingOptions.settings(for: model, common.logger)
         settings.topLogProbabilities = logProbs
         var cache = try samplingOptions.cache(for: model)
         var generator = TextGenerator(model: model, tokenizer: tokenizer, backend: backend)
@@ -65,7 +65,7 @@ struct GenerateCommand: ParsableCommand {
         let streams = !json && tokenizer != nil
         if streams, !noEcho, let tokenizer { StandardOutput.write(try tokenizer.decode(ids)) }
         let result = try generator.generate(
-            ids, settings: settings, stopStrings: samplingOptions.stop, cache: &cache
+            ids, settings: settings, stopStrings: samplingOptions.stopStrings(for: model), cache: &cache
         ) { step in
             if streams { StandardOutput.write(step.text) }
             return !Interruption.isRequested

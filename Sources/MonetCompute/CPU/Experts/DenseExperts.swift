@@ -178,7 +178,12 @@ extension CPUBackend {
 
 extension ExpertPlan {
     /// The index of a hidden side among the plan's; `ExpertExtents` has checked that every source is one.
-    func place(of side: ExpertSide) -> Int { hidden.firstIndex(of: side) ?? 0 }
+    func place(of side: ExpertSide) -> Int {
+        guard let place = hidden.firstIndex(of: side) else {
+            preconditionFailure("a source that is no hidden side of the plan")
+        }
+        return place
+    }
 }
 
 extension ExpertRouting {

@@ -68,8 +68,7 @@ extension CPUBackend {
         try requireFloat32(
             [probabilities, probabilityGradient, logitGradient], probabilities.shape, "route's gradient")
         pool.forEachRange(of: probabilities.rowCount, minimum: 64) { range, _ in
-            withUnsafeTemporaryAllocation(of: Float.self, capacity: experts) { scratch in
-                guard let line = scratch.baseAddress else { return }
+            withScratch(experts) { line in
                 for row in range {
                     let p = probabilities.pointer + row * experts
                     let d = probabilityGradient.pointer + row * experts
