@@ -24,7 +24,7 @@ struct MonetCommand: ParsableCommand {
               monet train run.yaml --out runs/first
 
             Results go to standard output, everything else to standard error. Exit codes: 0 for \
-            success, 1 for a failure, 64 for an invalid command line.
+            success, 1 for a failure, 64 for an invalid command line, 130 after Ctrl-C.
             """,
         version: "0.1.0",
         subcommands: [
@@ -38,6 +38,8 @@ struct MonetCommand: ParsableCommand {
         ])
 
     static func main() {
+        StandardStreams.reserve()
+        Interruption.reset()
         // Exceeding the file size limit then makes a write fail, as a full disk does, and kills nothing.
         signal(SIGXFSZ, SIG_IGN)
         do {
@@ -47,8 +49,27 @@ struct MonetCommand: ParsableCommand {
             StandardError.write("error: \(error)\(hint(for: error))\n")
             Foundation.exit(EXIT_FAILURE)
         } catch {
-            exit(withError: error)
+            end(with: error)
         }
+    }
+
+    /// Ends as `exit(withError:)` does, with results that cannot be written as an error.
+    private static func end(with error: any Error) -> Never {
+        let code = exitCode(for: error)
+        var text = fullMessage(for: error)
+        if text.hasPrefix("Error: ") { text = "error: " + text.dropFirst("Error: ".count) }
+        if !text.isEmpty { text += "\n" }
+        if code == .success {
+            do {
+                try StandardOutput.write(text)
+            } catch {
+                StandardError.write("error: \(error)\n")
+                Foundation.exit(EXIT_FAILURE)
+            }
+        } else {
+            StandardError.write(text)
+        }
+        Foundation.exit(code.rawValue)
     }
 
     /// The flag that helps, which the libraries do not know.

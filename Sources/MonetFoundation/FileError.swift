@@ -6,6 +6,10 @@ public enum FileError: Error, Sendable, Equatable, CustomStringConvertible {
     case unwritable(path: String, reason: String)
     /// Something is at the path already, and was not to be replaced.
     case alreadyExists(path: String)
+    /// What is at the path is not what would be replaced there.
+    case notReplaceable(path: String, reason: String)
+    /// Another process works on the path.
+    case inUse(path: String, owner: String)
     /// The text is not JSON, or is JSON that the parser rejects (duplicate keys, NaN).
     case malformedJSON(source: String, offset: Int, reason: String)
     /// The file is not UTF-8 text.
@@ -16,6 +20,8 @@ public enum FileError: Error, Sendable, Equatable, CustomStringConvertible {
         case .unreadable(let path, let reason): "\(path): cannot be read: \(reason)"
         case .unwritable(let path, let reason): "\(path): cannot be written: \(reason)"
         case .alreadyExists(let path): "\(path): exists already"
+        case .notReplaceable(let path, let reason): "\(path): is not replaced: \(reason)"
+        case .inUse(let path, let owner): "\(path): another process works on it: \(owner)"
         case .malformedJSON(let source, let offset, let reason):
             "\(source): malformed JSON at byte \(offset): \(reason)"
         case .notUTF8(let path, let offset): "\(path): not UTF-8 text (byte \(offset))"

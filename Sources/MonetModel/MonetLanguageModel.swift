@@ -144,6 +144,9 @@ public final class MonetLanguageModel: Sendable {
         }
         let starts = sequences.map { $0.cache?.count ?? 0 }
         let reach = zip(starts, sequences).reduce(0) { max($0, $1.0 + $1.1.count) }
+        guard reach <= configuration.contextLength else {
+            throw ModelError.contextExceeded(tokens: reach, context: configuration.contextLength)
+        }
         if isStretched(length: reach) || sequences.contains(where: { $0.cache?.isStretched ?? false }) {
             // Rotations depend on the length: only sequences of one length, without caches, share a pass.
             guard sequences.allSatisfy({ $0.count == length && $0.cache == nil }) || sequences.count == 1

@@ -9,7 +9,7 @@ public enum TokenizerFiles {
         "added_tokens.json", "chat_template.jinja",
     ]
 
-    /// Copies those that a folder has, and writes those that a Llama tokenizer still needs.
+    /// Copies those that a folder has, and writes those that transformers still needs to encode as SentencePiece does.
     public static func install(from source: String, into folder: String, contextLength: Int) throws {
         let manager = FileManager.default
         var isFolder: ObjCBool = false
@@ -28,14 +28,19 @@ public enum TokenizerFiles {
             try AtomicFile.write(
                 special.serialized(pretty: true) + "\n", to: folder + "/special_tokens_map.json")
         }
-        if !manager.fileExists(atPath: folder + "/tokenizer_config.json") {
-            let config: JSONValue = [
-                "add_bos_token": true, "add_eos_token": false, "bos_token": "<s>", "eos_token": "</s>",
-                "unk_token": "<unk>", "legacy": true, "clean_up_tokenization_spaces": false,
-                "model_max_length": .integer(contextLength), "tokenizer_class": "LlamaTokenizer",
-            ]
-            try AtomicFile.write(
-                config.serialized(pretty: true) + "\n", to: folder + "/tokenizer_config.json")
+        guard !manager.fileExists(atPath: folder + "/tokenizer_config.json") else { return }
+        var tokenizerClass = "LlamaTokenizer"
+        if !manager.fileExists(atPath: folder + "/tokenizer.json"),
+            let json = try TokenizerJSON.make(Tokenizer(path: folder + "/tokenizer.model"))
+        {
+            try AtomicFile.write(json.serialized() + "\n", to: folder + "/tokenizer.json")
+            tokenizerClass = "PreTrainedTokenizerFast"
         }
+        let config: JSONValue = [
+            "add_bos_token": true, "add_eos_token": false, "bos_token": "<s>", "eos_token": "</s>",
+            "unk_token": "<unk>", "legacy": true, "clean_up_tokenization_spaces": false,
+            "model_max_length": .integer(contextLength), "tokenizer_class": .string(tokenizerClass),
+        ]
+        try AtomicFile.write(config.serialized(pretty: true) + "\n", to: folder + "/tokenizer_config.json")
     }
 }

@@ -111,7 +111,7 @@ struct TokenizerSettings {
     }
 
     private mutating func add(_ token: JSONValue, id: JSONValue?, _ key: String, _ path: String) throws {
-        guard let id = id?.intValue, id >= 0, let number = Int32(exactly: id),
+        guard let id = id?.intValue, id >= 0, id < 1 << 24, let number = Int32(exactly: id),
             let text = token["content"]?.stringValue
         else {
             throw Self.malformed(

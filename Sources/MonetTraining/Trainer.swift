@@ -47,6 +47,8 @@ public final class Trainer {
     private let optimizer: AdamW
     private var state: RunDirectory.State
     private var savedStep: Int?
+    /// Held as long as the trainer lives.
+    private let lock: FileLock
 
     /// Starts a new run, or continues the one in `directory`.
     ///
@@ -73,15 +75,17 @@ public final class Trainer {
             beta1: configuration.beta1, beta2: configuration.beta2, epsilon: configuration.epsilon,
             weightDecay: configuration.weightDecay, decaysEverything: configuration.decaysEverything)
         if resuming {
+            guard directory.exists else {
+                throw TrainingError.cannotResume(folder: directory.path, reason: "there is no run")
+            }
+            lock = try directory.lock()
             guard let newest = directory.checkpoints().last else {
                 // The run was killed before its first checkpoint: it is resumed from the beginning.
-                guard directory.exists else {
-                    throw TrainingError.cannotResume(folder: directory.path, reason: "there is no run")
-                }
                 model = try Self.initialModel(configuration).moved(to: backend)
                 optimizer = try AdamW(model.parameters.trainable, settings: settings, on: backend)
                 state = RunDirectory.State(step: 0)
-                try directory.truncateMetrics(after: 0)
+                try directory.truncateMetrics(after: nil)
+                try directory.removeEvents()
                 return
             }
             let saved = try directory.load(newest.path)
@@ -93,13 +97,17 @@ public final class Trainer {
             optimizer = try AdamW(model.parameters.trainable, settings: settings, on: backend)
             try optimizer.restore(saved.optimizer, step: saved.state.step)
             state = saved.state
-            try directory.truncateMetrics(after: state.step)
+            try directory.truncateMetrics(after: state)
+            try directory.linkNewest(best: state.bestStep)
             try directory.store(configuration)
         } else {
-            try directory.create(configuration)
+            guard !directory.exists else { throw TrainingError.runExists(folder: directory.path) }
             model = try Self.initialModel(configuration).moved(to: backend)
             optimizer = try AdamW(model.parameters.trainable, settings: settings, on: backend)
             state = RunDirectory.State(step: 0)
+            // Last, so that a start that fails leaves no run.
+            lock = try directory.lock()
+            try directory.create(configuration)
         }
     }
 
@@ -128,7 +136,11 @@ public final class Trainer {
             uniformity: configuration.uniformity, uniformityWeight: configuration.uniformityWeight,
             ambiguityWeight: configuration.ambiguityWeight, momentum: configuration.routerMomentum)
         let metrics = try FileWriter(path: directory.metricsPath, appending: true)
-        let board = try TensorBoardWriter(folder: directory.path)
+        let board = try TensorBoardWriter(
+            folder: directory.path, continuing: state.events, step: state.step)
+        var sequences =
+            state.sequences ?? state.step * configuration.accumulation * configuration.batchSize
+        var tokens = state.tokens ?? state.step * configuration.tokensPerStep
         let validation = stream.validationBatches(limit: configuration.evaluationBatches)
         let peak = try MachinePeak.operationsPerSecond(on: backend)
         try report(.started(parameters: model.configuration.parameterCount, step: state.step))
@@ -160,7 +172,7 @@ public final class Trainer {
                 state.bestLoss = result.loss
                 state.bestStep = state.step
                 // `best` links to a regular checkpoint, which must be saved now to exist.
-                try save(report)
+                try save(metrics, board, report)
             }
             try report(.evaluated(step: state.step, result))
         }
@@ -170,15 +182,18 @@ public final class Trainer {
             let step = state.step + 1
             meter.begin()
             let (losses, norm) = try trainStep(
-                step, objective: objective, learningRate: schedule.rate(at: step), watch: &watch)
-            state.step = step
+                step, from: sequences, objective: objective, learningRate: schedule.rate(at: step),
+                watch: &watch)
+            sequences += configuration.accumulation * configuration.batchSize
+            tokens += configuration.tokensPerStep
+            (state.step, state.sequences, state.tokens) = (step, sequences, tokens)
             meter.end(tokens: configuration.tokensPerStep)
             if step % configuration.logEvery == 0 || step == configuration.steps || step == 1 {
                 let rate = meter.tokensPerSecond
                 let progress = TrainingProgress(
                     step: step, steps: configuration.steps, losses: losses,
                     learningRate: schedule.rate(at: step),
-                    gradientNorm: norm, tokens: step * configuration.tokensPerStep, tokensPerSecond: rate,
+                    gradientNorm: norm, tokens: tokens, tokensPerSecond: rate,
                     peakShare: rate * operationsPerToken(losses) / peak,
                     secondsLeft: Double((configuration.steps - step) * configuration.tokensPerStep) / rate)
                 try record(progress, metrics, board)
@@ -187,7 +202,7 @@ public final class Trainer {
             let isLast = step == configuration.steps
             let stops = !isLast && shouldStop()
             if step % configuration.evaluateEvery == 0 || isLast { try evaluate() }
-            if step % configuration.saveEvery == 0 || isLast || stops { try save(report) }
+            if step % configuration.saveEvery == 0 || isLast || stops { try save(metrics, board, report) }
             if stops, let newest = directory.checkpoints().last {
                 return .interrupted(step: step, checkpoint: newest.path)
             }
@@ -198,13 +213,14 @@ public final class Trainer {
 
     /// One optimizer step over all its micro-batches.
     private func trainStep(
-        _ step: Int, objective: TrainingObjective, learningRate: Double, watch: inout DivergenceWatch
+        _ step: Int, from first: Int, objective: TrainingObjective, learningRate: Double,
+        watch: inout DivergenceWatch
     ) throws -> (TrainingLosses, Double) {
         let variables = ParameterVariables()
         let share = 1 / Double(configuration.accumulation)
         var mean = TrainingLosses()
         for micro in 0..<configuration.accumulation {
-            let batch = stream.batch((step - 1) * configuration.accumulation + micro)
+            let batch = stream.batch(from: first + micro * configuration.batchSize)
             let losses = try objective.addGradient(
                 model: model, inputs: batch.inputs, targets: batch.targets, share: share, backend: backend,
                 variables: variables)
@@ -221,10 +237,15 @@ public final class Trainer {
         return (mean, norm)
     }
 
-    private func save(_ report: (Event) throws -> Void) throws {
+    private func save(
+        _ metrics: FileWriter, _ board: TensorBoardWriter, _ report: (Event) throws -> Void
+    ) throws {
         // A step that is both the best and the last is saved once; its state already names it as the best.
         guard savedStep != state.step else { return }
         savedStep = state.step
+        try metrics.synchronize()
+        state.metricsBytes = metrics.size
+        state.events = try board.position()
         let path = try directory.save(
             model: model, optimizer: optimizer, state: state,
             tokenizerPath: corpus.folder + "/tokenizer.model",

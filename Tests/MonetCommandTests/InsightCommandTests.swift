@@ -258,7 +258,7 @@ import Testing
             running.waitUntil("tokens/s")
             kill(running.process.processIdentifier, SIGINT)
             let stopped = running.wait()
-            if stopped.status == 1 {
+            if stopped.status == 130 {
                 #expect(stopped.errors.contains("goes on from j.sqlite.partial"))
                 #expect(!FileManager.default.fileExists(atPath: folder + "/j.sqlite"))
                 try run(arguments, folder)

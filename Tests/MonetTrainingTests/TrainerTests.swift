@@ -86,6 +86,12 @@ import Testing
                     try bytes(folder + "/whole/checkpoints/step-00000012/" + name)
                         == bytes(folder + "/torn/checkpoints/step-00000012/" + name), "\(name)")
             }
+            // One file of events with every step once: all of its records have a fixed length.
+            let events = try ["/whole", "/torn"].map { run in
+                try FileManager.default.contentsOfDirectory(atPath: folder + run)
+                    .filter { $0.hasPrefix("events.") }.map { try bytes(folder + run + "/" + $0).count }
+            }
+            #expect(events[0].count == 1 && events[0] == events[1])
             // Losses of every step are the same too, and none is there twice.
             func losses(_ name: String) throws -> [String] {
                 try TextFile.read(folder + name + "/metrics.jsonl").split(separator: "\n").compactMap {
@@ -100,7 +106,6 @@ import Testing
         }
     }
 
-    /// A save that was killed leaves a half-written folder, which nothing takes for a checkpoint.
     /// A whole run on another device than the processor ends with the same weights, up to rounding.
     @Test(arguments: Family.allCases)
     func anotherDeviceTrainsTheSame(feedForward: Family) throws {
@@ -122,6 +127,7 @@ import Testing
         }
     }
 
+    /// A save that was killed leaves a half-written folder, which nothing takes for a checkpoint.
     @Test func leftoversOfAKilledSaveAreIgnored() throws {
         try withTemporaryFolder { folder in
             let run = try Self.settings(in: folder)

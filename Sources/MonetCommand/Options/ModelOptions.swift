@@ -14,8 +14,13 @@ struct ModelOptions: ParsableArguments {
             "Checkpoint folder, or the name of a hub model in Hugging Face's cache.", valueName: "dir"))
     var model: String
 
+    @Option(
+        help: ArgumentHelp(
+            "Branch, tag or commit of a hub model in the cache. (default: main)", valueName: "name"))
+    var revision: String?
+
     /// The checkpoint's folder.
-    func folder() throws -> String { try HubCache.resolve(model) }
+    func folder() throws -> String { try HubCache().resolve(model, revision: revision) }
 
     /// Maps the checkpoint, and opens its tokenizer if it has one.
     func load(_ logger: Logger, for purpose: LoadPurpose = .inference) throws -> (

@@ -28,7 +28,7 @@ struct TokenProgress {
         line.clear()
         if Interruption.isRequested {
             StandardError.write("stopped; nothing was written\n")
-            throw ExitCode(1)
+            throw Interruption.exitCode
         }
     }
 }

@@ -8,7 +8,8 @@ public struct DispatchPolicy: Sendable, Equatable {
     /// streams: 34 → 67 tokens/s in bfloat16, 33 → 91 in int8; equal to integer products at 64 rows.
     public var rowsInRegisters = 64
     /// The same where bfloat16 is multiplied natively and a dense product widens nothing (a Xeon with
-    /// AVX-512 BF16, for which these kernels have tiles of eight rows).
+    /// AVX-512 BF16): the tiles of these kernels have eight rows, beyond which every further tile reads the weights
+    /// again. A limit of the kernels; others were not timed.
     public var roundedRowsInRegisters = 8
     /// Rows of activations by the same bfloat16 weights from which it pays to keep even and odd columns apart.
     /// Dense products of a step of eight streams: 75.5 → 68.2 ms; experts with one or two tokens each, which this
@@ -21,9 +22,9 @@ public struct DispatchPolicy: Sendable, Equatable {
     /// of the 1.4B model, 107 to 120 compared with 85 to 95 tokens/s; equal at 64 rows.
     public var integerLines = 64
     /// Tokens up to which experts in the layout of columns run dense. A vertical layer of 256 halves a side, width
-    /// 512 and 8 units a half, dense over gathered time with gradients at a density of 2%: 0.84 with 8 tokens,
-    /// 1.27 with 16, 1.74 with 64, 5.8 with 512, 13 with 2048; at 71%:
-    /// 0.74 with 64, 1.29 with 512, 1.32 with 2048.
+    /// 512 and 8 units a half, dense over gathered time: 0.22 with one token, 0.43 with 8, 0.57 with 16, 0.83 with
+    /// 32 at a density of 2%; 0.21 to 0.66 at 40%. With the gradient, which always gathers: 1.06 to 1.14 up to 8
+    /// tokens, 1.2 to 1.27 with 32. So a few tokens, which are rarely trained on, run dense.
     public var denseTokens = 8
     /// Tokens of one expert up to which its rows are read as they are stored, in a batch of more than
     /// `rowsInRegisters`; for more tokens, it pays to widen the rows once. bfloat16 is the cheapest to widen
@@ -33,6 +34,14 @@ public struct DispatchPolicy: Sendable, Equatable {
     /// of the whole product over that of screening: 1.69 with one token, 1.29 with two, 1.11 with three, 0.57
     /// with four.
     public var screenedTokens = 2
+
+    /// Multiplications below which a dense product stays on one thread. Time of one thread over that of two for
+    /// 128 rows: 0.84 with 2¹⁴, 0.84 to 0.94 with 2¹⁵, 0.98 with 2¹⁶, 1.13 with 2¹⁷, 1.3 with 2¹⁹.
+    public var productPerThread = 1 << 16
+    /// Elements of weights that each thread must have where threads read rows of weights of their own. One row of
+    /// activations, time of one thread over that of two that share these elements: 0.9 with 2¹⁴, 1.07 to 1.15
+    /// with 2¹⁵, 1.34 to 1.37 with 2¹⁶, 1.6 with 2¹⁷, for float32 and bfloat16 alike.
+    public var weightsPerThread = 1 << 15
 
     /// The measured thresholds.
     public init() {}

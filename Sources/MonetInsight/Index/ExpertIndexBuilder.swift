@@ -112,6 +112,8 @@ public struct ExpertIndexBuilder {
         if FileManager.default.fileExists(atPath: path), !replacing {
             throw FileError.alreadyExists(path: path)
         }
+        let lock = try FileLock.acquire(path + ".lock", for: path)
+        defer { withExtendedLifetime(lock) {} }
         let statistics = (0..<groups).map { _ in
             GroupStatistics(experts: experts, labels: labels, top: settings.top)
         }

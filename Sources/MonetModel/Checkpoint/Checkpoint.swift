@@ -9,6 +9,13 @@ public enum Checkpoint {
     static let indexFile = "model.safetensors.index.json"
     private static let generationFile = "generation_config.json"
 
+    /// What a folder holds that a new checkpoint may replace.
+    public static let folder = FolderKind(name: "checkpoint folder", mark: "config.json") { name in
+        companionEndings.contains(where: name.hasSuffix) || name.hasSuffix(".safetensors")
+    }
+    /// Endings of a checkpoint's files other than weights.
+    private static let companionEndings = [".json", ".model", ".md", ".py", ".txt", ".jinja"]
+
     /// Reads the configuration of a checkpoint folder.
     public static func configuration(_ folder: String) throws -> MonetConfiguration {
         let path = folder + "/config.json"
@@ -75,10 +82,10 @@ public enum Checkpoint {
     /// Copies the files of a checkpoint folder other than configuration and weights: tokenizer, model
     /// card, generation settings, code.
     public static func copyCompanions(from source: String, to target: String) throws {
-        let endings = [".json", ".model", ".md", ".py", ".txt", ".jinja"]
-        let own = ["config.json", generationFile, indexFile, "trainer_state.json"]
+        let own = ["config.json", generationFile, indexFile, "trainer_state.json", "log_positions.json"]
         for name in try FileManager.default.contentsOfDirectory(atPath: source).sorted() {
-            guard endings.contains(where: name.hasSuffix), !own.contains(name), !name.hasPrefix(".") else {
+            guard companionEndings.contains(where: name.hasSuffix), !own.contains(name), !name.hasPrefix(".")
+            else {
                 continue
             }
             var isFolder: ObjCBool = false

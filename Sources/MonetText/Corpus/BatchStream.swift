@@ -39,11 +39,14 @@ public struct BatchStream: Sendable {
     }
 
     /// Batch `index` of the endless stream.
-    public func batch(_ index: Int) -> Batch {
+    public func batch(_ index: Int) -> Batch { batch(from: index * batchSize) }
+
+    /// The batch whose first sequence is number `first` of the endless stream.
+    public func batch(from first: Int) -> Batch {
         var inputs: [[Int32]] = []
         var targets: [Int32] = []
         for sequence in 0..<batchSize {
-            let position = index * batchSize + sequence
+            let position = first + sequence
             let epoch = position / windows
             var generator = SplitMix64(
                 seed: seed &+ UInt64(truncatingIfNeeded: epoch) &* 0xd1b5_4a32_d192_ed03)

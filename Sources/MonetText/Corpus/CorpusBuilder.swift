@@ -35,7 +35,7 @@ public struct CorpusBuilder: Sendable {
         progress: (Summary) -> Void = { _ in }
     ) throws -> Summary {
         var summary = Summary()
-        try AtomicFile.writeFolder(folder, replacing: replacing) { temporary in
+        try AtomicFile.writeFolder(folder, replacing: replacing ? CorpusFormat.folder : nil) { temporary in
             var writers: [CorpusSplit: SplitWriter] = [:]
             for split in CorpusSplit.allCases {
                 writers[split] = SplitWriter(

@@ -10,6 +10,11 @@ enum CorpusFormat {
     static let version = 1
     static let description = "corpus.json"
     static let recordSize = 16
+    /// What a folder holds that a new corpus may replace.
+    static let folder = FolderKind(name: "corpus folder", mark: description) { name in
+        [description, "tokenizer.model"].contains(name) || name.hasSuffix(".tokens")
+            || name.hasSuffix(".documents")
+    }
     /// Maximum number of tokens in a shard.
     static let shardTokens = 1 << 28
 

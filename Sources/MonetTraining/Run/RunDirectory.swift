@@ -29,8 +29,17 @@ public struct RunDirectory: Sendable {
     /// - Throws: `TrainingError.runExists`, `FileError.unwritable`.
     func create(_ configuration: RunConfiguration) throws {
         guard !exists else { throw TrainingError.runExists(folder: path) }
+        try AtomicFile.createFolder(path)
+        try store(configuration)
         try AtomicFile.createFolder(checkpointsPath)
-        try AtomicFile.write(configuration.json().serialized(pretty: true) + "\n", to: configurationPath)
+    }
+
+    /// Locks the run for this process.
+    ///
+    /// - Throws: `FileError.inUse` if another process trains it.
+    func lock() throws -> FileLock {
+        try AtomicFile.createFolder(path)
+        return try FileLock.acquire(path + "/.lock", for: path)
     }
 
     /// The settings that the run started with.
@@ -45,12 +54,17 @@ public struct RunDirectory: Sendable {
         try AtomicFile.write(configuration.json().serialized(pretty: true) + "\n", to: configurationPath)
     }
 
+    /// Files that every checkpoint of a run has, beside its weights.
+    private static let files = ["config.json", "optimizer.safetensors", "trainer_state.json"]
+
     /// Complete checkpoints, oldest first.
     public func checkpoints() -> [(step: Int, path: String)] {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: checkpointsPath)) ?? []
         return names.compactMap { name in
             guard name.hasPrefix("step-"), let step = Int(name.dropFirst(5)) else { return nil }
-            return (step, checkpointsPath + "/" + name)
+            let path = checkpointsPath + "/" + name
+            let isWhole = Self.files.allSatisfy { FileManager.default.fileExists(atPath: path + "/" + $0) }
+            return isWhole ? (step, path) : nil
         }.sorted { $0.step < $1.step }
     }
 
@@ -59,13 +73,80 @@ public struct RunDirectory: Sendable {
         var step: Int
         var bestLoss: Double?
         var bestStep: Int?
+        /// Sequences and tokens trained on; nil in checkpoints of earlier versions.
+        var sequences: Int?
+        var tokens: Int?
+        /// How much of `metrics.jsonl` belongs to the steps up to this one.
+        var metricsBytes: Int?
+        /// The same of the TensorBoard events.
+        var events: TensorBoardWriter.Position?
+
+        init(step: Int) { self.step = step }
+
+        /// Reads `trainer_state.json`.
+        ///
+        /// - Throws: `TrainingError.cannotResume` naming the key.
+        init(contentsOfFile path: String, run: String) throws {
+            let json = try JSONValue(contentsOfFile: path)
+            func fail(_ key: String, _ expected: String) -> TrainingError {
+                let found = json[key].map { $0.serialized() } ?? "absent"
+                return .cannotResume(
+                    folder: run, reason: "\(path): \"\(key)\" is \(found), expected \(expected)")
+            }
+            func count(_ key: String) throws -> Int? {
+                guard let value = json[key], !value.isNull else { return nil }
+                guard let number = value.intValue, number >= 0, number < 1 << 53 else {
+                    throw fail(key, "a number of 0 or more")
+                }
+                return number
+            }
+            guard let step = try count("step") else { throw fail("step", "a number of 0 or more") }
+            self.step = step
+            if let value = json["best_loss"], !value.isNull {
+                guard let loss = value.doubleValue, loss.isFinite, loss >= 0 else {
+                    throw fail("best_loss", "a loss of 0 or more")
+                }
+                bestLoss = loss
+            }
+            bestStep = try count("best_step")
+            guard bestStep ?? 0 <= step else { throw fail("best_step", "at most the step \(step)") }
+            sequences = try count("sequences")
+            tokens = try count("tokens")
+        }
 
         var json: JSONValue {
-            [
+            func number(_ value: Int?) -> JSONValue { value.map { .integer($0) } ?? .null }
+            return [
                 "step": .integer(step), "best_loss": bestLoss.map { .number($0) } ?? .null,
-                "best_step": bestStep.map { .integer($0) } ?? .null,
+                "best_step": number(bestStep), "sequences": number(sequences), "tokens": number(tokens),
             ]
         }
+
+        /// Reads `log_positions.json`. Without it, a resumed run finds the lines of its steps by their content.
+        mutating func readLogs(_ path: String) throws {
+            guard FileManager.default.fileExists(atPath: path) else { return }
+            let json = try JSONValue(contentsOfFile: path)
+            if let bytes = json["metrics_bytes"]?.intValue, bytes >= 0 { metricsBytes = bytes }
+            if let name = json["event_file"]?.stringValue, name.hasPrefix("events."), !name.contains("/"),
+                let bytes = json["event_bytes"]?.intValue
+            {
+                events = TensorBoardWriter.Position(name: name, bytes: bytes)
+            }
+        }
+
+        /// How far the logs had been written. It lies in a file of its own, because speeds and times in the logs
+        /// differ from one run to its repetition, and the rest of a checkpoint does not.
+        var logs: JSONValue {
+            [
+                "metrics_bytes": metricsBytes.map { .integer($0) } ?? .null,
+                "event_file": events.map { .string($0.name) } ?? .null,
+                "event_bytes": events.map { .integer($0.bytes) } ?? .null,
+            ]
+        }
+    }
+
+    private static func name(ofStep step: Int) -> String {
+        "step-" + String(repeating: "0", count: max(0, 8 - "\(step)".count)) + "\(step)"
     }
 
     /// Saves model, optimizer and state; then deletes old checkpoints.
@@ -73,30 +154,36 @@ public struct RunDirectory: Sendable {
     func save(
         model: MonetLanguageModel, optimizer: AdamW, state: State, tokenizerPath: String, keepLast: Int
     ) throws -> String {
-        let name =
-            "step-" + String(repeating: "0", count: max(0, 8 - "\(state.step)".count)) + "\(state.step)"
+        let name = Self.name(ofStep: state.step)
         let target = checkpointsPath + "/" + name
-        try AtomicFile.writeFolder(target, replacing: true) { folder in
+        try AtomicFile.writeFolder(target, replacing: Checkpoint.folder) { folder in
             try Checkpoint.write(model, dtype: .float32, to: folder)
             try TokenizerFiles.install(
                 from: tokenizerPath, into: folder, contextLength: model.configuration.contextLength)
             try SafetensorsWriter.write(optimizer.state(), to: folder + "/optimizer.safetensors")
             try AtomicFile.write(
                 state.json.serialized(pretty: true) + "\n", to: folder + "/trainer_state.json")
+            try AtomicFile.write(
+                state.logs.serialized(pretty: true) + "\n", to: folder + "/log_positions.json")
         }
-        try link("latest", to: "checkpoints/" + name)
-        if let best = state.bestStep {
-            let all = checkpoints()
-            if let found = all.first(where: { $0.step == best }) {
-                try link("best", to: "checkpoints/" + (found.path as NSString).lastPathComponent)
-            }
-        }
+        try linkNewest(best: state.bestStep)
         let all = checkpoints()
         for old in all.dropLast(keepLast) where old.step != state.bestStep {
-            try? FileManager.default.removeItem(atPath: old.path)
+            try AtomicFile.removeFolder(old.path)
         }
         removeLeftovers()
         return target
+    }
+
+    /// Points `latest` and `best` to the newest and the best checkpoint, also after a kill between a checkpoint
+    /// and its links.
+    func linkNewest(best: Int?) throws {
+        let all = checkpoints()
+        func link(_ name: String, to checkpoint: String) throws {
+            try self.link(name, to: "checkpoints/" + (checkpoint as NSString).lastPathComponent)
+        }
+        if let newest = all.last { try link("latest", to: newest.path) }
+        if let found = all.first(where: { $0.step == best }) { try link("best", to: found.path) }
     }
 
     /// Removes incomplete folders of runs that were killed.
@@ -104,6 +191,17 @@ public struct RunDirectory: Sendable {
         for name in (try? FileManager.default.contentsOfDirectory(atPath: checkpointsPath)) ?? []
         where name.contains(".tmp-") || name.contains(".old-") {
             try? FileManager.default.removeItem(atPath: checkpointsPath + "/" + name)
+        }
+    }
+
+    /// Removes TensorBoard events of a process that was killed before its first checkpoint.
+    func removeEvents() throws {
+        for name in (try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []
+        where name.hasPrefix("events.out.tfevents.") {
+            guard unlink(path + "/" + name) == 0 else {
+                throw FileError.unwritable(
+                    path: path + "/" + name, reason: String(cString: strerror(errno)))
+            }
         }
     }
 
@@ -120,21 +218,25 @@ public struct RunDirectory: Sendable {
     func load(_ checkpoint: String) throws -> (
         model: MonetLanguageModel, optimizer: SafetensorsFile, state: State
     ) {
-        let statePath = checkpoint + "/trainer_state.json"
-        let json = try JSONValue(contentsOfFile: statePath)
-        guard let step = json["step"]?.intValue, step >= 0 else {
-            throw TrainingError.cannotResume(folder: path, reason: "\(statePath) names no step")
+        var state = try State(contentsOfFile: checkpoint + "/trainer_state.json", run: path)
+        guard (checkpoint as NSString).lastPathComponent == Self.name(ofStep: state.step) else {
+            throw TrainingError.cannotResume(
+                folder: path, reason: "\(checkpoint)/trainer_state.json is of step \(state.step)")
         }
+        try state.readLogs(checkpoint + "/log_positions.json")
         return (
             try MonetLanguageModel.load(checkpoint, for: .training),
-            try SafetensorsFile(path: checkpoint + "/optimizer.safetensors"),
-            State(step: step, bestLoss: json["best_loss"]?.doubleValue, bestStep: json["best_step"]?.intValue)
+            try SafetensorsFile(path: checkpoint + "/optimizer.safetensors"), state
         )
     }
 
-    /// Removes metrics of steps after `step`, which a resumed run writes again.
-    func truncateMetrics(after step: Int) throws {
+    /// Removes metrics of steps after a checkpoint, which a resumed run writes again.
+    func truncateMetrics(after state: State?) throws {
         guard FileManager.default.fileExists(atPath: metricsPath) else { return }
+        if let bytes = state?.metricsBytes, try MappedFile(path: metricsPath).bytes.count >= bytes {
+            return try FileWriter(path: metricsPath, keeping: bytes).finish()
+        }
+        let step = state?.step ?? -1
         let lines = try TextFile.read(metricsPath).split(separator: "\n").filter { line in
             // An incomplete line, left by a process that was killed, does not parse and is removed too.
             guard let json = try? JSONValue(parsing: String(line), source: metricsPath) else { return false }

@@ -3,16 +3,55 @@ import MonetFoundation
 
 /// Writes scalars as TensorBoard event files: TFRecord framing around `Event` protocol buffers.
 final class TensorBoardWriter {
-    private let writer: FileWriter
+    /// A file and how much of it is valid.
+    struct Position: Equatable {
+        var name: String
+        var bytes: Int
+    }
 
-    init(folder: String) throws {
-        let name =
-            "events.out.tfevents.\(Int(Date().timeIntervalSince1970)).\(ProcessInfo.processInfo.hostName).\(getpid())"
+    private let writer: FileWriter
+    private let name: String
+
+    /// Continues the file of an earlier process after a checkpoint, or begins one.
+    ///
+    /// - `step`: the last step of the checkpoint; readers drop what other files say of later ones.
+    init(folder: String, continuing earlier: Position?, step: Int) throws {
+        if let earlier, Self.isWhole(folder + "/" + earlier.name, earlier.bytes) {
+            name = earlier.name
+            writer = try FileWriter(path: folder + "/" + name, keeping: earlier.bytes)
+            return
+        }
+        name = "events.out.tfevents.\(Int(Date().timeIntervalSince1970)).\(Self.hostName).\(getpid())"
         writer = try FileWriter(path: folder + "/" + name, appending: true)
         var event = ProtocolBuffer()
         event.double(1, Date().timeIntervalSince1970)
         event.bytes(3, Array("brain.Event:2".utf8))
         try write(event)
+        var session = ProtocolBuffer()
+        session.varint(1, 1)
+        event = ProtocolBuffer()
+        event.double(1, Date().timeIntervalSince1970)
+        event.varint(2, UInt64(step + 1))
+        event.bytes(7, session.content)
+        try write(event)
+    }
+
+    private static func isWhole(_ path: String, _ bytes: Int) -> Bool {
+        var status = stat()
+        return bytes > 0 && stat(path, &status) == 0 && Int(status.st_size) >= bytes
+    }
+
+    /// The machine's name, without a question to the network.
+    private static var hostName: String {
+        var name = [CChar](repeating: 0, count: 256)
+        guard gethostname(&name, name.count - 1) == 0 else { return "localhost" }
+        return String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    /// Makes what was written durable, and says where it ends.
+    func position() throws -> Position {
+        try writer.synchronize()
+        return Position(name: name, bytes: writer.size)
     }
 
     /// Records scalars of one step.

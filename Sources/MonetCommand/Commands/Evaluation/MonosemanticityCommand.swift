@@ -39,7 +39,7 @@ struct MonosemanticityCommand: ParsableCommand {
     }
 
     func run() throws {
-        let folders = [try modelOptions.folder()] + (try dense.map { [try HubCache.resolve($0)] } ?? [])
+        let folders = [try modelOptions.folder()] + (try dense.map { [try HubCache().resolve($0)] } ?? [])
         let backend = try compute.backend()
         let results = try folders.map { folder in
             let model = try MonetLanguageModel.load(folder)
@@ -52,7 +52,7 @@ struct MonosemanticityCommand: ParsableCommand {
             try progress.finish()
             return result
         }
-        if json { return StandardOutput.write(.array(results.map { $0.json() })) }
+        if json { return try StandardOutput.write(.array(results.map { $0.json() })) }
         var rows = [[""] + results.flatMap { [$0.unit.rawValue, "shuffled"] }]
         func add(_ name: String, _ value: (Monosemanticity.LabelMeasures) -> String) {
             rows.append([name] + results.flatMap { [value($0.measured), value($0.shuffled)] })
@@ -67,9 +67,9 @@ struct MonosemanticityCommand: ParsableCommand {
         }
         add("overlap of labels") { $0.overlap.text(4) }
         rows.append(["token concentration"] + results.flatMap { [$0.tokenConcentration.text(3), ""] })
-        StandardOutput.write(alignedTable(rows))
+        try StandardOutput.write(alignedTable(rows))
         if let labels = results.first?.labels {
-            StandardOutput.write(
+            try StandardOutput.write(
                 "\n\(labels) labels: an entropy of \(log2(Double(labels)).text(3)) bits would ignore them\n")
         }
     }

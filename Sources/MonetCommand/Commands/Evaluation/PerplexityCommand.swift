@@ -73,7 +73,7 @@ struct PerplexityCommand: ParsableCommand {
         var line = ProgressLine(isQuiet: common.quiet)
         Interruption.install()
         let start = ContinuousClock.now
-        let compared = try reference.map { try MonetLanguageModel.load(try HubCache.resolve($0)) }
+        let compared = try reference.map { try MonetLanguageModel.load(try HubCache().resolve($0)) }
         let result = try Perplexity(
             of: ids, model: model, window: window, stride: stride ?? max(1, window / 2), backend: backend,
             reference: compared, mask: try masking.load(for: model, common.logger)
@@ -96,7 +96,7 @@ struct PerplexityCommand: ParsableCommand {
                 members.append(.init("next_token_agreement", .number(result.agreement)))
                 members.append(.init("kl_divergence", .number(result.meanDivergence)))
             }
-            StandardOutput.write(.object(members))
+            try StandardOutput.write(.object(members))
         } else {
             var line =
                 "perplexity \(result.value.text(4))  loss \(result.loss.text(5))  tokens \(result.tokens.grouped)"
@@ -104,8 +104,8 @@ struct PerplexityCommand: ParsableCommand {
                 line += "  same next token \((100 * result.agreement).text(2))%"
                 line += "  divergence \(result.meanDivergence.text(6))"
             }
-            StandardOutput.write(line + "\n")
+            try StandardOutput.write(line + "\n")
         }
-        if Interruption.isRequested { throw ExitCode(1) }
+        if Interruption.isRequested { throw Interruption.exitCode }
     }
 }

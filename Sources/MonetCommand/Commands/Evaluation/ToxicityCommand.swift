@@ -150,7 +150,7 @@ struct ToxicityMeasureCommand: ParsableCommand {
             StandardError.write(
                 records.map { "stopped; the same command goes on from \($0)\n" }
                     ?? "stopped; with --records the same command could have continued\n")
-            throw ExitCode(1)
+            throw Interruption.exitCode
         } catch let error as EvaluationError {
             line.clear()
             if let records {
@@ -219,9 +219,9 @@ struct ToxicityMeasureCommand: ParsableCommand {
             try AtomicFile.write(text, to: path)
             if !common.quiet { StandardError.write("wrote \(path)\n") }
         }
-        if json { return StandardOutput.write(report.json()) }
-        StandardOutput.write(alignedTable(report.table))
-        if !report.groupTable.isEmpty { StandardOutput.write("\n" + alignedTable(report.groupTable)) }
-        StandardOutput.write("\n" + report.notes.joined(separator: "\n") + "\n")
+        if json { return try StandardOutput.write(report.json()) }
+        try StandardOutput.write(alignedTable(report.table))
+        if !report.groupTable.isEmpty { try StandardOutput.write("\n" + alignedTable(report.groupTable)) }
+        try StandardOutput.write("\n" + report.notes.joined(separator: "\n") + "\n")
     }
 }

@@ -30,15 +30,15 @@ struct ToxicityScoreCommand: ParsableCommand {
             let score = try scorer.scores(of: [text])[0]
             if json {
                 let line: JSONValue = ["text": .string(text), "score": .number(score)]
-                StandardOutput.write(line.serialized() + "\n")
+                try StandardOutput.write(line.serialized() + "\n")
             } else {
-                StandardOutput.write("\(score.text(4))  \(text)\n")
+                try StandardOutput.write("\(score.text(4))  \(text)\n")
             }
         }
         do {
             if texts.isEmpty { try StandardInput.forEachLine(write) } else { try texts.forEach(write) }
         } catch is CancellationError {
-            throw ExitCode(1)
+            throw Interruption.exitCode
         }
         if !common.quiet { StandardError.write(scorer.summary + "\n") }
     }
@@ -107,7 +107,7 @@ struct ToxicityTrainScorerCommand: ParsableCommand {
         } catch is CancellationError {
             line.clear()
             StandardError.write("stopped; nothing was written\n")
-            throw ExitCode(1)
+            throw Interruption.exitCode
         }
     }
 }

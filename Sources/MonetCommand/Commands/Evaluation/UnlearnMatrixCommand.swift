@@ -97,7 +97,7 @@ struct UnlearnMatrixCommand: ParsableCommand {
     }
 
     private func denseModel(_ name: String) throws -> UnlearningComparison.Dense {
-        let folder = try HubCache.resolve(name)
+        let folder = try HubCache().resolve(name)
         return UnlearningComparison.Dense(
             model: try MonetLanguageModel.load(folder),
             documents: try documentOptions.documents(
@@ -119,14 +119,15 @@ struct UnlearnMatrixCommand: ParsableCommand {
             try AtomicFile.write(page, to: html)
             if !common.quiet { StandardError.write("wrote \(html)\n") }
         }
-        if json { return StandardOutput.write(comparison.json()) }
-        StandardOutput.write("increase of the loss, nats per token\n" + comparison.matrix.table(.loss))
-        StandardOutput.write(
+        if json { return try StandardOutput.write(comparison.json()) }
+        try StandardOutput.write("increase of the loss, nats per token\n" + comparison.matrix.table(.loss))
+        try StandardOutput.write(
             "\ndecrease of the cloze accuracy, percentage points\n" + comparison.matrix.table(.accuracy))
         if let dense = comparison.dense {
-            StandardOutput.write("\nneurons of the dense model, increase of the loss\n" + dense.table(.loss))
+            try StandardOutput.write(
+                "\nneurons of the dense model, increase of the loss\n" + dense.table(.loss))
         }
-        StandardOutput.write("\n" + comparison.notes.joined(separator: "\n") + "\n")
+        try StandardOutput.write("\n" + comparison.notes.joined(separator: "\n") + "\n")
         if comparison.sweep.isEmpty { return }
         let rows = comparison.sweep.map { point in
             let summary = point.matrix.summary(.loss)
@@ -135,7 +136,7 @@ struct UnlearnMatrixCommand: ParsableCommand {
                 summary.random?.text(4) ?? "", summary.selectivity.text(1),
             ]
         }
-        StandardOutput.write(
+        try StandardOutput.write(
             "\n" + alignedTable([["ratio", "experts", "target", "others", "random", "target/others"]] + rows))
     }
 }

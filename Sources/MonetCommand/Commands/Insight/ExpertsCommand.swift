@@ -68,7 +68,7 @@ struct ExpertsShowCommand: ParsableCommand {
         let id = try UnitID(parsing: expert, in: index.units)
         var dossier = try index.dossier(of: id, context: context, activations: top)
         if effects {
-            let model = try MonetLanguageModel.load(HubCache.resolve(model ?? index.modelPath))
+            let model = try MonetLanguageModel.load(HubCache().resolve(model ?? index.modelPath))
             dossier.logitEffects = try index.logitEffects(of: id, model: model, backend: compute.backend())
         }
         if let html {
@@ -77,9 +77,9 @@ struct ExpertsShowCommand: ParsableCommand {
             if !common.quiet { StandardError.write("wrote \(html)\n") }
         }
         if json {
-            StandardOutput.write(dossier.json())
+            try StandardOutput.write(dossier.json())
         } else if html == nil {
-            StandardOutput.write(
+            try StandardOutput.write(
                 dossier.text(usesColor: common.usesColor(onTerminal: StandardOutput.isTerminal)))
         }
     }
@@ -147,7 +147,7 @@ struct ExpertsFindCommand: ParsableCommand {
         if found.isEmpty, !common.quiet { StandardError.write("no expert matches\n") }
         let tokens = try index.topTokens(of: found.map(\.expert), count: 5)
         if json {
-            StandardOutput.write(
+            try StandardOutput.write(
                 .array(
                     zip(found, tokens).map { found, tokens in
                         guard case .object(let members) = found.json() else { return .null }
@@ -165,7 +165,7 @@ struct ExpertsFindCommand: ParsableCommand {
                 tokens.joined(separator: " "),
             ]
         }
-        StandardOutput.write(
+        try StandardOutput.write(
             alignedTable(
                 [["expert", value, "mean", "fires on", "largest", "top tokens"]] + rows, textColumns: [5]))
     }
@@ -186,7 +186,7 @@ struct ExpertsFindCommand: ParsableCommand {
     }
 
     private func find(_ text: String, in index: ExpertIndex) throws -> [FoundExpert] {
-        let folder = try HubCache.resolve(model ?? index.modelPath)
+        let folder = try HubCache().resolve(model ?? index.modelPath)
         let model = try MonetLanguageModel.load(folder)
         guard model.fingerprint == index.modelFingerprint else {
             throw InsightError.foreignIndex(

@@ -53,7 +53,7 @@ struct ExpertsExplainCommand: ParsableCommand {
         let ids = try experts.map {
             try UnitID(parsing: $0, in: index.units)
         }
-        let folder = try HubCache.resolve(model ?? index.modelPath)
+        let folder = try HubCache().resolve(model ?? index.modelPath)
         let model = try MonetLanguageModel.load(folder)
         guard model.fingerprint == index.modelFingerprint else {
             throw InsightError.foreignIndex(
@@ -80,13 +80,13 @@ struct ExpertsExplainCommand: ParsableCommand {
                 "answers": .array(answers.map { .string($0) }),
             ])
             if json { continue }
-            StandardOutput.write("\(id)\n")
-            if answers.isEmpty { StandardOutput.write("  never fired in the corpus of this index\n") }
+            try StandardOutput.write("\(id)\n")
+            if answers.isEmpty { try StandardOutput.write("  never fired in the corpus of this index\n") }
             for answer in answers {
                 let doubt = explanation.isCredible ? "" : "noise: "
-                StandardOutput.write("  \(doubt)\(JSONValue.string(answer).serialized())\n")
+                try StandardOutput.write("  \(doubt)\(JSONValue.string(answer).serialized())\n")
             }
         }
-        if json { StandardOutput.write(.array(results)) }
+        if json { try StandardOutput.write(.array(results)) }
     }
 }

@@ -87,10 +87,10 @@ struct IndexBuildCommand: ParsableCommand {
         line.clear()
         guard isComplete else {
             StandardError.write("stopped; the same command goes on from \(out).partial\n")
-            throw ExitCode(1)
+            throw Interruption.exitCode
         }
         if json {
-            StandardOutput.write([
+            try StandardOutput.write([
                 "index": .string(out), "tokens": .integer(documents.tokenCount),
                 "documents": .integer(documents.count), "tokens_per_second": .number(rate),
                 "memory_bytes": .integer(builder.memoryBytes),
@@ -120,7 +120,7 @@ struct IndexInfoCommand: ParsableCommand {
             try set.labels.map { try index.specialists(of: $0, ratio: ratio).count }
         }
         if json {
-            StandardOutput.write([
+            try StandardOutput.write([
                 "model": .string(index.modelPath), "fingerprint": .string(index.modelFingerprint),
                 "corpus": .string(index.corpus), "tokens": .integer(index.tokens),
                 "documents": .integer(index.documents), "groups": .integer(index.units.groups),
@@ -140,7 +140,7 @@ struct IndexInfoCommand: ParsableCommand {
             ])
             return
         }
-        StandardOutput.write(
+        try StandardOutput.write(
             "model   \(index.modelPath) (\(index.modelFingerprint))\ncorpus  \(index.corpus), \(index.tokens.grouped) tokens of \(index.documents.grouped) documents\n"
                 + "experts \(experts.grouped) in \(index.units.groups) groups\n")
         for (set, counts) in zip(index.labelSets, counts) {
@@ -150,7 +150,7 @@ struct IndexInfoCommand: ParsableCommand {
                     (100 * Double(count) / Double(experts)).text(2) + "%",
                 ]
             }
-            StandardOutput.write(
+            try StandardOutput.write(
                 "\n" + alignedTable([[set.name, "documents", "tokens", "specialists", "of all"]] + rows))
         }
     }

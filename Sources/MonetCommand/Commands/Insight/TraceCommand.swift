@@ -53,9 +53,9 @@ struct TraceCommand: ParsableCommand {
             if !common.quiet { StandardError.write("wrote \(html)\n") }
         }
         if json {
-            StandardOutput.write(trace.json())
+            try StandardOutput.write(trace.json())
         } else if html == nil {
-            StandardOutput.write(trace.table(strongest: shown))
+            try StandardOutput.write(trace.table(strongest: shown))
         }
     }
 }

@@ -112,20 +112,21 @@ struct BenchCommand: ParsableCommand {
         }
         if tests.contains(.train) { results.append(try measureTraining(backend, note)) }
         let report = BenchmarkReport(backend: backend.name, peak: peak, measurements: results)
-        StandardOutput.write(json ? report.json(model: model).serialized(pretty: true) + "\n" : table(report))
+        try StandardOutput.write(
+            json ? report.json(model: model).serialized(pretty: true) + "\n" : table(report))
     }
 
     /// bfloat16 for a bfloat16 checkpoint on processors where that is fast, as in PyTorch.
     private func precisionOfWeights() throws -> ComputePrecision {
         guard let model, CPUBackend().hasFastBFloat16 else { return .float32 }
-        let configuration = try Checkpoint.configuration(try HubCache.resolve(model))
+        let configuration = try Checkpoint.configuration(try HubCache().resolve(model))
         return configuration.dtype == .bfloat16 && configuration.quantization == nil ? .bfloat16 : .float32
     }
 
     private func measureModel(
         _ name: String, _ tests: [Test], _ backend: CPUBackend, _ note: (String) -> Void
     ) throws -> [InferenceBenchmark.Measurement] {
-        let folder = try HubCache.resolve(name)
+        let folder = try HubCache().resolve(name)
         var results: [InferenceBenchmark.Measurement] = []
         if tests.contains(.load) {
             note("load")

@@ -39,7 +39,7 @@ struct ConvertCommand: ParsableCommand {
         let (model, _) = try modelOptions.load(common.logger, for: .conversion)
         let weights = model.parameters.trainable
         let target = dtype ?? weights.first?.tensor.dtype ?? .float32
-        try AtomicFile.writeFolder(out, replacing: overwrite) { temporary in
+        try AtomicFile.writeFolder(out, replacing: overwrite ? Checkpoint.folder : nil) { temporary in
             try Checkpoint.copyCompanions(from: folder, to: temporary)
             try Checkpoint.write(
                 model, dtype: target, quantization: quantize?.quantization, shardBytes: shardSize.value,

@@ -39,7 +39,7 @@ struct EditCommand: ParsableCommand {
         guard let mask = try masking.load(for: model, common.logger) else { return }
         let dtype = model.parameters.trainable.first?.tensor.dtype ?? .float32
         var result = Checkpoint.EditResult.carried
-        try AtomicFile.writeFolder(out, replacing: overwrite) { temporary in
+        try AtomicFile.writeFolder(out, replacing: overwrite ? Checkpoint.folder : nil) { temporary in
             try Checkpoint.copyCompanions(from: folder, to: temporary)
             result = try Checkpoint.writeEdited(
                 model, mask: mask, dtype: dtype, shardBytes: shardSize.value, to: temporary)
@@ -53,7 +53,7 @@ struct EditCommand: ParsableCommand {
             }
         let units = model.units.kind.rawValue
         if json {
-            StandardOutput.write([
+            try StandardOutput.write([
                 "out": .string(out), "\(units)": .integer(mask.count),
                 "baked_in": .bool(result != .carried),
             ])

@@ -34,7 +34,7 @@ struct InfoCommand: ParsableCommand {
         if let preset {
             configuration = preset.configuration
         } else {
-            let folder = try HubCache.resolve(model ?? "")
+            let folder = try HubCache().resolve(model ?? "")
             configuration = try Checkpoint.configuration(folder)
             // This also checks names, shapes and types.
             _ = try Checkpoint.tensors(folder).parameters(for: configuration)
@@ -42,7 +42,7 @@ struct InfoCommand: ParsableCommand {
         let summary = ModelSummary(configuration)
         let units = configuration.feedForward.units(layerCount: configuration.layerCount)
         if json {
-            StandardOutput.write([
+            try StandardOutput.write([
                 "config": configuration.json(), "parameters": .integer(configuration.parameterCount),
                 "parts": .object(summary.parts.map { .init($0.name, .integer($0.parameters)) }),
                 "bytes": .object(
@@ -52,7 +52,7 @@ struct InfoCommand: ParsableCommand {
             ])
             return
         }
-        StandardOutput.write(summary.text)
+        try StandardOutput.write(summary.text)
     }
 }
 

@@ -67,7 +67,7 @@ struct InitCommand: ParsableCommand {
         }
         if let vocabSize { configuration.vocabularySize = vocabSize }
         if !set.isEmpty { configuration = try changed(configuration) }
-        try AtomicFile.writeFolder(out, replacing: overwrite) { temporary in
+        try AtomicFile.writeFolder(out, replacing: overwrite ? Checkpoint.folder : nil) { temporary in
             let model = try MonetLanguageModel.random(configuration, seed: seed, dtype: dtype)
             if calibrate {
                 try model.calibrateRouters(

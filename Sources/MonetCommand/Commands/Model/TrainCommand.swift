@@ -67,18 +67,18 @@ struct TrainCommand: ParsableCommand {
         compute.threads = threads
         let backend = try compute.backend(precision: configuration.precision)
         let trainer = try Trainer(configuration, directory: directory, resuming: resume, backend: backend)
-        Interruption.install()
+        Interruption.install(hangUp: true)
         var report = TrainingReport(isQuiet: common.quiet)
         report.line.note("training on \(backend.name)")
         let outcome = try trainer.run(shouldStop: { Interruption.isRequested }, report: { report.show($0) })
         report.line.clear()
         switch outcome {
-        case .finished(let checkpoint): StandardOutput.write(checkpoint + "\n")
+        case .finished(let checkpoint): try StandardOutput.write(checkpoint + "\n")
         case .interrupted(let step, let checkpoint):
             StandardError.write(
                 "stopped at step \(step); saved \(checkpoint)\ncontinue with: monet train --resume --out \(out)\n"
             )
-            throw ExitCode(1)
+            throw Interruption.exitCode
         }
     }
 
@@ -95,9 +95,13 @@ struct TrainCommand: ParsableCommand {
         let source = runFile ?? "command line"
         for member in members { try configuration.set(member.key, to: member.value, source: source) }
         try applyFlags(to: &configuration)
+        // The run keeps the folder that the name stands for today.
+        configuration.initialCheckpoint = try configuration.initialCheckpoint.map {
+            try HubCache().resolve($0)
+        }
         let model = members.first { $0.key == "model" }?.value
         if model == nil, let checkpoint = configuration.initialCheckpoint {
-            configuration.model = try Checkpoint.configuration(HubCache.resolve(checkpoint))
+            configuration.model = try Checkpoint.configuration(checkpoint)
         } else if model == nil {
             throw TrainingError.invalidSetting(
                 source: source, key: "model", found: "absent",

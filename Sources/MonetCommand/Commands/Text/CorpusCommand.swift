@@ -130,7 +130,7 @@ struct CorpusInfoCommand: ParsableCommand {
             counts[split]?[label] ?? (0, 0)
         }
         if json {
-            StandardOutput.write([
+            try StandardOutput.write([
                 "vocab_size": .integer(opened.vocabularySize), "text_bytes": .integer(opened.textBytes),
                 "labels": .object(
                     opened.labels.indices.map { label in
@@ -164,6 +164,6 @@ struct CorpusInfoCommand: ParsableCommand {
                     opened.tokenCount(split).grouped,
                 ]
             }
-        StandardOutput.write(alignedTable([header] + rows + [total]))
+        try StandardOutput.write(alignedTable([header] + rows + [total]))
     }
 }

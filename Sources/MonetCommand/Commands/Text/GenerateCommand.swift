@@ -63,20 +63,21 @@ struct GenerateCommand: ParsableCommand {
         generator.usesCache = !noCache
         Interruption.install()
         let streams = !json && tokenizer != nil
-        if streams, !noEcho, let tokenizer { StandardOutput.write(try tokenizer.decode(ids)) }
+        if streams, !noEcho, let tokenizer { try StandardOutput.write(try tokenizer.decode(ids)) }
         let result = try generator.generate(
             ids, settings: settings, stopStrings: samplingOptions.stopStrings(for: model), cache: &cache
         ) { step in
-            if streams { StandardOutput.write(step.text) }
+            if streams { try StandardOutput.write(step.text) }
             return !Interruption.isRequested
         }
         if json {
-            StandardOutput.write(Self.json(ids, result))
+            try StandardOutput.write(Self.json(ids, result))
         } else if streams {
-            StandardOutput.write("\n")
+            try StandardOutput.write("\n")
         } else {
-            StandardOutput.write(result.ids.map(String.init).joined(separator: " ") + "\n")
+            try StandardOutput.write(result.ids.map(String.init).joined(separator: " ") + "\n")
         }
+        if Interruption.isRequested { throw Interruption.exitCode }
         let decoded = max(0, result.tokens.count - 1)
         logger.info(
             "generated",

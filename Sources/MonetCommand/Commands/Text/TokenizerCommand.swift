@@ -107,7 +107,7 @@ struct TokenizerEncodeCommand: ParsableCommand {
             let values: [JSONValue] = try ids.map {
                 pieces ? .string(try tokenizer.piece($0)) : .integer(Int($0))
             }
-            StandardOutput.write(
+            try StandardOutput.write(
                 json
                     ? JSONValue.array(values).serialized() + "\n"
                     : values.map { $0.stringValue ?? $0.serialized() }.joined(separator: " ") + "\n")
@@ -157,7 +157,7 @@ struct TokenizerDecodeCommand: ParsableCommand {
                     return id
                 }
             }
-            StandardOutput.write(try tokenizer.decode(ids) + "\n")
+            try StandardOutput.write(try tokenizer.decode(ids) + "\n")
         }
     }
 }

@@ -80,7 +80,7 @@ extension CPUBackend {
             }
         }
         let squaredReLU = kernels.squared_relu
-        let chunkTasks = max(1, (1 << 15) / max(1, views[0].units * columns))
+        let chunkTasks = max(1, policy.weightsPerThread / max(1, views[0].units * columns))
         pool.forEachRange(of: tasks.count, minimum: chunkTasks, perThread: 8) { range, _ in
             let bias = Tensor(uninitialized: [views.reduce(0) { max($0, $1.units) }])
             for place in range {

@@ -94,7 +94,7 @@ extension CPUBackend {
         }
         let rowBytes = weight.rowByteCount
         let activations = RowActivations(x, columns: inputs, for: format, pool: pool)
-        pool.forEachRange(of: outputs, minimum: Self.rowsPerChunk(inputs), perThread: 8) { range, _ in
+        pool.forEachRange(of: outputs, minimum: rowsPerChunk(inputs), perThread: 8) { range, _ in
             let start = weight.address + range.lowerBound * rowBytes
             let ahead = instructionSet.ahead(of: start, rows: rows)
             if accumulate {
@@ -115,7 +115,7 @@ extension CPUBackend {
     }
 
     /// The least rows of a matrix-vector product that are worth another thread.
-    private static func rowsPerChunk(_ inputs: Int) -> Int { max(16, (1 << 15) / max(1, inputs)) }
+    private func rowsPerChunk(_ inputs: Int) -> Int { max(16, policy.weightsPerThread / max(1, inputs)) }
 
     public func projections(_ x: Tensor, weights: [Tensor]) throws -> [Tensor] {
         try projections(x, weights: weights, formats: weights.map { rowKernels($0.dtype, rows: x.rowCount) })
@@ -142,7 +142,7 @@ extension CPUBackend {
         }
         // One loop over the rows of all matrices: one start and one finish for the threads.
         let total = outputs.reduce(0) { $0 + $1.columnCount }
-        let chunk = max(Self.rowsPerChunk(inputs), total / (16 * pool.threadCount))
+        let chunk = max(rowsPerChunk(inputs), total / (16 * pool.threadCount))
         let chunks = weights.indices.flatMap { index in
             stride(from: 0, to: weights[index].shape[0], by: chunk).map { (index: index, start: $0) }
         }

@@ -120,8 +120,8 @@ extension MatrixProduct {
         }
         defer { withExtendedLifetime(copy) {} }
         let panels = (lines + panel - 1) / panel
-        pool.forEachRange(of: panels, minimum: max(1, (1 << 15) / (panel * length)), perThread: 8) {
-            range, _ in
+        let fewest = max(1, policy.weightsPerThread / (panel * length))
+        pool.forEachRange(of: panels, minimum: fewest, perThread: 8) { range, _ in
             // Narrow lines are widened a few blocks at a time, so that these stay in the first-level cache.
             let width = min(length, block * Self.blocksWidened)
             let scratch = source.dtype == .float32 ? nil : Tensor(uninitialized: [panel, width])

@@ -18,7 +18,7 @@ struct MaskInfoCommand: ParsableCommand {
         let file = try MaskFile(contentsOfFile: mask, configuration: model.configuration)
         let fits = file.model.map { $0 == model.fingerprint } ?? true
         if json {
-            return StandardOutput.write([
+            return try StandardOutput.write([
                 "mask": .string(mask), "model": file.model.map { .string($0) } ?? .null,
                 "fits_this_model": .bool(fits), "experts": .integer(file.mask.count),
                 "by_group": .object(
@@ -28,7 +28,7 @@ struct MaskInfoCommand: ParsableCommand {
         }
         let groups = file.mask.groups.map { "group \($0): \(file.mask.count(group: $0).grouped)" }
         let origin = file.model.map { $0 + (fits ? ", this model" : ", another model") } ?? "not said"
-        StandardOutput.write(
+        try StandardOutput.write(
             "experts  \(file.mask.count.grouped) (\(groups.joined(separator: ", ")))\nmade for \(origin)\n"
                 + "recipe   \(file.recipe.serialized())\n")
     }
