@@ -6,9 +6,10 @@ import Testing
 
 /// Caches as values: what a pass gives is what the whole text gives, whatever else was continued from the same cache.
 @Suite struct KVCacheTests {
-    private func model(_ family: Family = .vertical) throws -> MonetLanguageModel {
+    private func model(_ family: Family = .vertical, context: Int = 64) throws -> MonetLanguageModel {
         var c = smallConfiguration(family)
         (c.attentionHeads, c.keyValueHeads, c.headWidth) = (4, 2, 6)
+        c.maxPositionEmbeddings = context
         return try scrambledModel(c, seed: 21)
     }
 
@@ -46,7 +47,7 @@ import Testing
     }
 
     @Test func cachesGrowToTheirLimit() throws {
-        let model = try model()
+        let model = try model(context: 300)
         var cache = KVCache(configuration: model.configuration, limit: 300, dtype: .bfloat16)
         #expect(cache.capacity == 0 && cache.byteCount == 0)
         func run(_ count: Int) throws {
