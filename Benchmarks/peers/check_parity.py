@@ -37,7 +37,7 @@ def main() -> int:
                 json.dump(ids.tolist(), file)
             out = os.path.join(place, "out.safetensors")
             subprocess.run(
-                [options.monet, "forward", "--model", folder, "--tokens", file.name, "--out", out, "--quiet"], check=True)
+                [options.monet, "forward", "--model", folder, "--tokens", file.name, "--out", out, "--overwrite", "--quiet"], check=True)
             difference = error(load_file(out)["logits"], logits)
             line = f"{folder}: monet against PyTorch {difference:.2e}"
             for name in ["expected_f32.safetensors", "expected.safetensors"]:

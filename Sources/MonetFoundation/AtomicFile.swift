@@ -120,8 +120,7 @@ public enum AtomicFile {
 
     /// Makes a rename durable.
     private static func synchronizeFolder(of path: String) throws {
-        let folder = (path as NSString).deletingLastPathComponent
-        try synchronizeFolder(folder.isEmpty ? "." : folder)
+        try synchronizeFolder(path.parentFolder)
     }
 
     private static func synchronizeFolder(_ folder: String) throws {
@@ -160,14 +159,14 @@ public struct FolderKind: Sendable {
         func fail(_ reason: String) -> FileError { .notReplaceable(path: path, reason: reason) }
         var isFolder: ObjCBool = false
         guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), isFolder.boolValue else {
-            throw fail("it is a file, not \(name)")
+            throw fail("it is a file, not a \(name)")
         }
         let names: [String]
         do {
             names = try FileManager.default.contentsOfDirectory(atPath: path).sorted()
         } catch { throw fail("it cannot be read") }
         guard names.isEmpty || names.contains(mark) else {
-            throw fail("it is not \(name): there is no \(mark)")
+            throw fail("it is no \(name): there is no \(mark)")
         }
         for name in names {
             var isFolder: ObjCBool = false
@@ -222,8 +221,7 @@ private struct OutputPlace {
             } catch {
                 throw FileError.unwritable(path: path, reason: "its link cannot be read")
             }
-            let folder = (path as NSString).deletingLastPathComponent
-            path = target.hasPrefix("/") ? target : folder.isEmpty ? target : folder + "/" + target
+            path = target.hasPrefix("/") ? target : path.parentFolder + "/" + target
         }
         throw FileError.unwritable(path: path, reason: String(cString: strerror(ELOOP)))
     }
@@ -248,15 +246,15 @@ private enum Leftovers {
 
     /// Removes what dead processes left beside `path`; an old folder whose place is empty returns to it.
     static func collect(beside path: String) {
-        let folder = (path as NSString).deletingLastPathComponent
-        let base = (path as NSString).lastPathComponent
+        let folder = path.parentFolder
+        let base = path.lastPathName
         let names =
-            (try? FileManager.default.contentsOfDirectory(atPath: folder.isEmpty ? "." : folder)) ?? []
+            (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
         for name in names where name.hasPrefix(base + ".tmp-") || name.hasPrefix(base + ".old-") {
             guard let process = Int32(name.dropFirst(base.count + 5)), process > 0,
                 process == getpid() || (kill(process, 0) != 0 && errno == ESRCH)
             else { continue }
-            let leftover = folder.isEmpty ? name : folder + "/" + name
+            let leftover = folder + "/" + name
             if isLocked(leftover) { continue }
             if name.hasPrefix(base + ".old-"), !FileManager.default.fileExists(atPath: path) {
                 rename(leftover, path)

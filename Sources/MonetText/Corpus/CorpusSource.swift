@@ -61,7 +61,7 @@ public struct CorpusSource: Sendable {
         }
         var files: [String] = []
         while let name = names.nextObject() as? String {
-            if !extensions.isEmpty, !extensions.contains((name as NSString).pathExtension) { continue }
+            if !extensions.isEmpty, !extensions.contains(name.fileExtension) { continue }
             if name.split(separator: "/").contains(where: { $0.hasPrefix(".") }) { continue }
             var isInnerFolder: ObjCBool = false
             let full = path + "/" + name
@@ -79,7 +79,7 @@ public struct CorpusSource: Sendable {
     }
 
     private func stem(_ path: String) -> String {
-        ((path as NSString).lastPathComponent as NSString).deletingPathExtension
+        path.nameWithoutExtension
     }
 
     private func readFile(_ path: String, defaultLabel: String, _ body: (Document) throws -> Void) throws {

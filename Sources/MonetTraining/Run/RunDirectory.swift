@@ -180,7 +180,7 @@ public struct RunDirectory: Sendable {
     func linkNewest(best: Int?) throws {
         let all = checkpoints()
         func link(_ name: String, to checkpoint: String) throws {
-            try self.link(name, to: "checkpoints/" + (checkpoint as NSString).lastPathComponent)
+            try self.link(name, to: "checkpoints/" + checkpoint.lastPathName)
         }
         if let newest = all.last { try link("latest", to: newest.path) }
         if let found = all.first(where: { $0.step == best }) { try link("best", to: found.path) }
@@ -219,7 +219,7 @@ public struct RunDirectory: Sendable {
         model: MonetLanguageModel, optimizer: SafetensorsFile, state: State
     ) {
         var state = try State(contentsOfFile: checkpoint + "/trainer_state.json", run: path)
-        guard (checkpoint as NSString).lastPathComponent == Self.name(ofStep: state.step) else {
+        guard checkpoint.lastPathName == Self.name(ofStep: state.step) else {
             throw TrainingError.cannotResume(
                 folder: path, reason: "\(checkpoint)/trainer_state.json is of step \(state.step)")
         }

@@ -195,7 +195,7 @@ struct ToxicityMeasureCommand: ParsableCommand {
         }
         // The experiment adds the model's own mask, if it has one, to each.
         for (name, mask) in try masking.loadEach(for: model, common.logger) {
-            edits.append(.init(name: (name as NSString).lastPathComponent, mask: mask))
+            edits.append(.init(name: name.lastPathName, mask: mask))
         }
         return edits
     }
@@ -210,7 +210,7 @@ struct ToxicityMeasureCommand: ParsableCommand {
     }
 
     private func report(_ report: ToxicityReport) throws {
-        let name = (try modelOptions.folder() as NSString).lastPathComponent
+        let name = try modelOptions.folder().lastPathName
         for (path, text) in [
             (svg, svg.map { _ in report.plot(title: "Toxicity of \(name) with experts removed").svg() }),
             (html, html.map { _ in report.page(title: "Toxicity of \(name)") }),

@@ -71,9 +71,11 @@ struct ToxicityTrainScorerCommand: ParsableCommand {
     var source: String?
     @Option(name: [.customShort("o"), .long], help: ArgumentHelp("The file to write.", valueName: "path"))
     var out: String
+    @OptionGroup var overwriting: OverwriteOption
     @OptionGroup var common: CommonOptions
 
     func run() throws {
+        try overwriting.check(out)
         var examples: [ToxicityClassifier.Example] = []
         try CorpusSource(path: corpus, textKey: textKey).forEachDocument { document in
             guard let value = document.columns?[number]?.doubleValue else {
@@ -91,7 +93,7 @@ struct ToxicityTrainScorerCommand: ParsableCommand {
         var line = ProgressLine(isQuiet: common.quiet)
         do {
             let classifier = try ToxicityClassifier.trained(
-                on: examples, neutral: neutralTexts, source: source ?? (corpus as NSString).lastPathComponent
+                on: examples, neutral: neutralTexts, source: source ?? corpus.lastPathName
             ) { pass, passes in
                 line.show("pass \(pass) of \(passes)")
                 return !Interruption.isRequested

@@ -49,6 +49,7 @@ struct UnlearnMatrixCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Write an HTML page with the heat maps.", valueName: "path"))
     var html: String?
     @OptionGroup var compute: ComputeOptions
+    @OptionGroup var overwriting: OverwriteOption
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
@@ -67,6 +68,7 @@ struct UnlearnMatrixCommand: ParsableCommand {
     }
 
     func run() throws {
+        try overwriting.check(svg, html)
         let (model, tokenizer) = try modelOptions.load(common.logger)
         let index = try ExpertIndex(path: indexOptions.index, model: model)
         let documents = try documentOptions.documents(
@@ -106,7 +108,7 @@ struct UnlearnMatrixCommand: ParsableCommand {
     }
 
     private func report(_ comparison: UnlearningComparison) throws {
-        let name = (try modelOptions.folder() as NSString).lastPathComponent
+        let name = try modelOptions.folder().lastPathName
         if let svg {
             let title = "Loss with a label's specialists removed, \(name)"
             try AtomicFile.write(comparison.matrix.heatMap(.loss, title: title).svg(), to: svg)

@@ -54,6 +54,7 @@ struct ExpertsShowCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Write an HTML page with contexts, histogram and labels.", valueName: "path"))
     var html: String?
     @OptionGroup var compute: ComputeOptions
+    @OptionGroup var overwriting: OverwriteOption
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
@@ -64,6 +65,7 @@ struct ExpertsShowCommand: ParsableCommand {
     }
 
     func run() throws {
+        try overwriting.check(html)
         let index = try ExpertIndex(path: indexOptions.index)
         let id = try UnitID(parsing: expert, in: index.units)
         var dossier = try index.dossier(of: id, context: context, activations: top)
@@ -72,7 +74,7 @@ struct ExpertsShowCommand: ParsableCommand {
             dossier.logitEffects = try index.logitEffects(of: id, model: model, backend: compute.backend())
         }
         if let html {
-            let name = (index.modelPath as NSString).lastPathComponent
+            let name = index.modelPath.lastPathName
             try AtomicFile.write(dossier.html(model: name, corpus: index.corpus), to: html)
             if !common.quiet { StandardError.write("wrote \(html)\n") }
         }

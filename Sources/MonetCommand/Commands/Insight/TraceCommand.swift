@@ -28,6 +28,7 @@ struct TraceCommand: ParsableCommand {
     var html: String?
     @OptionGroup var masking: MaskOptions
     @OptionGroup var compute: ComputeOptions
+    @OptionGroup var overwriting: OverwriteOption
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
@@ -37,6 +38,7 @@ struct TraceCommand: ParsableCommand {
     }
 
     func run() throws {
+        try overwriting.check(html)
         let (model, tokenizer) = try modelOptions.load(common.logger)
         let ids = try input.ids(
             tokenizer, folder: modelOptions.model, vocabularySize: model.configuration.vocabularySize)
@@ -48,7 +50,7 @@ struct TraceCommand: ParsableCommand {
             of: ids, model: model, tokenizer: tokenizer, count: shown, backend: try compute.backend(),
             mask: try masking.load(for: model, common.logger))
         if let html {
-            let name = (try modelOptions.folder() as NSString).lastPathComponent
+            let name = try modelOptions.folder().lastPathName
             try AtomicFile.write(trace.html(title: name), to: html)
             if !common.quiet { StandardError.write("wrote \(html)\n") }
         }

@@ -35,6 +35,7 @@ struct ForwardCommand: ParsableCommand {
     var logitsOnly = false
     @OptionGroup var masking: MaskOptions
     @OptionGroup var compute: ComputeOptions
+    @OptionGroup var overwriting: OverwriteOption
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
@@ -42,6 +43,7 @@ struct ForwardCommand: ParsableCommand {
     }
 
     func run() throws {
+        try overwriting.check(out)
         let (model, tokenizer) = try modelOptions.load(common.logger)
         let backend = try compute.backend()
         let sequences = try readSequences(tokenizer, vocabularySize: model.configuration.vocabularySize)

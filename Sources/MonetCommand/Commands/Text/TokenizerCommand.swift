@@ -46,6 +46,7 @@ struct TokenizerTrainCommand: ParsableCommand {
     @OptionGroup var reading: SourceOptions
     @Option(name: [.customShort("t"), .long], help: "Number of threads; by default all usable processors.")
     var threads: Int?
+    @OptionGroup var overwriting: OverwriteOption
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
@@ -56,6 +57,7 @@ struct TokenizerTrainCommand: ParsableCommand {
     }
 
     func run() throws {
+        try overwriting.check(out)
         let all = try reading.sources(sources)
         var bytes = 0
         for source in all { try source.forEachDocument { bytes += $0.text.utf8.count } }

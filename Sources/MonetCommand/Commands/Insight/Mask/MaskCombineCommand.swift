@@ -25,6 +25,7 @@ struct MaskCombineCommand: ParsableCommand {
     @Option(
         name: [.customShort("o"), .long], help: ArgumentHelp("The mask file to write.", valueName: "path"))
     var out: String
+    @OptionGroup var overwriting: OverwriteOption
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
@@ -32,6 +33,7 @@ struct MaskCombineCommand: ParsableCommand {
     }
 
     func run() throws {
+        try overwriting.check(out)
         let model = try modelOptions.load(common.logger, for: .conversion).model
         let files = try masks.map { try MaskOptions.read($0, for: model, common.logger) }
         var result = files[0].mask

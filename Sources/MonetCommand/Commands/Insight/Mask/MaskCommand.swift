@@ -26,6 +26,7 @@ struct MaskOutput: ParsableArguments {
     var out: String
     @Option(help: "Strength of the chosen experts: 0 removes them, above 1 amplifies.")
     var strength: Float = 0
+    @OptionGroup var overwriting: OverwriteOption
 
     func validate() throws {
         if !strength.isFinite || strength < 0 || strength == 1 {

@@ -27,6 +27,7 @@ struct MaskCorrelationCommand: ParsableCommand {
     @OptionGroup var common: CommonOptions
 
     func run() throws {
+        try output.overwriting.check(output.out)
         let (model, tokenizer) = try modelOptions.load(common.logger)
         let documents = try documentOptions.documents(
             tokenizer: tokenizer, modelFolder: modelOptions.model, split: .train, numberKey: number)

@@ -32,6 +32,7 @@ struct MaskEffectCommand: ParsableCommand {
     }
 
     func run() throws {
+        try output.overwriting.check(output.out)
         let (model, tokenizer) = try modelOptions.load(common.logger, for: .training)
         let documents = try documentOptions.documents(
             tokenizer: tokenizer, modelFolder: modelOptions.model, split: split)

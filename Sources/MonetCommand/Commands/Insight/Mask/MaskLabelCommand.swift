@@ -30,6 +30,7 @@ struct MaskLabelCommand: ParsableCommand {
     }
 
     func run() throws {
+        try output.overwriting.check(output.out)
         let index = try ExpertIndex(path: indexOptions.index)
         let experts = try index.specialists(
             of: index.label(label, set: set), ratio: ratio, minimumFrequency: minFrequency)

@@ -18,6 +18,7 @@ struct MaskListCommand: ParsableCommand {
     @OptionGroup var common: CommonOptions
 
     func run() throws {
+        try output.overwriting.check(output.out)
         let model = try modelOptions.load(common.logger, for: .conversion).model
         let ids = try experts.map { try UnitID(parsing: $0, in: model.units) }
         try output.write(

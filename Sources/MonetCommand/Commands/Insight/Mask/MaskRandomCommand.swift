@@ -16,6 +16,7 @@ struct MaskRandomCommand: ParsableCommand {
     @OptionGroup var common: CommonOptions
 
     func run() throws {
+        try output.overwriting.check(output.out)
         let model = try modelOptions.load(common.logger, for: .conversion).model
         let mask = try MaskOptions.read(like, for: model, common.logger).mask
         try MaskFile(
