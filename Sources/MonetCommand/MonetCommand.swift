@@ -43,13 +43,28 @@ struct MonetCommand: ParsableCommand {
         // Exceeding the file size limit then makes a write fail, as a full disk does, and kills nothing.
         signal(SIGXFSZ, SIG_IGN)
         do {
-            var command = try parseAsRoot()
+            var command = try parsed(Array(CommandLine.arguments.dropFirst()))
             try command.run()
         } catch let error where isExpected(error) {
             StandardError.write("error: \(error)\(hint(for: error))\n")
             Foundation.exit(EXIT_FAILURE)
         } catch {
             end(with: error)
+        }
+    }
+
+    /// The command that arguments name, or an error that says which of them does not exist.
+    private static func parsed(_ arguments: [String]) throws -> any ParsableCommand {
+        var arguments = arguments
+        if arguments.contains(where: { $0.hasPrefix("-") && Double($0) != nil }) {
+            arguments = try CommandLineCheck().joiningNegativeValues(arguments)
+        }
+        do {
+            return try parseAsRoot(arguments)
+        } catch  where exitCode(for: error) == .validationFailure {
+            guard let complaint = try CommandLineCheck().complaint(about: arguments) else { throw error }
+            StandardError.write("error: \(complaint)\n")
+            Foundation.exit(ExitCode.validationFailure.rawValue)
         }
     }
 

@@ -71,7 +71,8 @@ public final class Tokenizer: @unchecked Sendable {
         let base = file.bytes.bindMemory(to: CChar.self).baseAddress
         let loaded = withExtendedLifetime(file) { monet_sp_load(base, file.bytes.count, &message) }
         guard let processor = loaded else {
-            throw TextError.malformedTokenizer(path: path, reason: takeMessage(message))
+            _ = takeMessage(message)
+            throw TextError.malformedTokenizer(path: path, reason: "its content cannot be parsed")
         }
         func known(_ id: Int32) -> Int32? { id >= 0 ? id : nil }
         self.path = path

@@ -47,6 +47,8 @@ public final class Trainer {
     private let optimizer: AdamW
     private var state: RunDirectory.State
     private var savedStep: Int?
+    /// A folder whose tokenizer settings, chat template and other files the next checkpoint takes over.
+    private var companions: String?
     /// Held as long as the trainer lives.
     private let lock: FileLock
 
@@ -81,6 +83,7 @@ public final class Trainer {
             lock = try directory.lock()
             guard let newest = directory.checkpoints().last else {
                 // The run was killed before its first checkpoint: it is resumed from the beginning.
+                companions = configuration.initialCheckpoint
                 model = try Self.initialModel(configuration).moved(to: backend)
                 optimizer = try AdamW(model.parameters.trainable, settings: settings, on: backend)
                 state = RunDirectory.State(step: 0)
@@ -88,6 +91,7 @@ public final class Trainer {
                 try directory.removeEvents()
                 return
             }
+            companions = newest.path
             let saved = try directory.load(newest.path)
             guard saved.model.configuration.shapes() == configuration.model.shapes() else {
                 throw TrainingError.cannotResume(
@@ -102,6 +106,8 @@ public final class Trainer {
             try directory.store(configuration)
         } else {
             guard !directory.exists else { throw TrainingError.runExists(folder: directory.path) }
+            try Self.checkTokenizer(of: configuration, corpus)
+            companions = configuration.initialCheckpoint
             model = try Self.initialModel(configuration).moved(to: backend)
             optimizer = try AdamW(model.parameters.trainable, settings: settings, on: backend)
             state = RunDirectory.State(step: 0)
@@ -109,6 +115,18 @@ public final class Trainer {
             lock = try directory.lock()
             try directory.create(configuration)
         }
+    }
+
+    /// Checks that the corpus speaks the tokens of the checkpoint to start from.
+    private static func checkTokenizer(of configuration: RunConfiguration, _ corpus: Corpus) throws {
+        guard let start = configuration.initialCheckpoint else { return }
+        let (own, starting) = (corpus.folder + "/tokenizer.model", start + "/tokenizer.model")
+        guard FileManager.default.fileExists(atPath: own), FileManager.default.fileExists(atPath: starting),
+            !FileManager.default.contentsEqual(atPath: own, andPath: starting)
+        else { return }
+        throw TrainingError.invalidSetting(
+            source: "run", key: "corpus", found: corpus.folder,
+            expected: "a corpus encoded with the tokenizer of \(start)")
     }
 
     private static func initialModel(_ configuration: RunConfiguration) throws -> MonetLanguageModel {
@@ -247,9 +265,9 @@ public final class Trainer {
         state.metricsBytes = metrics.size
         state.events = try board.position()
         let path = try directory.save(
-            model: model, optimizer: optimizer, state: state,
-            tokenizerPath: corpus.folder + "/tokenizer.model",
-            keepLast: configuration.keepLast)
+            model: model, optimizer: optimizer, state: state, companions: companions,
+            tokenizerPath: corpus.folder + "/tokenizer.model", keepLast: configuration.keepLast)
+        companions = path
         try report(.saved(step: state.step, path: path))
     }
 

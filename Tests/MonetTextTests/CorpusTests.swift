@@ -66,6 +66,47 @@ import Testing
         }
     }
 
+    /// Files under endings in capitals, lists in JSON, and folders behind links.
+    @Test func sourcesOfEveryKind() throws {
+        try withTemporaryFolder { folder in
+            let root = folder + "/in"
+            try AtomicFile.createFolder(root)
+            try AtomicFile.createFolder(folder + "/elsewhere/deep")
+            let line = "{\"text\": \"a line\", \"label\": \"x\"}\n"
+            try AtomicFile.write("\u{feff}" + line, to: root + "/Part.JSONL")
+            try AtomicFile.write(
+                #"[{"text": "one", "label": "y"}, {"text": "two", "label": "z"}]"#, to: root + "/list.json")
+            try AtomicFile.write(#"{"key": [1, 2]}"#, to: root + "/settings.json")
+            try AtomicFile.write("behind a link", to: folder + "/elsewhere/deep/b.txt")
+            for (name, target) in [("linked", folder + "/elsewhere"), ("gone", "nowhere"), ("circle", ".")] {
+                #expect(symlink(target, root + "/" + name) == 0)
+            }
+            var found: [String: String] = [:]
+            var skips = try CorpusSource(path: root).forEachDocument { found[$0.text] = $0.label }
+            #expect(
+                found == [
+                    "a line": "x", "one": "y", "two": "z", #"{"key": [1, 2]}"#: "settings",
+                    "behind a link": "linked",
+                ])
+            #expect(skips.links == 2 && skips.files == 0)
+            // A list of objects without texts is not prose.
+            try AtomicFile.write(#"[{"txt": "one"}]"#, to: root + "/list.json")
+            let error = try #require(
+                #expect(throws: TextError.self) { try CorpusSource(path: root).forEachDocument { _ in } })
+            #expect("\(error)".contains("list.json, element 0"))
+            unlink(root + "/list.json")
+            try Data([0xff, 0xfe]).write(to: URL(fileURLWithPath: root + "/binary.txt"))
+            try AtomicFile.write(line + "{torn\n", to: root + "/torn.jsonl")
+            skips = try CorpusSource(path: root, skipsInvalid: true).forEachDocument { _ in }
+            #expect(skips.files == 1 && skips.lines == 1)
+            var count = 0
+            try CorpusSource(path: root, extensions: ["TXT"], skipsInvalid: true).forEachDocument { _ in
+                count += 1
+            }
+            #expect(count == 1)
+        }
+    }
+
     @Test func badSourcesNameFileAndLineAndLeaveNothing() throws {
         try withTemporaryFolder { (folder: String) throws -> Void in
             func message(_ name: String, _ bytes: [UInt8], skipping: Bool = false) throws -> String {

@@ -134,6 +134,17 @@ import Testing
                 #expect(try tokenizer.decode(tokenizer.encode(text)) == text)
             }
         }
+        // A line and a word longer than SentencePiece takes count like any other.
+        let long = [
+            String(repeating: "many words of one line ", count: 9000), String(repeating: "é", count: 70_000),
+        ]
+        let trained = try TokenizerTrainer.train(sentences: long, vocabularySize: 300, threads: 1)
+        try withTemporaryFolder { folder in
+            try AtomicFile.write(to: folder + "/t.model") { try $0.write(trained) }
+            let tokenizer = try Tokenizer(path: folder + "/t.model")
+            #expect(try tokenizer.encode("many words of one line").count < 12)
+            #expect(try tokenizer.encode("éééé").count < 6)
+        }
         for (sentences, size) in [([], 400), ([""], 400), (["text"], 10), (["too little text"], 5000)]
             as [([String], Int)]
         {

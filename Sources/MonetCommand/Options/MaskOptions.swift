@@ -47,9 +47,15 @@ struct MaskOptions: ParsableArguments {
 
     private static func parse(_ argument: String) throws -> (path: String, strength: Float) {
         if FileManager.default.fileExists(atPath: argument) { return (argument, 0) }
-        guard let colon = argument.lastIndex(of: ":"),
-            let strength = Float(argument[argument.index(after: colon)...])
-        else { return (argument, 0) }
+        guard let colon = argument.lastIndex(of: ":") else { return (argument, 0) }
+        guard let strength = Float(argument[argument.index(after: colon)...]) else {
+            if FileManager.default.fileExists(atPath: String(argument[..<colon])) {
+                throw ValidationError(
+                    "--mask \(argument): '\(argument[argument.index(after: colon)...])' is not a strength from 0 to 1000"
+                )
+            }
+            return (argument, 0)
+        }
         guard strength.isFinite, (0...1000).contains(strength) else {
             throw ValidationError("--mask \(argument): expected a strength from 0 to 1000")
         }

@@ -12,16 +12,24 @@ enum YAMLFile {
         let text = try TextFile.read(path)
         do {
             guard let node = try compose(yaml: text) else { return .null }
-            return try value(node, path: path, depth: 0)
+            var nodes = 0
+            return try value(node, path: path, depth: 0, &nodes)
         } catch let error as YamlError {
             throw TrainingError.invalidSetting(source: path, key: "", found: "\(error)", expected: "YAML")
         }
     }
 
-    private static func value(_ node: Node, path: String, depth: Int) throws -> JSONValue {
+    private static func value(_ node: Node, path: String, depth: Int, _ nodes: inout Int) throws -> JSONValue
+    {
         guard depth < 32 else {
             throw TrainingError.invalidSetting(
                 source: path, key: "", found: "deep nesting", expected: "a run file")
+        }
+        // Aliases stand for whole values, and can multiply without end.
+        nodes += 1
+        guard nodes <= 10_000 else {
+            throw TrainingError.invalidSetting(
+                source: path, key: "", found: "more than 10,000 values", expected: "a run file")
         }
         switch node {
         case .scalar(let scalar):
@@ -35,7 +43,7 @@ enum YAMLFile {
             if let number = Double.construct(from: scalar) { return .number(number) }
             return .string(scalar.string)
         case .sequence(let sequence):
-            return .array(try sequence.map { try value($0, path: path, depth: depth + 1) })
+            return .array(try sequence.map { try value($0, path: path, depth: depth + 1, &nodes) })
         case .mapping(let mapping):
             var members: [JSONValue.Member] = []
             for (key, item) in mapping {
@@ -43,7 +51,7 @@ enum YAMLFile {
                     throw TrainingError.invalidSetting(
                         source: path, key: "", found: "a key that is not text", expected: "names")
                 }
-                members.append(.init(name, try value(item, path: path, depth: depth + 1)))
+                members.append(.init(name, try value(item, path: path, depth: depth + 1, &nodes)))
             }
             return .object(members)
         case .alias:

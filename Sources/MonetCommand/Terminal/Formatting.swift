@@ -17,6 +17,13 @@ extension Double {
     /// With `digits` decimals.
     func text(_ digits: Int) -> String { String(format: "%.\(digits)f", self) }
 
+    /// With three significant digits, without an exponent for ordinary sizes: `0.00123`, `12.3`, `1234`.
+    var significant: String {
+        guard isFinite, self != 0 else { return text(0) }
+        let magnitude = Int(log10(abs(self)).rounded(.down))
+        return text(min(9, max(0, 2 - magnitude)))
+    }
+
     /// Seconds as `1h 02m`, `3m 20s` or `12s`.
     var durationText: String {
         guard isFinite, self < 1e9 else { return "–" }

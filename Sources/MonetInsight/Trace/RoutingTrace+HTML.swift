@@ -5,22 +5,39 @@ extension RoutingTrace {
     /// A self-contained page with tokens coloured by their strongest expert; selecting an expert
     /// shades every token by its score.
     ///
-    /// - Parameter title: shown above the text, for example the model's name.
-    public func html(title: String) -> String {
-        // "</" inside a script would end it.
-        let data = json().serialized().replacingOccurrences(of: "</", with: "<\\/")
-        return Self.page
-            .replacingOccurrences(of: "{{title}}", with: title.htmlEscaped)
-            .replacingOccurrences(of: "{{data}}", with: data)
+    /// - Parameters:
+    ///   - title: shown above the text, for example the model's name.
+    ///   - topTokens: tokens that activate listed experts most, from an index.
+    public func html(title: String, topTokens: [UnitID: [String]] = [:]) -> String {
+        var members = json().members ?? []
+        members.append(
+            .init(
+                "listed",
+                .object(
+                    listed.map { expert in
+                        .init(
+                            expert.expert.description,
+                            .array(
+                                zip(expert.positions, expert.scores).map { [.integer($0), .number($1)] }))
+                    })))
+        let tops = topTokens.sorted { ($0.key.group, $0.key.index) < ($1.key.group, $1.key.index) }
+        members.append(
+            .init(
+                "top_tokens",
+                .object(tops.map { .init($0.key.description, .array($0.value.map { .string($0) })) })))
+        // Without "<", nothing in the data can end the script or open a comment or another script in it.
+        let data = JSONValue.object(members).serialized().replacingOccurrences(of: "<", with: "\\u003c")
+        return Self.page(title: title.htmlEscaped, data: data)
     }
 
-    private static let page = #"""
+    private static func page(title: String, data: String) -> String {
+        #"""
         <!doctype html>
         <html lang="en">
         <head>
         <meta charset="utf-8">
         <meta name="viewport" content="width=device-width, initial-scale=1">
-        <title>{{title}} – experts</title>
+        <title>\#(title) – experts</title>
         <style>
         :root { color-scheme: light dark; --ink: #1c1d21; --paper: #fbfaf7; --line: #d9d6cd; --soft: #6b6a66; --card: #fff; --accent: #b3541e; --light: 78%; }
         @media (prefers-color-scheme: dark) { :root { --ink: #e8e6e1; --paper: #17181b; --line: #37383d; --soft: #a09e98; --card: #1f2024; --accent: #f0955c; --light: 34%; } }
@@ -42,17 +59,20 @@ extension RoutingTrace {
         aside section { margin-top: 1rem; }
         .expert { display: grid; grid-template-columns: 6.5rem 1fr 3rem; gap: .5rem; align-items: center; width: 100%; border: 0; background: none; padding: .1rem .25rem; text-align: left; font-variant-numeric: tabular-nums; }
         .bar { height: .55rem; border-radius: .3rem; background: var(--accent); min-width: 1px; }
+        .expert[aria-pressed=true] { outline: 2px solid var(--accent); }
         .score { text-align: right; color: var(--soft); }
+        .tops { grid-column: 1 / -1; color: var(--soft); font-size: .8rem; overflow-wrap: anywhere; }
+        @media print { aside { position: static; max-height: none; } .token, .bar { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
         @media (max-width: 52rem) { main { grid-template-columns: minmax(0, 1fr); } aside { position: static; max-height: none; } }
         </style>
         </head>
         <body>
         <main>
-        <header><h1>{{title}}</h1><p id="about"></p><nav id="groups" aria-label="Router group"></nav></header>
+        <header><h1>\#(title)</h1><p id="about"></p><nav id="groups" aria-label="Router group"></nav></header>
         <div id="text"></div>
         <aside id="detail" aria-live="polite"></aside>
         </main>
-        <script type="application/json" id="trace">{{data}}</script>
+        <script type="application/json" id="trace">\#(data)</script>
         <script>
         "use strict";
         const trace = JSON.parse(document.getElementById("trace").textContent);
@@ -65,16 +85,25 @@ extension RoutingTrace {
         };
         // Adjacent indices get distant hues.
         const hue = index => (index * 137.508) % 360;
-        const scoreOf = (token, expert) => {
-          for (const group of token.groups) for (const item of group.experts) if (item.expert === expert) return item.score;
-          return 0;
-        };
+        const scores = new Map(Object.entries(trace.listed).map(([expert, list]) => [expert, new Map(list)]));
+        const largest = new Map([...scores].map(([expert, list]) => [expert, Math.max(...list.values())]));
+        const scoreOf = (token, expert) => scores.get(expert)?.get(token.position) ?? 0;
+        // Bytes become text with the last byte of a character; line breaks get a sign, so that they can be selected.
+        const decoder = new TextDecoder();
+        const shown = trace.tokens.map(token => {
+          const byte = /^<0x([0-9A-F]{2})>$/.exec(token.text);
+          if (!byte) return decoder.decode() + token.text;
+          return decoder.decode(new Uint8Array([parseInt(byte[1], 16)]), { stream: true });
+        }).map(text => text.replaceAll("\n", "↵\n"));
         const colour = token => {
           const strongest = token.groups[state.group]?.experts[0];
           const score = state.expert ? scoreOf(token, state.expert) : strongest?.score ?? 0;
           const name = state.expert ?? strongest?.expert;
           if (!name || score <= 0) return "transparent";
-          const share = Math.min(1, score / trace.routing_heads * (state.expert ? 1.6 : 1) + 0.12);
+          // A selected expert is shaded relative to its own strongest token, and wherever it fires at all.
+          const share = state.expert
+            ? 0.25 + 0.75 * score / largest.get(state.expert)
+            : Math.min(1, score / trace.routing_heads + 0.12);
           return `hsl(${hue(Number(name.split("/")[1]))} 75% var(--light) / ${share.toFixed(3)})`;
         };
         document.getElementById("about").textContent =
@@ -89,8 +118,8 @@ extension RoutingTrace {
         });
         const text = document.getElementById("text");
         const spans = trace.tokens.map((token, index) => {
-          const span = make("span", { class: "token", tabindex: "0", role: "button" }, token.text);
-          span.title = `token ${token.position}, id ${token.id}`;
+          const span = make("span", { class: "token", tabindex: "0", role: "button" }, shown[index] || "·");
+          span.title = `token ${token.position}, id ${token.id}, ${token.text}`;
           span.onclick = () => { state.token = index; draw(); };
           span.onkeydown = event => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); span.onclick(); } };
           text.append(span);
@@ -116,7 +145,10 @@ extension RoutingTrace {
               const bar = make("span", { class: "bar" });
               bar.style.width = `${Math.max(1, 100 * item.score / trace.routing_heads)}%`;
               bar.style.background = `hsl(${hue(Number(item.expert.split("/")[1]))} 65% 50%)`;
+              bar.style.maxWidth = "100%";
               row.append(make("span", {}, item.expert), bar, make("span", { class: "score" }, item.score.toFixed(3)));
+              const tops = trace.top_tokens[item.expert];
+              if (tops) row.append(make("span", { class: "tops" }, tops.map(text => `“${text}”`).join(" ")));
               row.onclick = () => { state.expert = state.expert === item.expert ? null : item.expert; state.group = group.group; draw(); };
               section.append(row);
             });
@@ -129,4 +161,5 @@ extension RoutingTrace {
         </html>
 
         """#
+    }
 }

@@ -18,6 +18,16 @@ public struct RoutingTrace: Sendable, Equatable, Codable {
     public let layersOfGroup: [[Int]]
     /// The tokens in order.
     public let tokens: [TracedToken]
+    /// All scores of every expert that some token lists, in the order of experts: where else it fires.
+    public let listed: [ListedExpert]
+
+    /// The tokens on which an expert fires.
+    public struct ListedExpert: Sendable, Equatable, Codable {
+        public let expert: UnitID
+        /// Positions in ascending order, and the score at each.
+        public let positions: [Int]
+        public let scores: [Double]
+    }
 
     /// One token and its routing in every group.
     public struct TracedToken: Sendable, Equatable, Codable {
@@ -69,7 +79,7 @@ public struct RoutingTrace: Sendable, Equatable, Codable {
         routingHeads = units.heads
         layersOfGroup = units.layersOfGroup.map(Array.init)
         var readers = groups.map { (group: $0.group, scores: $0.reader()) }
-        tokens = try ids.enumerated().map { position, id in
+        let tokens = try ids.enumerated().map { position, id in
             TracedToken(
                 position: position, id: id, text: try tokenizer.map { try $0.displayText(id) } ?? "\(id)",
                 groups: readers.indices.map { place in
@@ -78,6 +88,22 @@ public struct RoutingTrace: Sendable, Equatable, Codable {
                     return TokenRouting(
                         group: readers[place].group, scores: scores, units: units, count: count)
                 })
+        }
+        self.tokens = tokens
+        // A second reading, because an expert that a later token lists may have fired before.
+        let names = Set(tokens.flatMap { $0.groups.flatMap { $0.experts.map(\.expert) } })
+        var found: [UnitID: [(position: Int, score: Double)]] = [:]
+        for group in groups {
+            var reader = group.reader()
+            for position in ids.indices {
+                reader.visit(position) { index, score in
+                    let id = UnitID(group: group.group, index: index)
+                    if names.contains(id) { found[id, default: []].append((position, Double(score))) }
+                }
+            }
+        }
+        listed = found.sorted { ($0.key.group, $0.key.index) < ($1.key.group, $1.key.index) }.map {
+            ListedExpert(expert: $0.key, positions: $0.value.map(\.position), scores: $0.value.map(\.score))
         }
     }
 }

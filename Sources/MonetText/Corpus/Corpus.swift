@@ -60,6 +60,17 @@ public struct Corpus: Sendable {
             let labels = json["labels"]?.arrayValue?.compactMap(\.stringValue),
             let splits = json["splits"]?.members
         else { throw fail("vocab_size, token_bytes, labels or splits are missing") }
+        guard tokenBytes == 4 || vocabularySize <= 1 << 16 else {
+            throw fail("vocab_size \(vocabularySize), of which 2 bytes for each token hold 65536")
+        }
+        let tokenizer = folder + "/tokenizer.model"
+        if FileManager.default.fileExists(atPath: tokenizer) {
+            // Checkpoints add a few tokens of their own to the pieces.
+            let pieces = try Tokenizer(path: tokenizer).pieceCount
+            guard (pieces...(pieces + 1 << 16)).contains(vocabularySize) else {
+                throw fail("vocab_size \(vocabularySize), and its tokenizer has \(pieces) pieces")
+            }
+        }
         self.folder = folder
         self.vocabularySize = vocabularySize
         self.labels = labels

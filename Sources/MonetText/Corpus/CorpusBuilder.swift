@@ -16,6 +16,8 @@ public struct CorpusBuilder: Sendable {
         public var duplicates = 0
         public var tokens: [String: Int] = [:]
         public var bytes = 0
+        /// What the sources hold and was not read.
+        public var skips = SourceSkips()
         /// Documents by label, in both splits.
         public var labels: [String: Int] = [:]
     }
@@ -69,7 +71,7 @@ public struct CorpusBuilder: Sendable {
             }
 
             for source in sources {
-                try source.forEachDocument { document in
+                summary.skips += try source.forEachDocument { document in
                     guard seen.insert(TextDigest(document.text)).inserted else {
                         summary.duplicates += 1
                         return

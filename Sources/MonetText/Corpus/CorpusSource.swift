@@ -18,8 +18,28 @@ public struct Document: Sendable, Equatable {
     }
 }
 
-/// Where documents come from: a text file (one document), a JSONL file (one per line) or a folder of
-/// either, read recursively in the order of names.
+/// What a source holds and was not read.
+public struct SourceSkips: Sendable, Equatable {
+    /// Files that are not UTF-8.
+    public var files = 0
+    /// Lines of JSONL files that are not JSON.
+    public var lines = 0
+    /// Links that lead nowhere, or back to a folder that contains them.
+    public var links = 0
+
+    /// Nothing.
+    public init() {}
+
+    /// Adds another source's.
+    public static func += (a: inout SourceSkips, b: SourceSkips) {
+        a.files += b.files
+        a.lines += b.lines
+        a.links += b.links
+    }
+}
+
+/// Where documents come from: a text file (one document), a JSONL file (one per line), a JSON file with an array of
+/// objects (one per object), or a folder of these, read recursively in the order of names.
 public struct CorpusSource: Sendable {
     /// The file or folder.
     public var path: String
@@ -49,32 +69,68 @@ public struct CorpusSource: Sendable {
 
     /// Calls `body` with every document.
     ///
+    /// - Returns: what was skipped.
     /// - Throws: `FileError`, `TextError.malformedSource`, or what `body` throws.
-    public func forEachDocument(_ body: (Document) throws -> Void) throws {
+    @discardableResult
+    public func forEachDocument(_ body: (Document) throws -> Void) throws -> SourceSkips {
+        var skips = SourceSkips()
         var isFolder: ObjCBool = false
         guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
             throw FileError.unreadable(path: path, reason: "there is no such file or folder")
         }
-        if !isFolder.boolValue { return try readFile(path, defaultLabel: label ?? stem(path), body) }
-        guard let names = FileManager.default.enumerator(atPath: path) else {
-            throw FileError.unreadable(path: path, reason: "the folder cannot be listed")
+        if !isFolder.boolValue {
+            try readFile(path, defaultLabel: label ?? stem(path), &skips, body)
+            return skips
         }
         var files: [String] = []
-        while let name = names.nextObject() as? String {
-            if !extensions.isEmpty, !extensions.contains(name.fileExtension) { continue }
-            if name.split(separator: "/").contains(where: { $0.hasPrefix(".") }) { continue }
-            var isInnerFolder: ObjCBool = false
-            let full = path + "/" + name
-            if FileManager.default.fileExists(atPath: full, isDirectory: &isInnerFolder),
-                !isInnerFolder.boolValue
-            {
-                files.append(name)
-            }
-        }
+        try list("", above: [], into: &files, &skips)
         for name in files.sorted() {
             let parts = name.split(separator: "/")
             let fallback = label ?? (parts.count > 1 ? String(parts[0]) : stem(name))
-            try readFile(path + "/" + name, defaultLabel: fallback, body)
+            try readFile(path + "/" + name, defaultLabel: fallback, &skips, body)
+        }
+        return skips
+    }
+
+    /// Lists the files below a folder, also through links; `above` are the folders that contain it.
+    private func list(
+        _ folder: String, above: Set<FolderID>, into files: inout [String], _ skips: inout SourceSkips
+    ) throws {
+        let full = folder.isEmpty ? path : path + "/" + folder
+        guard let id = FolderID(full), !above.contains(id) else {
+            skips.links += 1
+            return
+        }
+        let names: [String]
+        do {
+            names = try FileManager.default.contentsOfDirectory(atPath: full).sorted()
+        } catch {
+            throw FileError.unreadable(path: full, reason: "the folder cannot be listed")
+        }
+        for name in names where !name.hasPrefix(".") {
+            let inner = folder.isEmpty ? name : folder + "/" + name
+            var isFolder: ObjCBool = false
+            if !FileManager.default.fileExists(atPath: path + "/" + inner, isDirectory: &isFolder) {
+                skips.links += 1
+            } else if isFolder.boolValue {
+                try list(inner, above: above.union([id]), into: &files, &skips)
+            } else if extensions.isEmpty
+                || extensions.contains(where: { $0.lowercased() == name.fileExtension.lowercased() })
+            {
+                files.append(inner)
+            }
+        }
+    }
+
+    /// What makes two paths the same folder.
+    private struct FolderID: Hashable {
+        let device: UInt64
+        let number: UInt64
+
+        init?(_ path: String) {
+            var status = stat()
+            guard stat(path, &status) == 0 else { return nil }
+            (device, number) = (UInt64(status.st_dev), UInt64(status.st_ino))
         }
     }
 
@@ -82,16 +138,41 @@ public struct CorpusSource: Sendable {
         path.nameWithoutExtension
     }
 
-    private func readFile(_ path: String, defaultLabel: String, _ body: (Document) throws -> Void) throws {
+    private func readFile(
+        _ path: String, defaultLabel: String, _ skips: inout SourceSkips,
+        _ body: (Document) throws -> Void
+    ) throws {
         let file = try MappedFile(path: path)
-        let isLines = path.hasSuffix(".jsonl") || path.hasSuffix(".ndjson")
-        if !isLines {
-            do {
-                let text = try TextFile.decode(file.bytes, name: path)
-                if !text.isEmpty { try body(Document(text: text, label: defaultLabel)) }
-            } catch FileError.notUTF8 where skipsInvalid {}
+        let ending = path.fileExtension.lowercased()
+        if ["jsonl", "ndjson"].contains(ending) {
+            return try readLines(file, defaultLabel: defaultLabel, &skips, body)
+        }
+        if ending == "json", let records = try records(of: file) {
+            for (place, record) in records.enumerated() {
+                try read(record, "\(path), element \(place)", line: nil, defaultLabel: defaultLabel, body)
+            }
             return
         }
+        do {
+            let text = try TextFile.decode(file.bytes, name: path)
+            if !text.isEmpty { try body(Document(text: text, label: defaultLabel)) }
+        } catch FileError.notUTF8 where skipsInvalid {
+            skips.files += 1
+        }
+    }
+
+    /// The elements of a JSON file that is a list of objects; nil for other JSON, which is read as text.
+    private func records(of file: MappedFile) throws -> [JSONValue]? {
+        guard let json = try? JSONValue(parsing: file.bytes, source: file.path),
+            let list = json.arrayValue, !list.isEmpty, list.allSatisfy({ $0.members != nil })
+        else { return nil }
+        return list
+    }
+
+    private func readLines(
+        _ file: MappedFile, defaultLabel: String, _ skips: inout SourceSkips,
+        _ body: (Document) throws -> Void
+    ) throws {
         var start = 0
         var number = 0
         while start < file.bytes.count {
@@ -103,18 +184,25 @@ public struct CorpusSource: Sendable {
             if line.allSatisfy({ $0 == 0x20 || $0 == 0x0d || $0 == 0x09 }) { continue }
             let json: JSONValue
             do {
-                json = try JSONValue(parsing: line, source: "\(path), line \(number)")
+                json = try JSONValue(parsing: line, source: "\(file.path), line \(number)")
             } catch let error as FileError {
-                if skipsInvalid { continue }
-                throw error
+                guard skipsInvalid else { throw error }
+                skips.lines += 1
+                continue
             }
-            guard let text = json[textKey]?.stringValue else {
-                throw TextError.malformedSource(
-                    path: path, line: number, reason: "no text under \"\(textKey)\"")
-            }
-            if text.isEmpty { continue }
-            let own = json[labelKey].flatMap { $0.stringValue ?? ($0.isNull ? nil : $0.serialized()) }
-            try body(Document(text: text, label: label ?? own ?? defaultLabel, columns: json))
+            try read(json, file.path, line: number, defaultLabel: defaultLabel, body)
         }
+    }
+
+    private func read(
+        _ json: JSONValue, _ origin: String, line: Int?, defaultLabel: String,
+        _ body: (Document) throws -> Void
+    ) throws {
+        guard let text = json[textKey]?.stringValue else {
+            throw TextError.malformedSource(path: origin, line: line, reason: "no text under \"\(textKey)\"")
+        }
+        if text.isEmpty { return }
+        let own = json[labelKey].flatMap { $0.stringValue ?? ($0.isNull ? nil : $0.serialized()) }
+        try body(Document(text: text, label: label ?? own ?? defaultLabel, columns: json))
     }
 }

@@ -91,8 +91,18 @@ public struct RunConfiguration: Sendable, Equatable {
             throw TrainingError.invalidSetting(
                 source: source, key: modelKey, found: value.serialized(), expected: "a preset or a mapping")
         }
-        let base =
-            try value["preset"]?.stringValue.map { try MonetConfiguration.preset($0) } ?? MonetConfiguration()
+        var base = MonetConfiguration()
+        if let preset = value["preset"] {
+            guard let name = preset.stringValue else {
+                throw TrainingError.invalidSetting(
+                    source: source, key: modelKey + ".preset", found: preset.serialized(),
+                    expected: "one of \(MonetConfiguration.presetNames.joined(separator: ", "))")
+            }
+            base = try MonetConfiguration.preset(name)
+        } else if members.isEmpty {
+            throw TrainingError.invalidSetting(
+                source: source, key: modelKey, found: "an empty mapping", expected: "a preset or sizes")
+        }
         var merged = base.json().members ?? []
         for member in members where member.key != "preset" {
             if let index = merged.firstIndex(where: { $0.key == member.key }) {

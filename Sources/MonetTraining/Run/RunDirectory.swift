@@ -149,14 +149,16 @@ public struct RunDirectory: Sendable {
         "step-" + String(repeating: "0", count: max(0, 8 - "\(step)".count)) + "\(step)"
     }
 
-    /// Saves model, optimizer and state; then deletes old checkpoints.
+    /// Saves model, optimizer and state, with the files of a folder that no training changes; then deletes old checkpoints.
     @discardableResult
     func save(
-        model: MonetLanguageModel, optimizer: AdamW, state: State, tokenizerPath: String, keepLast: Int
+        model: MonetLanguageModel, optimizer: AdamW, state: State, companions: String?, tokenizerPath: String,
+        keepLast: Int
     ) throws -> String {
         let name = Self.name(ofStep: state.step)
         let target = checkpointsPath + "/" + name
         try AtomicFile.writeFolder(target, replacing: Checkpoint.folder) { folder in
+            if let companions { try Checkpoint.copyCompanions(from: companions, to: folder) }
             try Checkpoint.write(model, dtype: .float32, to: folder)
             try TokenizerFiles.install(
                 from: tokenizerPath, into: folder, contextLength: model.configuration.contextLength)

@@ -53,14 +53,15 @@ struct UnlearnMatrixCommand: ParsableCommand {
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
-        if !(ratio >= 1) { throw ValidationError("--ratio is \(ratio), expected 1 or more") }
+        try SpecialistOptions.check(ratio: ratio, minFrequency: minFrequency)
         if !(0...100).contains(random) { throw ValidationError("--random is \(random), expected 0 to 100") }
         _ = try sweepRatios()
     }
 
     private func sweepRatios() throws -> [Double] {
         try (sweep ?? "").split(separator: ",").map {
-            guard let ratio = Double($0.trimmingCharacters(in: .whitespaces)), ratio >= 1 else {
+            guard let ratio = Double($0.trimmingCharacters(in: .whitespaces)), ratio >= 1, ratio.isFinite
+            else {
                 throw ValidationError("--sweep: '\($0)' is not a ratio of 1 or more")
             }
             return ratio

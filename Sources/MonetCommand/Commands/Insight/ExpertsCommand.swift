@@ -131,6 +131,7 @@ struct ExpertsFindCommand: ParsableCommand {
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
+        try SpecialistOptions.check(minFrequency: minFrequency)
         if [label, token, text].count(where: { $0 != nil }) > 1 {
             throw ValidationError("Give one of --label, --token and --text.")
         }

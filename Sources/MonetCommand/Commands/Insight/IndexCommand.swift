@@ -113,6 +113,8 @@ struct IndexInfoCommand: ParsableCommand {
     var json = false
     @OptionGroup var common: CommonOptions
 
+    func validate() throws { try SpecialistOptions.check(ratio: ratio) }
+
     func run() throws {
         let index = try ExpertIndex(path: index)
         let experts = index.units.count

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import MonetFoundation
 import MonetInsight
+import MonetModel
 
 struct TraceCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -26,12 +27,28 @@ struct TraceCommand: ParsableCommand {
     var json = false
     @Option(help: ArgumentHelp("Write an HTML page with coloured tokens.", valueName: "path"))
     var html: String?
+    @Option(
+        help: ArgumentHelp(
+            "An expert index, from which the page shows what else activates each expert.",
+            valueName: "path"))
+    var index: String?
     @OptionGroup var masking: MaskOptions
     @OptionGroup var compute: ComputeOptions
     @OptionGroup var overwriting: OverwriteOption
     @OptionGroup var common: CommonOptions
 
+    /// What activates the listed experts most, by the index.
+    private func topTokens(of trace: RoutingTrace, _ model: MonetLanguageModel) throws -> [UnitID: [String]] {
+        guard let index else { return [:] }
+        let opened = try ExpertIndex(path: index, model: model)
+        let experts = trace.listed.map(\.expert)
+        return Dictionary(
+            zip(experts, try opened.topTokens(of: experts, count: 5)), uniquingKeysWith: { first, _ in first }
+        )
+    }
+
     func validate() throws {
+        if index != nil, html == nil { throw ValidationError("--index is for the page that --html writes.") }
         if let top, !(1...10_000).contains(top) {
             throw ValidationError("--top is \(top), expected 1 to 10000")
         }
@@ -51,7 +68,8 @@ struct TraceCommand: ParsableCommand {
             mask: try masking.load(for: model, common.logger))
         if let html {
             let name = try modelOptions.folder().lastPathName
-            try AtomicFile.write(trace.html(title: name), to: html)
+            try AtomicFile.write(
+                trace.html(title: name, topTokens: topTokens(of: trace, model)), to: html)
             if !common.quiet { StandardError.write("wrote \(html)\n") }
         }
         if json {

@@ -78,6 +78,9 @@ struct BenchCommand: ParsableCommand {
     }
 
     func validate() throws {
+        if let vocabSize, !(3...1 << 24).contains(vocabSize) {
+            throw ValidationError("--vocab-size is \(vocabSize), expected 3 to \(1 << 24)")
+        }
         let tests = try chosen()
         if tests.contains(where: { $0 != .train }), model == nil {
             throw ValidationError("Give --model, or --tests train.")
@@ -200,7 +203,7 @@ struct BenchCommand: ParsableCommand {
                     guard let work = result.work else { return head }
                     let floor = report.floor(work)
                     return head + [
-                        (work.operationsPerToken / 1e9).text(2), (work.bytesPerToken / 1e6).text(0),
+                        (work.operationsPerToken / 1e9).significant, (work.bytesPerToken / 1e6).significant,
                         (100 * work.activeShare).text(1) + "%", floor.bound.rawValue,
                         (100 * floor.seconds * result.tokensPerSecond).text(0) + "%",
                     ]

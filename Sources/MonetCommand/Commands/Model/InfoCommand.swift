@@ -17,6 +17,10 @@ struct InfoCommand: ParsableCommand {
 
     @Argument(help: "Checkpoint folder, or the name of a hub model in Hugging Face's cache.")
     var model: String?
+    @Option(
+        help: ArgumentHelp(
+            "Branch, tag or commit of a hub model in the cache. (default: main)", valueName: "name"))
+    var revision: String?
     @Option(help: "Describe a preset instead.")
     var preset: PresetName?
     @Flag(help: "JSON instead of tables.")
@@ -31,13 +35,13 @@ struct InfoCommand: ParsableCommand {
 
     func run() throws {
         let configuration: MonetConfiguration
+        var stored: StoredModel?
         if let preset {
             configuration = preset.configuration
         } else {
-            let folder = try HubCache().resolve(model ?? "")
+            let folder = try HubCache().resolve(model ?? "", revision: revision)
             configuration = try Checkpoint.configuration(folder)
-            // This also checks names, shapes and types.
-            _ = try Checkpoint.tensors(folder).parameters(for: configuration)
+            stored = try StoredModel(folder, configuration)
         }
         let summary = ModelSummary(configuration)
         let units = configuration.feedForward.units(layerCount: configuration.layerCount)
@@ -49,10 +53,69 @@ struct InfoCommand: ParsableCommand {
                     ModelSummary.dtypes.map { .init($0.torchName, .integer(summary.bytes($0))) }),
                 "\(units.kind.rawValue)_per_layer": .integer(units.unitsPerGroup),
                 "router_layers": .array(configuration.routerLayers.map { .integer($0) }),
+                "stored": stored?.json ?? .null,
             ])
             return
         }
-        try StandardOutput.write(summary.text)
+        try StandardOutput.write(summary.text(stored))
+    }
+}
+
+/// What `monet info` shows about the files of a checkpoint.
+private struct StoredModel {
+    let units: UnitLayout
+    let types: [(name: String, bytes: Int)]
+    let files: Int
+    let bytes: Int
+    let removed: Int
+    let scaled: Int
+
+    /// Reads a folder, which also checks names, shapes and types.
+    init(_ folder: String, _ configuration: MonetConfiguration) throws {
+        let tensors = try Checkpoint.tensors(folder)
+        _ = try tensors.parameters(for: configuration)
+        var byType: [String: Int] = [:]
+        for entry in tensors.files.values.flatMap(\.entries) {
+            // Quantized rows are stored as bytes, and named by their ending.
+            let kind = [".int8", ".int4"].first(where: entry.name.hasSuffix).map { String($0.dropFirst()) }
+            byType[kind ?? entry.dtype.torchName, default: 0] += entry.range.count
+        }
+        types = byType.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.map { ($0.key, $0.value) }
+        files = tensors.files.count
+        bytes = try tensors.files.keys.reduce(0) {
+            $0 + (try MappedFile(path: folder + "/" + $1).bytes.count)
+        }
+        units = configuration.feedForward.units(layerCount: configuration.layerCount)
+        let mask = try configuration.expertMaskFile.map {
+            try MaskFile(contentsOfFile: folder + "/" + $0, configuration: configuration).mask
+        }
+        let strengths =
+            mask.map { mask in mask.groups.flatMap { mask.entries(group: $0).map(\.strength) } } ?? []
+        removed = strengths.count { $0 == 0 }
+        scaled = strengths.count - removed
+    }
+
+    var rows: [[String]] {
+        var rows = [
+            ["stored as", types.map { "\($0.name) \($0.bytes.byteText)" }.joined(separator: ", ")],
+            ["weights on disk", "\(bytes.byteText) in \(files) file\(files == 1 ? "" : "s")"],
+        ]
+        if removed + scaled > 0 {
+            rows.append([
+                "removed \(units.kind.rawValue)",
+                "\(removed.grouped) of \(units.count.grouped)"
+                    + (scaled > 0 ? ", \(scaled.grouped) scaled" : ""),
+            ])
+        }
+        return rows
+    }
+
+    var json: JSONValue {
+        [
+            "bytes_by_type": .object(types.map { .init($0.name, .integer($0.bytes)) }),
+            "files": .integer(files), "bytes": .integer(bytes), "removed": .integer(removed),
+            "scaled": .integer(scaled),
+        ]
     }
 }
 
@@ -83,20 +146,32 @@ private struct ModelSummary {
         parts = all.filter { $0.1 > 0 }.map { (name: $0.0, parameters: $0.1) }
     }
 
+    private var rotary: String {
+        let scaling =
+            switch configuration.ropeScaling {
+            case nil: ""
+            case .linear(let factor): ", linear scaling by \(String(format: "%g", factor))"
+            case .dynamic(let factor): ", dynamic scaling by \(String(format: "%g", factor))"
+            }
+        return "base \(String(format: "%g", configuration.ropeTheta))" + scaling
+    }
+
     func bytes(_ dtype: DType) -> Int { configuration.parameterCount * dtype.byteCount }
 
-    var text: String {
+    func text(_ stored: StoredModel?) -> String {
         let c = configuration
         let family = c.feedForward.summary
         var rows: [[String]] = [
             [family.first?.1 ?? ""], ["layers", "\(c.layerCount)"], ["width", "\(c.hiddenSize)"],
             ["attention heads", "\(c.attentionHeads) (\(c.keyValueHeads) key-value)"],
-            ["context", "\(c.contextLength.grouped)"], ["vocabulary", "\(c.vocabularySize.grouped)"],
+            ["context", "\(c.contextLength.grouped)"], ["rotary embedding", rotary],
+            ["vocabulary", "\(c.vocabularySize.grouped)"],
         ]
         rows += family.dropFirst().map { [$0.0, $0.1] }
         if !c.routerLayers.isEmpty {
             rows.append(["routers in layers", c.routerLayers.map(String.init).joined(separator: ", ")])
         }
+        if let stored { rows += stored.rows }
         let total = c.parameterCount
         let header = ["part", "parameters", "share"] + Self.dtypes.map(\.torchName)
         let table =

@@ -96,7 +96,20 @@ struct CorpusBuildCommand: ParsableCommand {
         }
         StandardError.write(
             "wrote \(out): \(summary.documents.grouped) documents, \(tokens.joined(separator: " + ")) tokens, "
-                + "\(summary.labels.count) labels; \(summary.duplicates.grouped) repeats dropped\n")
+                + "\(summary.labels.count) labels; \(summary.duplicates.grouped) repeats dropped\n"
+                + Self.text(of: summary.skips))
+    }
+}
+
+extension CorpusBuildCommand {
+    /// What was skipped, as a line; nothing if all was read.
+    private static func text(of skips: SourceSkips) -> String {
+        let parts = [
+            (skips.files, "files that are not UTF-8"), (skips.lines, "lines that are not JSON"),
+            (skips.links, "links that lead nowhere or in a circle"),
+        ]
+        .filter { $0.0 > 0 }.map { "\($0.0.grouped) \($0.1)" }
+        return parts.isEmpty ? "" : "skipped " + parts.joined(separator: ", ") + "\n"
     }
 }
 

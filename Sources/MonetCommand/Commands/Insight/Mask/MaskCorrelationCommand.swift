@@ -26,6 +26,12 @@ struct MaskCorrelationCommand: ParsableCommand {
     @OptionGroup var compute: ComputeOptions
     @OptionGroup var common: CommonOptions
 
+    func validate() throws {
+        if !(-1...1).contains(threshold) {
+            throw ValidationError("--threshold is \(threshold), expected a correlation from -1 to 1")
+        }
+    }
+
     func run() throws {
         try output.overwriting.check(output.out)
         let (model, tokenizer) = try modelOptions.load(common.logger)

@@ -26,7 +26,7 @@ struct MaskLabelCommand: ParsableCommand {
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
-        if !(ratio >= 1) { throw ValidationError("--ratio is \(ratio), expected 1 or more") }
+        try SpecialistOptions.check(ratio: ratio, minFrequency: minFrequency)
     }
 
     func run() throws {
