@@ -1,3 +1,4 @@
+import Foundation
 import MonetFoundation
 
 /// One turn of a conversation.
@@ -14,45 +15,82 @@ public struct ChatMessage: Sendable, Equatable, Codable {
     }
 }
 
-/// A chat template of a tokenizer, in the subset of Jinja that published templates use.
+/// A chat template of a tokenizer, rendered as transformers renders it with Jinja2.
 ///
-/// An unsupported construct is an error that names it, never a different prompt.
+/// The text is that of Jinja2, or an error says which construct of which line stands in the way. Templates come
+/// from strangers: their size, nesting, steps and memory are limited, with an error as well.
 public struct ChatTemplate: Sendable {
-    private let source: String
+    private let body: JinjaBody
 
     /// Parses a template.
     ///
     /// - Throws: `TextError.unsupportedTemplate`, `TextError.templateFailure`.
     public init(_ source: String) throws {
-        self.source = source
-        _ = try Self.parse(source)
-    }
-
-    private static func parse(_ source: String) throws -> [JinjaNode] {
-        var lexer = JinjaLexer(source)
-        var parser = JinjaParser(try lexer.tokenize())
-        return try parser.parse()
+        var lexer = try JinjaLexer(source)
+        body = try JinjaParser.parse(try lexer.tokenize())
     }
 
     /// The prompt for a conversation.
     ///
     /// - `addGenerationPrompt`: whether to open the assistant's turn.
     /// - `specialTokens`: the tokenizer's `specialTokenTexts`.
+    /// - `variables`: an object of further variables, such as `tools`.
+    /// - `date`: what `strftime_now` takes for now.
     public func render(
         _ messages: [ChatMessage], addGenerationPrompt: Bool = true,
         specialTokens: [String: String] = ["bos_token": "<s>", "eos_token": "</s>"],
-        variables: JSONValue = .null
+        variables: JSONValue = .null, date: Date = Date()
     ) throws -> String {
-        var values: [String: JinjaValue] = [
-            "messages": .array(
-                messages.map { .object([("role", .string($0.role)), ("content", .string($0.content))]) }),
-            "add_generation_prompt": .bool(addGenerationPrompt),
-        ]
-        for (name, text) in specialTokens { values[name] = .string(text) }
-        for member in variables.members ?? [] { values[member.key] = JinjaValue(member.value) }
-        var interpreter = JinjaInterpreter(variables: values)
-        var out = ""
-        try interpreter.run(try Self.parse(source), into: &out)
-        return out
+        let values = messages.map {
+            JSONValue.object([.init("role", .string($0.role)), .init("content", .string($0.content))])
+        }
+        return try render(
+            messages: .array(values), addGenerationPrompt: addGenerationPrompt, specialTokens: specialTokens,
+            variables: variables, date: date)
+    }
+
+    /// The prompt for a conversation whose messages have members of any kind, such as `tool_calls`.
+    public func render(
+        messages: JSONValue, addGenerationPrompt: Bool = true,
+        specialTokens: [String: String] = ["bos_token": "<s>", "eos_token": "</s>"],
+        variables: JSONValue = .null, date: Date = Date()
+    ) throws -> String {
+        let run = JinjaRun(date: date)
+        // transformers always passes these two.
+        var values: [(String, JSONValue)] = [("tools", .null), ("documents", .null)]
+        values += specialTokens.map { ($0.key, .string($0.value)) }
+        values += [("messages", messages), ("add_generation_prompt", .bool(addGenerationPrompt))]
+        values += (variables.members ?? []).map { ($0.key, $0.value) }
+        for (name, value) in values { run.scope.set(name, try JinjaValue(value, run)) }
+        return try run.render(body)
+    }
+}
+
+extension JinjaValue {
+    /// The value of JSON as Python reads it.
+    fileprivate init(_ json: JSONValue, _ run: JinjaRun, depth: Int = 0) throws {
+        try run.check(depth: depth)
+        switch json {
+        case .null: self = .none
+        case .bool(let value): self = .bool(value)
+        case .integer(let value): self = .int(value)
+        case .number(let value):
+            // Of such numbers, JSON's parser does not keep whether they were integers.
+            guard value.magnitude < 0x1p63 else {
+                throw run.failure("the number \(value) among the variables")
+            }
+            self = .double(value)
+        case .string(let value): self = .string(value)
+        case .array(let values):
+            self = .list(JinjaList(try values.map { try JinjaValue($0, run, depth: depth + 1) }))
+        case .object(let members):
+            let dictionary = JinjaDictionary()
+            for member in members {
+                let key = member.key
+                dictionary.set(
+                    .string(key), .string(key), try JinjaValue(member.value, run, depth: depth + 1))
+            }
+            self = .dictionary(dictionary)
+        }
     }
 }

@@ -31,10 +31,9 @@ import Testing
 
     /// Valid Jinja that is not run here is refused; nothing renders to a wrong prompt.
     @Test(arguments: [
-        "{% macro f(x) %}{{ x }}{% endmacro %}{{ f(1) }}", "{% include 'other' %}", "{% extends 'base' %}",
-        "{% block b %}{% endblock %}", "{% call f() %}{% endcall %}", "{% import 'x' as y %}",
-        "{{ messages | groupby('role') }}", "{{ messages | wordcount }}", "{{ strftime_now('%d') }}",
-        "{{ 'a'.center(10) }}", "{{ 3 is filter(3) }}", "{{ 'a' | xmlattr }}",
+        "{% include 'other' %}", "{% extends 'base' %}", "{% block b %}{% endblock %}",
+        "{% import 'x' as y %}",
+        "{% do x %}", "{{ 'a' | xmlattr }}", "{{ 'a' | pprint }}", "{{ 'a' | urlize }}",
     ])
     func unsupportedConstructsSaySo(source: String) {
         #expect {

@@ -129,7 +129,8 @@ def templates() -> list:
             for prompt in [False, True]:
                 try:
                     text = template.render(
-                        messages=messages, add_generation_prompt=prompt, bos_token="<s>", eos_token="</s>")
+                        messages=messages, add_generation_prompt=prompt, bos_token="<s>", eos_token="</s>",
+                        tools=None, documents=None)
                     outcome = {"text": text}
                 except RaisedError as error:
                     outcome = {"raises": str(error)}
