@@ -82,6 +82,10 @@ import Testing
         ("{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}", "contains itself"),
         ("{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}", "steps"),
         ("{% set s = 'a' * 1000000 %}{% for i in range(100000) %}{{ 'b' in s }}{% endfor %}", "steps"),
+        (
+            "{% set k = 'a' * 900000 %}{% for i in range(100000) %}{% if {k: 1}[k] %}{% endif %}{% endfor %}",
+            "steps"
+        ),
         ("{{ 'a' * 9223372036854775807 }}", "MB"), ("{{ [1] * 9223372036854775807 }}", "MB"),
         ("{{ 'a'|center(9223372036854775807) }}", "MB"),
         ("{{ [[1]]|tojson(indent=9223372036854775807) }}", "MB"),

@@ -55,6 +55,9 @@ struct JinjaArgumentList: Sendable {
             guard case .dictionary(let members) = try moreNamed.evaluate(run) else {
                 throw run.failure("'**' needs a dictionary")
             }
+            guard result.named.count + members.count <= 1000 else {
+                throw run.failure("more than 1000 named arguments")
+            }
             for (key, value) in zip(members.keys, members.values) {
                 guard let name = key.text, !result.named.contains(where: { JinjaText.equal($0.name, name) })
                 else {

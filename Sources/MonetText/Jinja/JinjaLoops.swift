@@ -291,6 +291,7 @@ final class JinjaMacro {
     private func bind(_ arguments: JinjaArguments, in inner: JinjaScope, _ run: JinjaRun) throws {
         let parameters = definition.parameters
         var named = arguments.named
+        try run.work(parameters.count * (1 + named.count >> 3))
         // A default sees the parameters before it, and never a variable of the same name outside.
         for parameter in parameters { inner.set(parameter.name, .undefined(parameter.name)) }
         var isGiven = parameters.map { _ in false }

@@ -149,8 +149,19 @@ final class JinjaRun {
     }
 
     func key(_ value: JinjaValue) throws -> JinjaKey {
-        guard let key = JinjaKey(value) else { throw failure("\(value.kind) cannot be a key") }
+        guard let key = try possibleKey(value) else { throw failure("\(value.kind) cannot be a key") }
         return key
+    }
+
+    /// The value as a key, if it can be one; its text is counted as looked at.
+    func possibleKey(_ value: JinjaValue) throws -> JinjaKey? {
+        switch value {
+        case .string(let text), .markup(let text): try look(at: 2 * text.utf8.count)
+        case .tuple(let list): for item in list.items { _ = try possibleKey(item) }
+        default: break
+        }
+        try work(1)
+        return JinjaKey(value)
     }
 
     func check(depth: Int) throws {

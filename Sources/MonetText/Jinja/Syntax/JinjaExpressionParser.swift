@@ -254,6 +254,7 @@ extension JinjaParser {
                 if take(")") { break }
             }
             isFirst = false
+            guard arguments.named.count < 1000 else { throw failure("more than 1000 named arguments") }
             let hasNoStars = arguments.morePositional == nil && arguments.moreNamed == nil
             if take("*") {
                 guard hasNoStars else { throw failure("'*' after '*' or '**'") }

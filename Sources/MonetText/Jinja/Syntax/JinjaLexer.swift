@@ -229,6 +229,7 @@ struct JinjaLexer {
             token = try readNumber()
         } else if isNameScalar(scalar) {
             while isNameScalar(at(position)) { position += 1 }
+            guard position - start <= 1000 else { throw failure("a name of more than 1000 characters") }
             token = .name(JinjaText.string(source[start..<position]))
         } else if scalar == "'" || scalar == "\"" {
             token = .string(try readString(scalar))

@@ -323,7 +323,7 @@ enum JinjaAccess {
         switch value {
         case .undefined: throw run.failure("an item of \(value.kind)")
         case .dictionary(let dictionary):
-            if let key = JinjaKey(index), let found = dictionary[key] { return found }
+            if let key = try run.possibleKey(index), let found = dictionary[key] { return found }
         case .list(let list), .tuple(let list):
             if let position = position(index, list.items.count) { return list.items[position] }
         case .range(let range):
