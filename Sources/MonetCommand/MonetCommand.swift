@@ -46,7 +46,7 @@ struct MonetCommand: ParsableCommand {
             var command = try parsed(Array(CommandLine.arguments.dropFirst()))
             try command.run()
         } catch let error where isExpected(error) {
-            StandardError.write("error: \(error)\(hint(for: error))\n")
+            StandardError.write("error: \("\(error)".withoutControls)\(hint(for: error))\n")
             Foundation.exit(EXIT_FAILURE)
         } catch {
             end(with: error)

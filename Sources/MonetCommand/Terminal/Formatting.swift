@@ -36,6 +36,8 @@ extension Double {
 
 /// Rows of cells as aligned lines; the first column and text columns are left-aligned, others right-aligned.
 func alignedTable(_ rows: [[String]], textColumns: Set<Int> = []) -> String {
+    // Labels and names come from files of strangers.
+    let rows = rows.map { $0.map(\.onOneLine) }
     let columns = rows.map(\.count).max() ?? 0
     let widths = (0..<columns).map { column in
         rows.map { $0.count > column ? $0[column].count : 0 }.max() ?? 0

@@ -1,5 +1,6 @@
 import Foundation
 import GRDB
+import MonetFoundation
 
 /// What experts to look for.
 public struct ExpertQuery: Sendable, Equatable {

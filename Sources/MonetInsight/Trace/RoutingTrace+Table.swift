@@ -1,4 +1,5 @@
 import Foundation
+import MonetFoundation
 
 extension RoutingTrace {
     /// A table with a row per token and a column per group; cells show the `strongest` experts with scores.

@@ -1,4 +1,5 @@
 import Foundation
+import MonetFoundation
 
 extension ExpertDossier {
     /// The dossier for a terminal: statistics, labels, and the top tokens with their score in percent and
