@@ -38,8 +38,7 @@ public enum AtomicFile {
 
     /// Creates the folder at `path` from what `body` writes to a temporary one.
     ///
-    /// - Parameters:
-    ///   - kind: what may be replaced; nil if nothing may, empty folders excepted.
+    /// - `kind`: what may be replaced, as an empty folder may too; nil if nothing may.
     /// - Throws: `FileError.alreadyExists`, `FileError.notReplaceable`, or what `body` throws; the old folder
     ///   then stays.
     public static func writeFolder(

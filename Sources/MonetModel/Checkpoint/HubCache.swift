@@ -47,8 +47,7 @@ public struct HubCache: Sendable {
     /// The folder of a checkpoint: `name` itself if it is a folder, else the cached snapshot of the hub model
     /// `ORG/NAME`.
     ///
-    /// - Parameters:
-    ///   - revision: a branch, tag or commit; by default `main`, or the only snapshot.
+    /// - `revision`: a branch, tag or commit; by default `main`, or the only snapshot.
     /// - Throws: `FileError.unreadable` if neither is there.
     public func resolve(_ name: String, revision: String? = nil) throws -> String {
         var isFolder: ObjCBool = false
