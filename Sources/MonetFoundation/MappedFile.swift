@@ -1,6 +1,8 @@
 import Foundation
 
 /// A file mapped read-only into memory: pages are read when accessed, and shared with the page cache.
+///
+/// `@unchecked Sendable`: the address never changes, and nothing writes to the mapping.
 public final class MappedFile: @unchecked Sendable {
     /// The file's path.
     public let path: String

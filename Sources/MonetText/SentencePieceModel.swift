@@ -10,12 +10,22 @@ struct SentencePieceModel {
     private(set) var fallsBackToBytes = false
     /// Whether text is encoded as it is, with one space before it.
     private(set) var keepsText = true
+    /// The score of each piece: of two possible pieces, the one with the larger score is joined first.
+    private(set) var scores: [Float] = []
 
     /// Reads the fields of a model that SentencePiece has accepted; nil if they cannot be read.
     init?(_ bytes: UnsafeRawBufferPointer) {
         var model = ProtobufReader(bytes)
         while let (field, value) = model.next() {
             switch (field, value) {
+            case (1, .bytes(let piece)):
+                var score: Float = 0
+                var reader = ProtobufReader(piece)
+                while let (field, value) = reader.next() {
+                    if case .fixed(let bits) = value, field == 2 { score = Float(bitPattern: bits) }
+                }
+                guard reader.isAtEnd else { return nil }
+                scores.append(score)
             case (2, .bytes(let trainer)):
                 var reader = ProtobufReader(trainer)
                 while let (field, value) = reader.next() {
@@ -50,7 +60,8 @@ private struct ProtobufReader {
     enum Value {
         case integer(UInt64)
         case bytes(UnsafeRawBufferPointer)
-        case fixed
+        /// Four bytes; of eight, the lower ones.
+        case fixed(UInt32)
     }
 
     private let bytes: UnsafeRawBufferPointer
@@ -67,8 +78,8 @@ private struct ProtobufReader {
         let value: Value? =
             switch key & 7 {
             case 0: varint().map { .integer($0) }
-            case 1: skip(8) ? .fixed : nil
-            case 5: skip(4) ? .fixed : nil
+            case 1: fixed(8)
+            case 5: fixed(4)
             case 2: varint().flatMap { field($0) }
             default: nil
             }
@@ -88,10 +99,11 @@ private struct ProtobufReader {
         return nil
     }
 
-    private mutating func skip(_ count: Int) -> Bool {
-        guard bytes.count - position >= count else { return false }
-        position += count
-        return true
+    private mutating func fixed(_ count: Int) -> Value? {
+        guard bytes.count - position >= count else { return nil }
+        defer { position += count }
+        return .fixed(
+            UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: position, as: UInt32.self)))
     }
 
     private mutating func field(_ count: UInt64) -> Value? {

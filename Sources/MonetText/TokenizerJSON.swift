@@ -20,7 +20,7 @@ enum TokenizerJSON {
         // By bytes: texts that differ in Unicode's composition only are different pieces.
         let ids = Dictionary(
             zip(pieces.map { Array($0.utf8) }, pieces.indices), uniquingKeysWith: { first, _ in first })
-        guard ids.count == pieces.count else { return nil }
+        guard ids.count == pieces.count, model.scores.count == pieces.count else { return nil }
         let special = try (0..<Int32(pieces.count)).filter {
             [.control, .unknown].contains(try tokenizer.kind($0))
         }
@@ -75,15 +75,19 @@ enum TokenizerJSON {
                 "continuing_subword_prefix": .null, "end_of_word_suffix": .null, "fuse_unk": true,
                 "byte_fallback": true, "ignore_merges": false,
                 "vocab": .object(pieces.enumerated().map { .init($1, .integer($0)) }),
-                "merges": .array(merges(pieces, ids).map { .string($0 + " " + $1) }),
+                "merges": .array(merges(pieces, ids, model.scores).map { .string($0 + " " + $1) }),
             ],
         ]
     }
 
     /// Every way to join two pieces to a third, in the order in which SentencePiece prefers the results.
-    private static func merges(_ pieces: [String], _ ids: [[UInt8]: Int]) -> [(String, String)] {
-        pieces.flatMap { piece -> [(String, String)] in
-            let bytes = Array(piece.utf8)
+    private static func merges(
+        _ pieces: [String], _ ids: [[UInt8]: Int], _ scores: [Float]
+    ) -> [(String, String)] {
+        // Mostly the order of ids, but runs of spaces stand at the front of Llama's and come last.
+        let order = pieces.indices.sorted { (scores[$1], $0) < (scores[$0], $1) }
+        return order.flatMap { id -> [(String, String)] in
+            let bytes = Array(pieces[id].utf8)
             let ways = (1..<max(1, bytes.count)).compactMap { cut -> (left: Int, right: Int)? in
                 guard let left = ids[Array(bytes[..<cut])], let right = ids[Array(bytes[cut...])] else {
                     return nil

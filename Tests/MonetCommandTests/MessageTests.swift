@@ -42,15 +42,6 @@ import Testing
         }
     }
 
-    /// A negative number reaches the setting that refuses it.
-    @Test func valuesThatBeginWithAMinus() throws {
-        try withTemporaryFolder { folder in
-            let seed = try Command.run(
-                ["init", "--preset", "nano-vd", "--out", "m", "--set", "rope_theta=-1"], in: folder)
-            #expect(seed.status == 1 && seed.errors.contains("rope_theta"))
-        }
-    }
-
     @Test func sentencePieceSpeaksPlainly() throws {
         try withTemporaryFolder { folder in
             try AtomicFile.write("a little text\n", to: folder + "/a.txt")

@@ -47,9 +47,10 @@ import Testing
     @Test(arguments: ["exec <&-", "exec </"])
     func inputThatCannotBeReadIsAnError(redirection: String) throws {
         try withTemporaryFolder { folder in
-            let result = try Command.run(
-                ["perplexity", "--model", model], in: folder, shellPrefix: redirection)
-            #expect(result.status == 1 && result.errors.hasPrefix("error: "), "\(result.errors)")
+            let encode = ["tokenizer", "encode", "--tokenizer", Fixture.path("text/trained.model")]
+            let result = try Command.run(encode, in: folder, shellPrefix: redirection)
+            #expect(result.status == 1 && result.output.isEmpty)
+            #expect(result.errors.hasPrefix("error: standard input: cannot be read"), "\(result.errors)")
         }
     }
 

@@ -91,6 +91,53 @@ import Testing
         #expect(try template.render([], specialTokens: named.specialTokenTexts) == "<|im_start|>False</s>")
     }
 
+    /// Byte-pair encoding by the pieces and merges of a written `tokenizer.json` against SentencePiece in Python.
+    @Test(arguments: ["trained", "llama"])
+    func tokenizerJSONEncodesAsSentencePieceDoes(name: String) throws {
+        try withTemporaryFolder { folder in
+            try TokenizerFiles.install(
+                from: Fixture.path("text/\(name).model"), into: folder, contextLength: 64)
+            let model = try #require(JSONValue(contentsOfFile: folder + "/tokenizer.json")["model"])
+            let ids = Dictionary(
+                uniqueKeysWithValues: try #require(model["vocab"]?.members).map {
+                    (Array($0.key.utf8), $0.value.intValue ?? -1)
+                })
+            let ranks = Dictionary(
+                uniqueKeysWithValues: try #require(model["merges"]?.arrayValue).enumerated().map {
+                    (Array(($1.stringValue ?? "").utf8), $0)
+                })
+            func encode(_ text: String) -> [Int] {
+                var parts = ("\u{2581}" + text.replacingOccurrences(of: " ", with: "\u{2581}"))
+                    .unicodeScalars.flatMap { scalar -> [[UInt8]] in
+                        let bytes = Array(String(scalar).utf8)
+                        if ids[bytes] != nil { return [bytes] }
+                        return bytes.map { Array(String(format: "<0x%02X>", $0).utf8) }
+                    }
+                while true {
+                    let pairs = parts.indices.dropLast().compactMap { place in
+                        ranks[parts[place] + [0x20] + parts[place + 1]].map { (rank: $0, place: place) }
+                    }
+                    guard let best = pairs.min(by: { ($0.rank, $0.place) < ($1.rank, $1.place) }) else {
+                        break
+                    }
+                    parts[best.place] += parts.remove(at: best.place + 1)
+                }
+                return parts.map { ids[$0] ?? 0 }
+            }
+            let golden = try JSONValue(contentsOfFile: Fixture.path("text/tokenizers.json"))
+            let strings = try #require(golden[name]?["strings"]?.arrayValue)
+            var count = 0
+            for item in strings {
+                let text = try #require(item["text"]?.stringValue)
+                // SentencePiece gives nothing for nothing.
+                if text.isEmpty || text.utf8.count > 400 { continue }
+                count += 1
+                #expect(encode(text) == item["ids"]?.arrayValue?.compactMap(\.intValue), "\(text)")
+            }
+            #expect(count > 30)
+        }
+    }
+
     @Test func templateFiles() throws {
         let old: JSONValue = ["chat_template": "old"]
         #expect(try tokenizer(["tokenizer_config.json": old]).chatTemplate == "old")

@@ -2,6 +2,8 @@ import CMonetKernels
 import Foundation
 
 /// The SIMD kernels of one instruction set.
+///
+/// `@unchecked Sendable`: the table is a constant of the program.
 public struct Kernels: @unchecked Sendable {
     package let table: UnsafePointer<monet_kernels>
     /// Whether products of bfloat16 values, where `table` has an instruction for them, are faster even if
