@@ -11,21 +11,19 @@ public struct UnlearningComparison: Sendable {
     public struct Plan: Sendable {
         /// The label set of the index; nil takes the first that has the labels.
         public var labelSet: String?
-        /// Minimum ratio of a specialist's mean score on its label to that on the next label.
-        public var ratio = 2.0
+        /// Which experts are removed.
+        public var criterion = SpecialistCriterion()
         /// Other ratios to measure.
         public var sweep: [Double] = []
-        /// Minimum share of tokens that a specialist fires on.
-        public var minimumFrequency = 0.0
-        /// Random masks to compare each with.
-        public var randomMasks = 1
+        /// Random masks, as large and firing as often, to compare each with.
+        public var draws = 5
 
-        /// Specialists by the paper's ratio of 2, compared with one random mask each.
+        /// Specialists by the paper's ratio of 2, compared with five random masks each.
         public init() {}
 
         /// The number of passes over the documents, for progress.
         public func passes(labels: Int, comparesDense: Bool) -> Int {
-            1 + labels * (1 + randomMasks) * (1 + sweep.count) + (comparesDense ? labels + 1 : 0)
+            1 + labels * (1 + draws) * (1 + sweep.count) + (comparesDense ? labels * (1 + draws) + 1 : 0)
         }
     }
 
@@ -64,26 +62,28 @@ public struct UnlearningComparison: Sendable {
             try documents.labelSets.first?.labels.map { try index.label($0, set: plan.labelSet) } ?? []
         let experiment = try UnlearningExperiment(
             model: model, documents: documents, backend: backend, progress: progress)
+        let counts = try index.firingCounts()
         func matrix(_ ratio: Double) throws -> UnlearningMatrix {
-            try experiment.matrix(
-                labels.map {
-                    try index.mask(of: $0, ratio: ratio, minimumFrequency: plan.minimumFrequency)
-                }, randomSeeds: plan.randomMasks, progress: progress)
+            var criterion = plan.criterion
+            criterion.ratio = ratio
+            return try experiment.matrix(
+                labels.map { try index.mask(of: $0, criterion) }, counts: counts, draws: plan.draws,
+                progress: progress)
         }
         self.plan = plan
         units = index.units.count
-        let own = try matrix(plan.ratio)
+        let own = try matrix(plan.criterion.ratio)
         self.matrix = own
         self.dense = try dense.map {
-            try Self.matrix(of: $0, like: own, units: index.units.count, documents, backend, progress)
+            try Self.matrix(of: $0, like: own, units: index.units.count, plan, documents, backend, progress)
         }
         sweep = try plan.sweep.map { ($0, try matrix($0)) }
     }
 
     /// The matrix of a dense model, with an equal share of neurons removed: the most specific to each label.
     private static func matrix(
-        of dense: Dense, like matrix: UnlearningMatrix, units: Int, _ documents: LabelledDocuments,
-        _ backend: any Backend, _ progress: (Int) -> Bool
+        of dense: Dense, like matrix: UnlearningMatrix, units: Int, _ plan: Plan,
+        _ documents: LabelledDocuments, _ backend: any Backend, _ progress: (Int) -> Bool
     ) throws -> UnlearningMatrix {
         guard dense.model.units.kind == .neurons else {
             throw EvaluationError.invalidSetting(
@@ -94,11 +94,11 @@ public struct UnlearningComparison: Sendable {
             let share = Double(matrix.rows[label].removed) / Double(max(1, units))
             let count = Int((share * Double(statistics.units.count)).rounded(.up))
             return statistics.strongest(
-                of: statistics.labels.firstIndex(of: name) ?? label, count: count)
+                of: statistics.labels.firstIndex(of: name) ?? label, count: count, plan.criterion)
         }
         return try UnlearningExperiment(
             model: dense.model, documents: documents, backend: backend, progress: progress
-        ).matrix(masks, progress: progress)
+        ).matrix(masks, counts: statistics.firingCounts, draws: plan.draws, progress: progress)
     }
 
     /// Heat maps of the loss and of next-token accuracy, and of the dense model's loss.
@@ -114,20 +114,24 @@ public struct UnlearningComparison: Sendable {
 
     /// The outcome in sentences.
     public var notes: [String] {
-        let what = "Experts (specialists by a ratio of \(plan.ratio) or more, of \(units.grouped))"
-        return [Self.note(what, matrix)]
-            + (dense.map { [Self.note("Neurons of the dense model (as large a share)", $0)] } ?? [])
+        let what =
+            "Experts (specialists by a ratio of \(plan.criterion.ratio) or more that fire on "
+            + "\(plan.criterion.minimumCount.grouped) tokens or more, of \(units.grouped))"
+        return [note(what, "experts", matrix)]
+            + (dense.map { [note("Neurons of the dense model (as large a share)", "neurons", $0)] } ?? [])
     }
 
-    private static func note(_ what: String, _ matrix: UnlearningMatrix) -> String {
-        func signed(_ value: Double) -> String { (value < 0 ? "" : "+") + String(format: "%.4f", value) }
+    private func note(_ what: String, _ units: String, _ matrix: UnlearningMatrix) -> String {
         let loss = matrix.summary(.loss)
         var text =
             "\(what): on average \(String(format: "%.0f", loss.removed)) removed; "
-            + "loss +\(String(format: "%.4f", loss.target)) on the target, \(signed(loss.others)) on the others, "
-            + "\(String(format: "%.1f", loss.selectivity)) times as much"
+            + "loss \(signed(loss.target, digits: 4)) on the target, \(signed(loss.others, digits: 4)) on the "
+            + "others, \(String(format: "%.1f", loss.selectivity)) times as much"
         if let random = loss.random {
-            text += "; random masks of equal size cost the target \(signed(random))"
+            text +=
+                "; random \(units), as many and firing as often, cost the target "
+                + "\(signed(random.mean, digits: 4)) ± \(String(format: "%.4f", random.deviation)) "
+                + "(\(plan.draws) draw\(plan.draws == 1 ? "" : "s"))"
         }
         return text + "."
     }
@@ -135,7 +139,10 @@ public struct UnlearningComparison: Sendable {
     /// All numbers as JSON.
     public func json() -> JSONValue {
         var members: [JSONValue.Member] = [
-            .init("ratio", .number(plan.ratio)), .init("experts", matrix.json()),
+            .init("ratio", .number(plan.criterion.ratio)),
+            .init("minimum_count", .integer(plan.criterion.minimumCount)),
+            .init("minimum_frequency", .number(plan.criterion.minimumFrequency)),
+            .init("draws", .integer(plan.draws)), .init("experts", matrix.json()),
         ]
         if let dense { members.append(.init("neurons", dense.json())) }
         if !sweep.isEmpty {

@@ -19,6 +19,36 @@ extension UnlearningMatrix {
         return Self.aligned(lines)
     }
 
+    /// What random experts cost in place of each label's specialists, as text: means over the draws, and the
+    /// standard deviations for the target and for the others. Empty without draws.
+    public func controlTable(_ metric: Metric) -> String {
+        guard !controls.allSatisfy(\.isEmpty) else { return "" }
+        let digits = metric == .loss ? 3 : 1
+        func text(_ spread: Spread) -> String {
+            number(spread.mean, metric, digits: digits) + " ± "
+                + String(format: "%.\(digits)f", (metric == .loss ? 1 : 100) * spread.deviation)
+        }
+        var lines = [["random for", "fires on", "(them)"] + labels + ["target", "others"]]
+        for row in rows.indices {
+            guard let control = control(row, metric) else { continue }
+            lines.append(
+                [labels[row], Self.percent(rows[row].meanFrequency), Self.percent(meanFrequency(row))]
+                    + control.damages.map { number($0.mean, metric, digits: digits) }
+                    + [text(control.target), text(control.others)])
+        }
+        return Self.aligned(lines)
+    }
+
+    /// Mean share of tokens that the random experts fire on.
+    func meanFrequency(_ row: Int) -> Double? {
+        let known = controls[row].compactMap(\.meanFrequency)
+        return known.isEmpty ? nil : known.reduce(0, +) / Double(known.count)
+    }
+
+    private static func percent(_ share: Double?) -> String {
+        share.map { String(format: "%.2f%%", 100 * $0) } ?? ""
+    }
+
     /// A value with its sign; accuracies in percentage points.
     func number(_ value: Double, _ metric: Metric, digits: Int) -> String {
         signed(metric == .loss ? value : 100 * value, digits: digits)
@@ -48,12 +78,23 @@ extension UnlearningMatrix {
                 })
         }
         func row(_ row: Row) -> JSONValue {
-            ["removed": .integer(row.removed), "scores": scores(row.scores)]
+            [
+                "removed": .integer(row.removed),
+                "mean_frequency": row.meanFrequency.map { .number($0) } ?? .null,
+                "scores": scores(row.scores),
+            ]
+        }
+        func control(_ label: Int) -> JSONValue {
+            .object(
+                [.init("draws", .array(controls[label].map(row)))]
+                    + Metric.allCases.compactMap { metric in
+                        self.control(label, metric).map { .init(metric.rawValue, $0.json()) }
+                    })
         }
         return [
             "labels": .array(labels.map { .string($0) }), "baseline": scores(baseline),
             "rows": .object(zip(labels, rows).map { .init($0, row($1)) }),
-            "random": .array(randomRows.map(row)),
+            "random": .object(controls.indices.map { .init(labels[$0], control($0)) }),
             "summary": .object(
                 Metric.allCases.map { metric in
                     let summary = summary(metric)
@@ -70,9 +111,17 @@ extension UnlearningMatrix.Summary {
     func json() -> JSONValue {
         [
             "target": .number(target), "others": .number(others), "selectivity": .number(selectivity),
-            "random": random.map { .number($0) } ?? .null, "removed": .number(removed),
+            "random": random.map { $0.json() } ?? .null, "removed": .number(removed),
         ]
     }
+}
+
+extension UnlearningMatrix.Spread {
+    func json() -> JSONValue { ["mean": .number(mean), "deviation": .number(deviation)] }
+}
+
+extension UnlearningMatrix.Control {
+    func json() -> JSONValue { ["target": target.json(), "others": others.json()] }
 }
 
 /// A number with its sign; zero has none.

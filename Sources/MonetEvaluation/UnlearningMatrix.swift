@@ -11,19 +11,23 @@ public struct UnlearningMatrix: Sendable, Equatable {
     public let baseline: [HeldOutScore]
     /// One row for every label whose specialists are removed.
     public let rows: [Row]
-    /// The same with random masks of equal size; empty unless requested.
-    public let randomRows: [Row]
+    /// For every label, the same with random units that are as many and fire as often as its specialists: a
+    /// row for each draw. Empty unless requested.
+    public let controls: [[Row]]
 
-    /// Scores with one label's specialists removed.
+    /// Scores with one label's specialists, or with their random counterparts, removed.
     public struct Row: Sendable, Equatable {
         /// How many experts or neurons were removed.
         public let removed: Int
+        /// Mean share of tokens that they fire on; nil if it is not known.
+        public let meanFrequency: Double?
         /// Every label's score.
         public let scores: [HeldOutScore]
 
         /// Collects the numbers.
-        public init(removed: Int, scores: [HeldOutScore]) {
+        public init(removed: Int, meanFrequency: Double? = nil, scores: [HeldOutScore]) {
             self.removed = removed
+            self.meanFrequency = meanFrequency
             self.scores = scores
         }
     }
@@ -37,11 +41,11 @@ public struct UnlearningMatrix: Sendable, Equatable {
     }
 
     /// Collects the measurements.
-    public init(labels: [String], baseline: [HeldOutScore], rows: [Row], randomRows: [Row] = []) {
+    public init(labels: [String], baseline: [HeldOutScore], rows: [Row], controls: [[Row]] = []) {
         self.labels = labels
         self.baseline = baseline
         self.rows = rows
-        self.randomRows = randomRows
+        self.controls = controls
     }
 
     /// Damage to `column` from removing `row`'s specialists; positive values are worse.
@@ -68,15 +72,56 @@ public struct UnlearningMatrix: Sendable, Equatable {
         return (damage(row, target, metric), others.reduce(0, +) / Double(max(1, others.count)))
     }
 
-    /// Means over all rows: damage to targets, to others, and to the targets from random masks.
+    /// The damage that random units in place of `row`'s specialists do to each label, to the target and to the
+    /// others; nil without draws.
+    public func control(_ row: Int, _ metric: Metric) -> Control? {
+        guard controls.indices.contains(row), !controls[row].isEmpty else { return nil }
+        let draws = controls[row]
+        let pairs = draws.map { targetAndOthers($0, row, metric) }
+        return Control(
+            damages: labels.indices.map { column in Spread(draws.map { damage($0, column, metric) }) },
+            target: Spread(pairs.map(\.target)), others: Spread(pairs.map(\.others)))
+    }
+
+    /// Damage by random units, over the draws.
+    public struct Control: Sendable, Equatable {
+        /// To each label.
+        public let damages: [Spread]
+        /// To the label whose specialists they stand for.
+        public let target: Spread
+        /// The mean over the other labels.
+        public let others: Spread
+    }
+
+    /// Mean and standard deviation of values.
+    public struct Spread: Sendable, Equatable {
+        /// The mean.
+        public let mean: Double
+        /// The standard deviation of one value (with n − 1), 0 for a single one.
+        public let deviation: Double
+
+        /// Of one value or more.
+        public init(_ values: [Double]) {
+            let count = Double(max(1, values.count))
+            let mean = values.reduce(0, +) / count
+            self.mean = mean
+            let squares = values.reduce(0) { $0 + ($1 - mean) * ($1 - mean) }
+            deviation = values.count > 1 ? (squares / (count - 1)).squareRoot() : 0
+        }
+    }
+
+    /// Means over all rows: damage to targets, to others, and to the targets from random units.
     public func summary(_ metric: Metric) -> Summary {
         let count = Double(max(1, rows.count))
         let pairs = rows.indices.map { targetAndOthers($0, metric) }
-        let random = randomRows.enumerated().map { damage($1, $0 % max(1, labels.count), metric) }
+        // One value for each draw: its mean over the labels.
+        let draws = (0..<(controls.map(\.count).min() ?? 0)).map { draw in
+            controls.indices.reduce(0) { $0 + damage(controls[$1][draw], $1, metric) } / count
+        }
         return Summary(
             target: pairs.reduce(0) { $0 + $1.target } / count,
             others: pairs.reduce(0) { $0 + $1.others } / count,
-            random: random.isEmpty ? nil : random.reduce(0, +) / Double(random.count),
+            random: draws.isEmpty ? nil : Spread(draws),
             removed: Double(rows.reduce(0) { $0 + $1.removed }) / count)
     }
 
@@ -86,8 +131,9 @@ public struct UnlearningMatrix: Sendable, Equatable {
         public let target: Double
         /// Mean damage to the other labels.
         public let others: Double
-        /// Mean damage to the target from random masks of equal size.
-        public let random: Double?
+        /// Damage to the target from random units, as many and firing as often; the spread is that of a draw's
+        /// mean over the labels.
+        public let random: Spread?
         /// Experts or neurons removed, on average.
         public let removed: Double
     }
@@ -143,28 +189,29 @@ public struct UnlearningExperiment {
     }
 
     /// One row: all labels' scores with units removed.
-    public func row(_ mask: UnitMask, progress: (Int) -> Bool = { _ in true }) throws -> UnlearningMatrix.Row
-    {
+    ///
+    /// - `counts`: from which the row's mean frequency is taken.
+    public func row(
+        _ mask: UnitMask, counts: FiringCounts? = nil, progress: (Int) -> Bool = { _ in true }
+    ) throws -> UnlearningMatrix.Row {
         // An empty mask changes nothing, so there is no need to run the model again.
-        if mask.count == 0 { return UnlearningMatrix.Row(removed: 0, scores: baseline) }
-        return UnlearningMatrix.Row(
-            removed: mask.count, scores: try Self.scored(scorer, documents, mask, progress))
+        UnlearningMatrix.Row(
+            removed: mask.count, meanFrequency: counts?.meanFrequency(of: mask),
+            scores: mask.count == 0 ? baseline : try Self.scored(scorer, documents, mask, progress))
     }
 
-    /// A row for every label's mask, and rows for random masks of the same size.
+    /// A row for every label's mask, and rows for random masks that are as large and fire as often.
     ///
-    /// - `randomSeeds`: the number of random masks to compare each with.
+    /// - `draws`: the number of random masks to compare each with.
     public func matrix(
-        _ masks: [UnitMask], randomSeeds: Int = 0, progress: (Int) -> Bool = { _ in true }
+        _ masks: [UnitMask], counts: FiringCounts, draws: Int = 0, progress: (Int) -> Bool = { _ in true }
     ) throws -> UnlearningMatrix {
-        let rows = try masks.map { try row($0, progress: progress) }
-        var randomRows: [UnlearningMatrix.Row] = []
-        for seed in 0..<randomSeeds {
-            for mask in masks {
-                randomRows.append(
-                    try row(mask.randomOfEqualSize(seed: UInt64(seed)), progress: progress))
+        let rows = try masks.map { try row($0, counts: counts, progress: progress) }
+        let controls = try masks.map { mask in
+            try (0..<draws).map { seed in
+                try row(counts.matchedMask(mask, seed: UInt64(seed)), counts: counts, progress: progress)
             }
         }
-        return UnlearningMatrix(labels: labels, baseline: baseline, rows: rows, randomRows: randomRows)
+        return UnlearningMatrix(labels: labels, baseline: baseline, rows: rows, controls: controls)
     }
 }

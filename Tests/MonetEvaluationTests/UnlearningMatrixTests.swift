@@ -101,13 +101,32 @@ import Testing
                 .init(removed: 7, scores: [score(2.5, 3), score(3.1, 4)]),
                 .init(removed: 9, scores: [score(1.9, 5), score(3.2, 2)]),
             ],
-            randomRows: [
-                .init(removed: 7, scores: [score(2.1, 5), score(9, 0)]),
-                .init(removed: 9, scores: [score(9, 0), score(3.3, 4)]),
+            controls: [
+                [
+                    .init(removed: 7, meanFrequency: 0.25, scores: [score(2.1, 5), score(3, 0)]),
+                    .init(removed: 7, meanFrequency: 0.75, scores: [score(2.2, 5), score(3.4, 0)]),
+                ],
+                [
+                    .init(removed: 9, scores: [score(2, 0), score(3.3, 4)]),
+                    .init(removed: 9, scores: [score(2, 0), score(3.1, 4)]),
+                ],
             ])
         let loss = matrix.summary(.loss)
         #expect(abs(loss.target - 0.35) < 1e-12 && abs(loss.others) < 1e-12 && loss.removed == 8)
-        #expect(abs((loss.random ?? 0) - 0.2) < 1e-12)
+        // Draw 0 costs the targets 0.1 and 0.3, draw 1 0.2 and 0.1: means 0.2 and 0.15.
+        let random = try #require(loss.random)
+        #expect(abs(random.mean - 0.175) < 1e-12)
+        #expect(abs(random.deviation - 0.05 / 2.0.squareRoot()) < 1e-12)
+        let control = try #require(matrix.control(0, .loss))
+        #expect(abs(control.target.mean - 0.15) < 1e-12 && abs(control.others.mean - 0.2) < 1e-12)
+        #expect(abs(control.target.deviation - 0.1 / 2.0.squareRoot()) < 1e-12)
+        #expect(abs(control.others.deviation - 0.4 / 2.0.squareRoot()) < 1e-12)
+        let controls = matrix.controlTable(.loss)
+        #expect(controls.contains("+0.150 ± 0.071") && controls.contains("50.00%"))
+        #expect(controls.split(separator: "\n").count == 3)
+        let json = matrix.json()["random"]?["a"]
+        #expect(json?["draws"]?.arrayValue?.count == 2)
+        #expect(abs((json?["loss"]?["target"]?["mean"]?.doubleValue ?? 0) - 0.15) < 1e-12)
         let accuracy = matrix.summary(.accuracy)
         #expect(abs(accuracy.target - 0.2) < 1e-12 && abs(accuracy.others) < 1e-12)
         let table = matrix.table(.loss)
@@ -139,8 +158,11 @@ import Testing
                 model: model, documents: documents, backend: CPUBackend())
             // An empty mask changes nothing, and a random one of its size neither.
             let matrix = try experiment.matrix(
-                [UnitMask(unitsPerGroup: 100), UnitMask(unitsPerGroup: 100)], randomSeeds: 1)
-            #expect(matrix.summary(.loss).target == 0 && matrix.summary(.loss).random == 0)
+                [UnitMask(unitsPerGroup: 100), UnitMask(unitsPerGroup: 100)],
+                counts: FiringCounts(
+                    units: model.units, counts: Array(repeating: Array(repeating: 1, count: 100), count: 2),
+                    tokens: 1), draws: 1)
+            #expect(matrix.summary(.loss).target == 0 && matrix.summary(.loss).random?.mean == 0)
         }
     }
 }

@@ -166,7 +166,12 @@ import Testing
                 // On the edge rounding decides.
                 if abs(means[place] - 2 * others) < 1e-6 { continue }
                 let expected = means[place] > 0 && means[place] >= 2 * others
-                #expect(try index.specialists(of: label).contains(id) == expected)
+                for least in [1, 2, events.count, events.count + 1] {
+                    let found = try index.specialists(of: label, SpecialistCriterion(minimumCount: least))
+                    #expect(found.contains(id) == (expected && events.count >= least))
+                }
+                #expect(
+                    try index.specialists(of: label).contains(id) == (expected && events.count >= 50))
             }
         }
     }
@@ -320,8 +325,8 @@ import Testing
                 }
             }
             let label = try index.label(statistics.labels[0])
-            let mask = try index.mask(of: label, ratio: 1.05)
-            #expect(mask == statistics.specialists(of: 0, ratio: 1.05) && mask.count > 0)
+            let mask = try index.mask(of: label, SpecialistCriterion(ratio: 1.05))
+            #expect(mask == statistics.specialists(of: 0, SpecialistCriterion(ratio: 1.05)) && mask.count > 0)
         }
     }
 

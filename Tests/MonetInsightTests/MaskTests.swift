@@ -130,12 +130,14 @@ import Testing
             let statistics = try LabelStatistics(of: documents, model: model, backend: CPUBackend())
             #expect(statistics.labels == ["sea", "law", "stone"] && statistics.units.unitsPerGroup == 50)
             for label in 0..<3 {
-                let chosen = statistics.specialists(of: label, ratio: 1.05)
+                let chosen = statistics.specialists(
+                    of: label, SpecialistCriterion(ratio: 1.05, minimumCount: 20))
                 for layer in chosen.groups {
                     for (unit, _) in chosen.entries(group: layer) {
                         let own = Array(statistics.means[layer][(unit * 3)..<(unit * 3 + 3)])
                         let others = own.indices.filter { $0 != label }.map { own[$0] }.max() ?? 0
                         #expect(own[label] >= 1.05 * others)
+                        #expect(statistics.firingCounts.counts[layer][unit] >= 20)
                     }
                 }
                 #expect(statistics.strongest(of: label, count: 3).count <= 3)

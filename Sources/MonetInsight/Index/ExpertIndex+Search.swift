@@ -10,6 +10,8 @@ public struct ExpertQuery: Sendable, Equatable {
     public var token: String?
     /// Only experts of this group.
     public var group: Int?
+    /// Minimum number of tokens that an expert fires on.
+    public var minimumCount = 0
     /// Minimum share of all tokens that an expert fires on.
     public var minimumFrequency = 0.0
     /// The sort key, largest first.
@@ -33,6 +35,10 @@ public struct ExpertQuery: Sendable, Equatable {
 
     /// The 20 that fire on most tokens.
     public init() {}
+
+    var criterion: SpecialistCriterion {
+        SpecialistCriterion(minimumCount: minimumCount, minimumFrequency: minimumFrequency)
+    }
 }
 
 /// One expert of a search.
@@ -59,7 +65,7 @@ extension ExpertIndex {
         }
         var conditions = ["e.frequency >= :frequency"]
         var arguments: [String: any DatabaseValueConvertible] = [
-            "frequency": query.minimumFrequency, "limit": query.limit,
+            "frequency": minimumFrequency(query.criterion), "limit": query.limit,
         ]
         if let group = query.group {
             conditions.append("e.router_group = :group")
@@ -116,7 +122,8 @@ extension ExpertIndex {
     ///
     /// - `scores`: mean scores over the text's tokens, by expert.
     public func find(
-        firedBy scores: [UnitID: Double], group: Int? = nil, minimumFrequency: Double = 0, limit: Int = 20
+        firedBy scores: [UnitID: Double], group: Int? = nil, minimumCount: Int = 0,
+        minimumFrequency: Double = 0, limit: Int = 20
     ) throws -> [FoundExpert] {
         let known = try read { database in
             let statement = try database.makeStatement(
@@ -132,7 +139,9 @@ extension ExpertIndex {
         }
         // An expert that never fired in the corpus counts as one that a single token fired weakly.
         let floor = 0.01 / Double(Swift.max(1, tokens))
-        let weighted = known.filter { $0.frequency >= minimumFrequency }.map { found in
+        let least = self.minimumFrequency(
+            SpecialistCriterion(minimumCount: minimumCount, minimumFrequency: minimumFrequency))
+        let weighted = known.filter { $0.frequency >= least }.map { found in
             let score = scores[found.expert] ?? 0
             return (weight: score * log(score / Swift.max(found.mean, floor)), score: score, found: found)
         }

@@ -146,11 +146,9 @@ public final class ExpertIndex: Sendable {
         return label
     }
 
-    /// The experts whose mean score on a label's tokens is at least `ratio` times that of the next label.
-    ///
-    /// - `minimumFrequency`: the minimum share of all tokens that an expert fires on.
+    /// The specialists of a label by a criterion.
     public func specialists(
-        of label: Label, ratio: Double = 2, minimumFrequency: Double = 0
+        of label: Label, _ criterion: SpecialistCriterion = SpecialistCriterion()
     ) throws -> [UnitID] {
         try read { database in
             try Row.fetchAll(
@@ -158,19 +156,41 @@ public final class ExpertIndex: Sendable {
                 sql: """
                     SELECT router_group, expert FROM specialty
                     WHERE label = ? AND ratio >= ? AND frequency >= ? ORDER BY router_group, expert
-                    """, arguments: [label.id, ratio, minimumFrequency]
+                    """, arguments: [label.id, criterion.ratio, minimumFrequency(criterion)]
             ).map { UnitID(group: $0["router_group"], index: $0["expert"]) }
         }
     }
 
+    /// The share of tokens by which an expert fires often enough in both respects.
+    func minimumFrequency(_ criterion: SpecialistCriterion) -> Double {
+        // Half a token less, so that rounding of the quotient does not decide.
+        max(criterion.minimumFrequency, (Double(criterion.minimumCount) - 0.5) / Double(max(1, tokens)))
+    }
+
     /// A mask that removes a label's specialists.
-    public func mask(of label: Label, ratio: Double = 2, minimumFrequency: Double = 0) throws -> UnitMask {
+    public func mask(
+        of label: Label, _ criterion: SpecialistCriterion = SpecialistCriterion()
+    ) throws -> UnitMask {
         var mask = UnitMask(units)
-        let experts = try specialists(of: label, ratio: ratio, minimumFrequency: minimumFrequency)
+        let experts = try specialists(of: label, criterion)
         for group in 0..<units.groups {
             mask.remove(experts.filter { $0.group == group }.map(\.index), group: group)
         }
         return mask
+    }
+
+    /// How many tokens each expert fires on.
+    public func firingCounts() throws -> FiringCounts {
+        var counts = Array(
+            repeating: [UInt32](repeating: 0, count: units.unitsPerGroup), count: units.groups)
+        try read { database in
+            let rows = try Row.fetchCursor(database, sql: "SELECT router_group, expert, count FROM expert")
+            while let row = try rows.next() {
+                let (group, index): (Int, Int) = (row["router_group"], row["expert"])
+                counts[group][index] = row["count"]
+            }
+        }
+        return FiringCounts(units: units, counts: counts, tokens: tokens)
     }
 
     /// The ids of an expert's top tokens, largest score first.

@@ -9,6 +9,8 @@ public struct LabelStatistics: Sendable {
     public let units: UnitLayout
     /// Mean score by group, unit and label, `[group][unit · labels + label]`.
     public let means: [[Double]]
+    /// The number of labelled tokens that each unit fires on.
+    public let firingCounts: FiringCounts
 
     /// Reads labelled documents.
     ///
@@ -25,6 +27,8 @@ public struct LabelStatistics: Sendable {
         var sums = Array(
             repeating: Array(repeating: 0.0, count: units.unitsPerGroup * labelCount), count: units.groups)
         var counts = Array(repeating: 0, count: labelCount)
+        var firings = Array(
+            repeating: [UInt32](repeating: 0, count: units.unitsPerGroup), count: units.groups)
         var tokens = 0
         let reader = DocumentReader(model: model, backend: backend)
         try reader.forEachBatch(of: documents) { batch in
@@ -37,6 +41,7 @@ public struct LabelStatistics: Sendable {
                         if label >= 0 {
                             scores.visit(row) { unit, score in
                                 sums[group.group][unit * labelCount + label] += Double(score)
+                                firings[group.group][unit] += 1
                             }
                         }
                         row += 1
@@ -55,17 +60,24 @@ public struct LabelStatistics: Sendable {
         means = sums.map { group in
             group.enumerated().map { $1 / Double(max(1, counts[$0 % labelCount])) }
         }
+        firingCounts = FiringCounts(units: units, counts: firings, tokens: counts.reduce(0, +))
     }
 
-    /// A mask that removes the units whose mean on a label is at least `ratio` times that on the next label.
-    public func specialists(of label: Int, ratio: Double) -> UnitMask {
-        mask(ranked(label: label).filter { $0.ratio >= ratio })
+    /// A mask that removes the specialists of a label.
+    public func specialists(
+        of label: Int, _ criterion: SpecialistCriterion = SpecialistCriterion()
+    ) -> UnitMask {
+        mask(ranked(label: label, criterion).filter { $0.ratio >= criterion.ratio })
     }
 
-    /// A mask that removes the `count` units with the largest ratio for a label.
-    public func strongest(of label: Int, count: Int) -> UnitMask {
+    /// A mask that removes the `count` units with the largest ratio for a label, of those that fire as often
+    /// as the criterion demands.
+    public func strongest(
+        of label: Int, count: Int, _ criterion: SpecialistCriterion = SpecialistCriterion()
+    ) -> UnitMask {
         mask(
-            ranked(label: label).sorted { ($1.ratio, $0.group, $0.unit) < ($0.ratio, $1.group, $1.unit) }
+            ranked(label: label, criterion)
+                .sorted { ($1.ratio, $0.group, $0.unit) < ($0.ratio, $1.group, $1.unit) }
                 .prefix(count))
     }
 
@@ -77,10 +89,15 @@ public struct LabelStatistics: Sendable {
         return mask
     }
 
-    /// Units that are strongest on a label, with the ratio to the next.
-    private func ranked(label: Int) -> [(group: Int, unit: Int, ratio: Double)] {
-        means.enumerated().flatMap { group, values in
+    /// Units that are strongest on a label and fire often enough, with the ratio to the next label.
+    private func ranked(
+        label: Int, _ criterion: SpecialistCriterion
+    ) -> [(group: Int, unit: Int, ratio: Double)] {
+        let least = max(
+            Double(criterion.minimumCount), criterion.minimumFrequency * Double(firingCounts.tokens))
+        return means.enumerated().flatMap { group, values in
             (0..<units.unitsPerGroup).compactMap { unit in
+                guard Double(firingCounts.counts[group][unit]) >= least else { return nil }
                 let own = Array(values[(unit * labels.count)..<((unit + 1) * labels.count)])
                 guard let specialty = LabelSpecialty(means: own), specialty.label == label else { return nil }
                 return (group, unit, specialty.ratio)

@@ -21,8 +21,8 @@ struct UnlearnMatrixCommand: ParsableCommand {
             Rows are the labels whose specialists are removed, and columns the labels that are measured on \
             the corpus's held-out documents: the increase of the mean loss in nats, and the decrease of \
             cloze accuracy (next-token accuracy: the share of tokens that the model ranks as the most \
-            likely) in percentage points. Random masks of equal size serve as a baseline, and with --dense \
-            also the specialist neurons of a dense Llama.
+            likely) in percentage points. Random experts, as many and firing as often, serve as a control, and \
+            with --dense also the specialist neurons of a dense Llama.
             """)
 
     @OptionGroup var modelOptions: ModelOptions
@@ -30,12 +30,9 @@ struct UnlearnMatrixCommand: ParsableCommand {
     @OptionGroup var documentOptions: DocumentOptions
     @Option(help: "The label set of the index.")
     var set: String?
-    @Option(help: "Minimum ratio of a specialist's mean score on its label to that on the next label.")
-    var ratio = 2.0
-    @Option(help: "Minimum share of tokens that a specialist fires on.")
-    var minFrequency = 0.0
+    @OptionGroup var specialists: SpecialistOptions
     @Option(help: "Number of random masks to compare each with.")
-    var random = 1
+    var random = 5
     @Option(help: ArgumentHelp("A dense Llama trained on the same data, to compare with.", valueName: "dir"))
     var dense: String?
     @Option(help: "Tokens from which the dense model's specialist neurons are determined.")
@@ -53,7 +50,6 @@ struct UnlearnMatrixCommand: ParsableCommand {
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
-        try SpecialistOptions.check(ratio: ratio, minFrequency: minFrequency)
         if !(0...100).contains(random) { throw ValidationError("--random is \(random), expected 0 to 100") }
         _ = try sweepRatios()
     }
@@ -76,10 +72,9 @@ struct UnlearnMatrixCommand: ParsableCommand {
             tokenizer: tokenizer, modelFolder: modelOptions.model, split: .validation)
         var plan = UnlearningComparison.Plan()
         plan.labelSet = set
-        plan.ratio = ratio
+        plan.criterion = specialists.criterion
         plan.sweep = try sweepRatios()
-        plan.minimumFrequency = minFrequency
-        plan.randomMasks = random
+        plan.draws = random
         let passes = plan.passes(
             labels: documents.labelSets.first?.labels.count ?? 0, comparesDense: dense != nil)
         var progress = TokenProgress(total: documents.tokenCount * passes, isQuiet: common.quiet)
@@ -123,23 +118,35 @@ struct UnlearnMatrixCommand: ParsableCommand {
             if !common.quiet { StandardError.write("wrote \(html)\n") }
         }
         if json { return try StandardOutput.write(comparison.json()) }
-        try StandardOutput.write("increase of the loss, nats per token\n" + comparison.matrix.table(.loss))
-        try StandardOutput.write(
-            "\ndecrease of the cloze accuracy, percentage points\n" + comparison.matrix.table(.accuracy))
+        let (loss, accuracy) = (
+            "increase of the loss, nats per token", "decrease of the cloze accuracy, percentage points"
+        )
+        try write(comparison.matrix, .loss, loss, "experts")
+        try write(comparison.matrix, .accuracy, accuracy, "experts")
         if let dense = comparison.dense {
-            try StandardOutput.write(
-                "\nneurons of the dense model, increase of the loss\n" + dense.table(.loss))
+            try write(dense, .loss, "neurons of the dense model, " + loss, "neurons")
         }
-        try StandardOutput.write("\n" + comparison.notes.joined(separator: "\n") + "\n")
+        try StandardOutput.write(comparison.notes.joined(separator: "\n") + "\n")
         if comparison.sweep.isEmpty { return }
         let rows = comparison.sweep.map { point in
             let summary = point.matrix.summary(.loss)
             return [
                 point.ratio.text(2), summary.removed.text(0), summary.target.text(4), summary.others.text(4),
-                summary.random?.text(4) ?? "", summary.selectivity.text(1),
+                summary.random?.mean.text(4) ?? "", summary.selectivity.text(1),
             ]
         }
         try StandardOutput.write(
             "\n" + alignedTable([["ratio", "experts", "target", "others", "random", "target/others"]] + rows))
+    }
+
+    private func write(
+        _ matrix: UnlearningMatrix, _ metric: UnlearningMatrix.Metric, _ title: String, _ units: String
+    ) throws {
+        try StandardOutput.write(title + "\n" + matrix.table(metric) + "\n")
+        let control = matrix.controlTable(metric)
+        if control.isEmpty { return }
+        try StandardOutput.write(
+            "the same for random \(units), as many and firing as often (mean of \(random), ± standard deviation)\n"
+                + control + "\n")
     }
 }

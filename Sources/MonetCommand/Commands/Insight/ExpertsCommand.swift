@@ -119,8 +119,7 @@ struct ExpertsFindCommand: ParsableCommand {
     var model: String?
     @Option(help: "Only experts of this router group.")
     var group: Int?
-    @Option(help: "Minimum share of tokens that an expert fires on.")
-    var minFrequency = 0.0
+    @OptionGroup var firing: FiringOptions
     @Option(help: "Sort by, largest first: mean, frequency, max, ratio (with --label), share (with --token).")
     var sort: ExpertQuery.Sort?
     @Option(help: "Maximum number of experts to show.")
@@ -131,7 +130,6 @@ struct ExpertsFindCommand: ParsableCommand {
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
-        try SpecialistOptions.check(minFrequency: minFrequency)
         if [label, token, text].count(where: { $0 != nil }) > 1 {
             throw ValidationError("Give one of --label, --token and --text.")
         }
@@ -139,15 +137,14 @@ struct ExpertsFindCommand: ParsableCommand {
         if !(1...1_000_000).contains(limit) {
             throw ValidationError("--limit is \(limit), expected 1 to 1000000")
         }
-        if !(0...1).contains(minFrequency) {
-            throw ValidationError("--min-frequency is \(minFrequency), expected 0 to 1")
-        }
     }
 
     func run() throws {
         let index = try ExpertIndex(path: indexOptions.index)
         let found = try text.map { try find($0, in: index) } ?? index.find(query(index))
-        if found.isEmpty, !common.quiet { StandardError.write("no expert matches\n") }
+        if found.isEmpty, !common.quiet {
+            StandardError.write("no expert that fires on \(firing.minCount) tokens or more matches\n")
+        }
         let tokens = try index.topTokens(of: found.map(\.expert), count: 5)
         if json {
             try StandardOutput.write(
@@ -182,7 +179,8 @@ struct ExpertsFindCommand: ParsableCommand {
         query.label = try label.map { try index.label($0, set: set) }
         query.token = token
         query.group = group
-        query.minimumFrequency = minFrequency
+        query.minimumCount = firing.minCount
+        query.minimumFrequency = firing.minFrequency
         query.sort = sort
         query.limit = limit
         return query
@@ -199,7 +197,8 @@ struct ExpertsFindCommand: ParsableCommand {
         let ids = try tokenizer.encode(text, addBegin: tokenizer.addsBegin)
         let scores = try MeanScores(of: ids, model: model, backend: try compute.backend())
         return try index.find(
-            firedBy: scores.byUnit, group: group, minimumFrequency: minFrequency, limit: limit)
+            firedBy: scores.byUnit, group: group, minimumCount: firing.minCount,
+            minimumFrequency: firing.minFrequency, limit: limit)
     }
 }
 

@@ -107,26 +107,26 @@ struct IndexInfoCommand: ParsableCommand {
 
     @Argument(help: ArgumentHelp("The index.", valueName: "path"))
     var index: String
-    @Option(help: "Minimum ratio of a specialist's mean score on its label to that on the next label.")
-    var ratio = 2.0
+    @OptionGroup var specialists: SpecialistOptions
     @Flag(help: "JSON instead of a table.")
     var json = false
     @OptionGroup var common: CommonOptions
 
-    func validate() throws { try SpecialistOptions.check(ratio: ratio) }
-
     func run() throws {
         let index = try ExpertIndex(path: index)
         let experts = index.units.count
+        let criterion = specialists.criterion
         let counts = try index.labelSets.map { set in
-            try set.labels.map { try index.specialists(of: $0, ratio: ratio).count }
+            try set.labels.map { try index.specialists(of: $0, criterion).count }
         }
         if json {
             try StandardOutput.write([
                 "model": .string(index.modelPath), "fingerprint": .string(index.modelFingerprint),
                 "corpus": .string(index.corpus), "tokens": .integer(index.tokens),
                 "documents": .integer(index.documents), "groups": .integer(index.units.groups),
-                "experts": .integer(experts), "ratio": .number(ratio),
+                "experts": .integer(experts), "ratio": .number(criterion.ratio),
+                "minimum_count": .integer(criterion.minimumCount),
+                "minimum_frequency": .number(criterion.minimumFrequency),
                 "label_sets": .object(
                     zip(index.labelSets, counts).map { set, counts in
                         .init(

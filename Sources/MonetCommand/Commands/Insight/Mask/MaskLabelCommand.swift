@@ -7,7 +7,8 @@ struct MaskLabelCommand: ParsableCommand {
         abstract: "Choose the specialists of a label.",
         discussion: """
             An expert is a label's specialist if its mean score on the label's tokens is at least --ratio \
-            times that on any other label's (section 5 of the paper, where the ratio is 2).
+            times that on any other label's (section 5 of the paper, where the ratio is 2), and if it fires on \
+            at least --min-count tokens: an expert that fired once is a specialist of whatever that token was.
 
             EXAMPLES
               monet mask label --index demo.sqlite --label scripture --out scripture.mask
@@ -18,27 +19,23 @@ struct MaskLabelCommand: ParsableCommand {
     var label: String
     @Option(help: "The label set, if several sets contain the label.")
     var set: String?
-    @Option(help: "Minimum ratio of the mean score on the label to that on the next label.")
-    var ratio = 2.0
-    @Option(help: "Minimum share of tokens that an expert fires on.")
-    var minFrequency = 0.0
+    @OptionGroup var specialists: SpecialistOptions
     @OptionGroup var output: MaskOutput
     @OptionGroup var common: CommonOptions
-
-    func validate() throws {
-        try SpecialistOptions.check(ratio: ratio, minFrequency: minFrequency)
-    }
 
     func run() throws {
         try output.overwriting.check(output.out)
         let index = try ExpertIndex(path: indexOptions.index)
-        let experts = try index.specialists(
-            of: index.label(label, set: set), ratio: ratio, minimumFrequency: minFrequency)
+        let criterion = specialists.criterion
+        let experts = try index.specialists(of: index.label(label, set: set), criterion)
         try output.write(
             experts, of: index.units, model: index.modelFingerprint,
             recipe: [
-                .init("kind", "label"), .init("label", .string(label)), .init("ratio", .number(ratio)),
-                .init("minimum_frequency", .number(minFrequency)), .init("corpus", .string(index.corpus)),
+                .init("kind", "label"), .init("label", .string(label)),
+                .init("ratio", .number(criterion.ratio)),
+                .init("minimum_count", .integer(criterion.minimumCount)),
+                .init("minimum_frequency", .number(criterion.minimumFrequency)),
+                .init("corpus", .string(index.corpus)),
             ], isQuiet: common.quiet)
     }
 }

@@ -1,0 +1,64 @@
+import Foundation
+import MonetFoundation
+import MonetModel
+
+/// How many tokens each unit fires on, by group, for random masks that match another one.
+public struct FiringCounts: Sendable, Equatable {
+    /// The units.
+    public let units: UnitLayout
+    /// The number of tokens by group and unit.
+    public let counts: [[UInt32]]
+    /// The number of tokens read.
+    public let tokens: Int
+
+    /// Collects the counts.
+    public init(units: UnitLayout, counts: [[UInt32]], tokens: Int) {
+        self.units = units
+        self.counts = counts
+        self.tokens = tokens
+    }
+
+    /// Mean share of tokens that a mask's units fire on; 0 for an empty mask.
+    public func meanFrequency(of mask: UnitMask) -> Double {
+        var sum = 0.0
+        for group in mask.groups {
+            for (index, _) in mask.entries(group: group) { sum += Double(counts[group][index]) }
+        }
+        return sum / Double(max(1, mask.count)) / Double(max(1, tokens))
+    }
+
+    /// A mask of as many random units of every group, each of which fires about as often as one of `mask`'s.
+    ///
+    /// For each unit of the mask, another is drawn without replacement among those whose count is in the same
+    /// quarter octave, or in the nearest that has one left. Units of the mask itself are drawn only where a
+    /// group has too few others.
+    public func matchedMask(_ mask: UnitMask, seed: UInt64) -> UnitMask {
+        var result = UnitMask(units)
+        var generator = SplitMix64(seed: seed)
+        for group in mask.groups {
+            let own = mask.entries(group: group).map(\.index)
+            var bins = Self.bins(counts[group], without: Set(own))
+            if bins.values.reduce(0, { $0 + $1.count }) < own.count {
+                bins = Self.bins(counts[group], without: [])
+            }
+            let drawn = own.compactMap { index -> Int? in
+                let wanted = Self.bin(counts[group][index])
+                let nearest = bins.keys.min { (abs($0 - wanted), $0) < (abs($1 - wanted), $1) }
+                guard let nearest, var bin = bins[nearest] else { return nil }
+                bin.swapAt(Int(generator.next() % UInt64(bin.count)), bin.count - 1)
+                let chosen = bin.removeLast()
+                bins[nearest] = bin.isEmpty ? nil : bin
+                return chosen
+            }
+            result.remove(drawn, group: group)
+        }
+        return result
+    }
+
+    private static func bins(_ counts: [UInt32], without own: Set<Int>) -> [Int: [Int]] {
+        Dictionary(grouping: counts.indices.filter { !own.contains($0) }) { bin(counts[$0]) }
+    }
+
+    /// Quarter octaves of the count; units that never fire are in a bin of their own.
+    private static func bin(_ count: UInt32) -> Int { count == 0 ? -8 : Int(4 * log2(Double(count))) }
+}
