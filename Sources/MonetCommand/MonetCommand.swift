@@ -40,6 +40,7 @@ struct MonetCommand: ParsableCommand {
     static func main() {
         StandardStreams.reserve()
         Interruption.reset()
+        ShrinkingFiles.report()
         // Exceeding the file size limit then makes a write fail, as a full disk does, and kills nothing.
         signal(SIGXFSZ, SIG_IGN)
         do {

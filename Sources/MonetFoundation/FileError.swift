@@ -10,6 +10,8 @@ public enum FileError: Error, Sendable, Equatable, CustomStringConvertible {
     case notReplaceable(path: String, reason: String)
     /// Another process works on the path.
     case inUse(path: String, owner: String)
+    /// Something needs more memory than this process may take.
+    case outOfMemory(purpose: String, needed: Int, available: Int)
     /// The text is not JSON, or is JSON that the parser rejects (duplicate keys, NaN).
     case malformedJSON(source: String, offset: Int, reason: String)
     /// The file is not UTF-8 text.
@@ -22,6 +24,8 @@ public enum FileError: Error, Sendable, Equatable, CustomStringConvertible {
         case .alreadyExists(let path): "\(path): exists already"
         case .notReplaceable(let path, let reason): "\(path): is not replaced: \(reason)"
         case .inUse(let path, let owner): "\(path): another process works on it: \(owner)"
+        case .outOfMemory(let purpose, let needed, let available):
+            "\(purpose) would take \(needed.byteText) of memory, \(available.byteText) can be had"
         case .malformedJSON(let source, let offset, let reason):
             "\(source): malformed JSON at byte \(offset): \(reason)"
         case .notUTF8(let path, let offset): "\(path): not UTF-8 text (byte \(offset))"

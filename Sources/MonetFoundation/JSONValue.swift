@@ -39,9 +39,9 @@ public enum JSONValue: Sendable, Equatable {
         self = try text.withUTF8 { try JSONValue(parsing: UnsafeRawBufferPointer($0), source: source) }
     }
 
-    /// Reads and parses a file.
+    /// Reads and parses a file or pipe.
     public init(contentsOfFile path: String) throws {
-        let file = try MappedFile(path: path)
+        let file = try MappedFile(path: path, readsStreams: true)
         self = try withExtendedLifetime(file) { try JSONValue(parsing: file.bytes, source: path) }
     }
 

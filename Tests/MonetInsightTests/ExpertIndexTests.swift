@@ -117,7 +117,7 @@ import Testing
                 for number in 0..<(side * side) {
                     let id = UnitID(group: group, index: number)
                     let own = events[id] ?? []
-                    let dossier = try index.dossier(of: id, context: 2)
+                    let dossier = try index.dossier(of: id, context: 0)
                     #expect(dossier.count == own.count, "\(id)")
                     guard !own.isEmpty else { continue }
                     let sum = own.reduce(0) { $0 + $1.score }
@@ -135,6 +135,7 @@ import Testing
                             })
                     }
                     #expect(dossier.activations.count == min(4, own.count))
+                    try checkSamples(dossier, own)
                     #expect(abs(dossier.max - ordered[0].score) < 1e-5)
                     for (set, statistics) in dossier.labels.enumerated() {
                         for label in index.labelSets[set].labels {
@@ -150,6 +151,25 @@ import Testing
                 }
             }
         }
+    }
+
+    /// The samples of a band are its first three tokens in the random order.
+    private func checkSamples(_ dossier: ExpertDossier, _ events: [Event]) throws {
+        for band in dossier.samples {
+            let own = events.filter { $0.score > band.lower ?? 0 && $0.score <= band.upper ?? .infinity }
+            // At the ends of a band rounding decides.
+            let ends = [band.lower, band.upper].compactMap(\.self)
+            if events.contains(where: { event in ends.contains { abs($0 - event.score) < 1e-5 * $0 } }) {
+                continue
+            }
+            #expect(band.count == own.count)
+            let expected = own.sorted { $0.order < $1.order }.prefix(3)
+            #expect(
+                Set(band.activations.map { [$0.document, $0.position] })
+                    == Set(expected.map { [$0.document, $0.position] }))
+            #expect(band.activations.map(\.score) == band.activations.map(\.score).sorted(by: >))
+        }
+        #expect(dossier.samples.reduce(0) { $0 + $1.count } == events.count)
     }
 
     /// An expert is found under a label exactly if its mean there is twice every other's.
@@ -173,6 +193,66 @@ import Testing
                 #expect(
                     try index.specialists(of: label).contains(id) == (expected && events.count >= 50))
             }
+        }
+    }
+
+    /// Every token's score by a trace of the whole document, which is one window here.
+    @Test func contextsAreMeasuredTokenByToken() throws {
+        try withTemporaryFolder { folder in
+            let model = try Self.model()
+            let tokenizer = try Tokenizer(path: Fixture.path("text/trained.model"))
+            let documents = try Self.documents(model.configuration.vocabularySize, in: folder)
+            #expect(try Self.builder(model, documents, window: 64).build(at: folder + "/i.sqlite"))
+            let index = try ExpertIndex(path: folder + "/i.sqlite", model: model)
+            var query = ExpertQuery()
+            query.limit = 5
+            var measured = 0
+            for id in try index.find(query).map(\.expert) {
+                var dossier = try index.dossier(of: id, context: 3)
+                try index.measureContexts(of: &dossier, model: model)
+                for activation in dossier.activations + dossier.samples.flatMap(\.activations) {
+                    let ids = documents.tokens(activation.document)
+                    let trace = try RoutingTrace(
+                        of: ids, model: model, tokenizer: tokenizer, count: 1 << 20)
+                    let scores = try #require(activation.scores)
+                    #expect(scores.count == activation.pieces.count)
+                    #expect(abs(scores[activation.place] - activation.score) < 1e-6)
+                    for (offset, score) in scores.enumerated() {
+                        let token = trace.tokens[activation.position - activation.place + offset]
+                        #expect(token.text == activation.pieces[offset])
+                        let known = token.groups[id.group].experts.first { $0.expert == id }
+                        #expect(abs(score - (known?.score ?? 0)) < 1e-6)
+                        measured += 1
+                    }
+                }
+            }
+            #expect(measured > 100)
+        }
+    }
+
+    @Test func nearDuplicateContextsAreShownOnce() throws {
+        try withTemporaryFolder { folder in
+            let text = "the sea and the ship and the law of the rock and the stone"
+            let lines = (0..<4).map {
+                #"{"text": "\#(text)\#($0 == 3 ? " and the law" : "")", "label": "a"}"#
+            }
+            try AtomicFile.write(lines.joined(separator: "\n") + "\n", to: folder + "/l.jsonl")
+            let documents = try LabelledDocuments(
+                sources: [CorpusSource(path: folder + "/l.jsonl")],
+                tokenizer: Tokenizer(path: Fixture.path("text/trained.model")))
+            let model = try Self.model()
+            #expect(try Self.builder(model, documents, window: 64).build(at: folder + "/i.sqlite"))
+            let index = try ExpertIndex(path: folder + "/i.sqlite", model: model)
+            let found = try index.find(ExpertQuery())
+            var dropped = 0
+            for id in found.map(\.expert) {
+                let dossier = try index.dossier(of: id, context: 6)
+                let contexts = dossier.activations.map { $0.pieces.joined() + "\($0.place)" }
+                #expect(Set(contexts).count == contexts.count)
+                #expect(dossier.activations.count + dossier.duplicates == min(4, dossier.count))
+                dropped += dossier.duplicates
+            }
+            #expect(dropped > 0)
         }
     }
 

@@ -24,9 +24,10 @@ import Testing
             for id in try index.find(query).map(\.expert) {
                 let effects = try #require(
                     try index.logitEffects(
-                        of: id, model: model, backend: CPUBackend(), count: 5, places: 3, before: 7))
-                let activations = try index.dossier(of: id, activations: 3).activations
+                        of: id, model: model, backend: CPUBackend(), limit: 5, places: 3, before: 7))
+                let activations = try index.dossier(of: id, context: 0, activations: 3).activations
                 #expect(effects.places == activations.count)
+                var logChanges = [Double](repeating: 0, count: model.configuration.vocabularySize)
                 var changes = [Double](repeating: 0, count: model.configuration.vocabularySize)
                 for activation in activations {
                     let tokens = documents.tokens(activation.document)
@@ -35,17 +36,20 @@ import Testing
                     let without = logProbabilities(
                         reference([context], strengths: [id.group: [id.index: 0]]).logits)
                     for token in changes.indices {
-                        changes[token] += (own[token] - without[token]) / Double(activations.count)
+                        let count = Double(activations.count)
+                        changes[token] += (exp(own[token]) - exp(without[token])) / count
+                        logChanges[token] += (own[token] - without[token]) / count
                     }
                 }
                 let largest = changes.map(abs).max() ?? 0
-                #expect(largest > 1e-4, "\(id) does nothing")
+                #expect(largest > 1e-6, "\(id) does nothing")
                 let sorted = changes.sorted(by: >)
                 for (place, token) in effects.promoted.enumerated() {
-                    #expect(abs(token.change - sorted[place]) < 1e-4 * max(largest, 1e-2))
-                    // The text is that of a token with this change.
+                    #expect(abs(token.change - sorted[place]) < 1e-4 * max(largest, 1e-3))
+                    // The text is that of a token with these changes.
                     let candidates = changes.indices.filter {
-                        abs(changes[$0] - token.change) < 1e-4 * max(largest, 1e-2)
+                        abs(changes[$0] - token.change) < 1e-4 * max(largest, 1e-3)
+                            && abs(logChanges[$0] - token.logChange) < 1e-4
                     }
                     #expect(
                         try candidates.contains { id in
@@ -58,7 +62,7 @@ import Testing
                 }
                 for (place, token) in effects.suppressed.enumerated() {
                     #expect(
-                        abs(token.change - sorted[sorted.count - 1 - place]) < 1e-4 * max(largest, 1e-2))
+                        abs(token.change - sorted[sorted.count - 1 - place]) < 1e-4 * max(largest, 1e-3))
                 }
             }
         }

@@ -1,18 +1,6 @@
 import Foundation
 import MonetFoundation
 
-extension Int {
-    /// A size in bytes as `2.73 GiB`.
-    var byteText: String {
-        var value = Double(self)
-        for unit in ["B", "KiB", "MiB", "GiB"] {
-            if abs(value) < 1024 { return unit == "B" ? "\(self) B" : String(format: "%.2f \(unit)", value) }
-            value /= 1024
-        }
-        return String(format: "%.2f TiB", value)
-    }
-}
-
 extension Double {
     /// With `digits` decimals.
     func text(_ digits: Int) -> String { String(format: "%.\(digits)f", self) }

@@ -82,7 +82,10 @@ private final class BlockRecycler: Sendable {
             }
             if let kept, let pointer = UnsafeMutableRawPointer(bitPattern: kept) { return pointer }
         }
-        let pointer = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 64)
+        var memory: UnsafeMutableRawPointer?
+        guard posix_memalign(&memory, 64, size) == 0, let pointer = memory else {
+            MemoryLimits.end(allocating: size)
+        }
         #if os(Linux)
             if size >= Self.hugePage * 2 {
                 // Huge pages are faster to fill and need fewer TLB entries.
@@ -107,7 +110,7 @@ private final class BlockRecycler: Sendable {
             }
             if kept { return }
         }
-        pointer.deallocate()
+        free(pointer)
     }
 
     /// Rounding up makes blocks of nearly equal size interchangeable.

@@ -97,15 +97,21 @@ extension ExpertIndex {
                 query.sort ?? .frequency, [.mean: "e.mean", .frequency: "e.frequency", .max: "e.max"])
         }
         return try read { database in
-            try Row.fetchAll(
+            try rows(
                 database,
                 sql: """
                     SELECT e.router_group, e.expert, e.mean, e.frequency, e.max, \(value) AS value
                     FROM \(source) WHERE \(conditions.joined(separator: " AND "))
                     ORDER BY \(order) DESC LIMIT :limit
-                    """, arguments: StatementArguments(arguments)
-            ).map { FoundExpert($0) }
+                    """, StatementArguments(arguments)
+            ).map { row in try found(row, value: value == "NULL" ? nil : row.number("value")) }
         }
+    }
+
+    private func found(_ row: IndexRow, value: Double?) throws -> FoundExpert {
+        FoundExpert(
+            expert: try expert(row), mean: try row.number("mean"), frequency: try row.share("frequency"),
+            max: try row.number("max"), value: value)
     }
 
     private func column(_ sort: ExpertQuery.Sort, _ columns: [ExpertQuery.Sort: String]) throws -> String {
@@ -126,15 +132,15 @@ extension ExpertIndex {
         minimumFrequency: Double = 0, limit: Int = 20
     ) throws -> [FoundExpert] {
         let known = try read { database in
-            let statement = try database.makeStatement(
-                sql: """
-                    SELECT router_group, expert, mean, frequency, max, NULL AS value FROM expert
-                    WHERE router_group = ? AND expert = ?
-                    """)
-            return try scores.keys.compactMap { expert -> FoundExpert? in
+            try scores.keys.compactMap { expert -> FoundExpert? in
                 if let group, expert.group != group { return nil }
-                return try Row.fetchOne(statement, arguments: [expert.group, expert.index])
-                    .map { FoundExpert($0) }
+                return try row(
+                    database,
+                    sql: """
+                        SELECT router_group, expert, mean, frequency, max FROM expert
+                        WHERE router_group = ? AND expert = ?
+                        """, [expert.group, expert.index]
+                ).map { try found($0, value: nil) }
             }
         }
         // An expert that never fired in the corpus counts as one that a single token fired weakly.
@@ -167,15 +173,5 @@ extension ExpertIndex {
             }
             return scores.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.prefix(count).map(\.key)
         }
-    }
-}
-
-extension FoundExpert {
-    init(_ row: Row) {
-        expert = UnitID(group: row["router_group"], index: row["expert"])
-        mean = row["mean"]
-        frequency = row["frequency"]
-        max = row["max"]
-        value = row["value"]
     }
 }

@@ -22,6 +22,9 @@ public final class ExpertIndex: Sendable {
     public let corpus: String
     /// Kinds of labels with their labels.
     public let labelSets: [LabelSet]
+    /// Tokens per window in which documents were read.
+    public let window: Int
+    let vocabularySize: Int
     let queue: DatabaseQueue
 
     /// A kind of label, such as the domain.
@@ -40,76 +43,65 @@ public final class ExpertIndex: Sendable {
         public let tokens: Int
     }
 
-    /// Opens an index and checks its schema.
+    /// Opens an index and checks its schema and sizes.
     ///
     /// - `model`: refuses an index of another model.
     /// - `writable`: whether explanations will be added.
     /// - Throws: `FileError.unreadable`, `InsightError`.
     public init(path: String, model: MonetLanguageModel? = nil, writable: Bool = false) throws {
-        guard FileManager.default.fileExists(atPath: path) else {
-            throw FileError.unreadable(path: path, reason: "there is no such file")
-        }
+        try MappedFile.requireRegularFile(path)
         self.path = path
         do {
             var configuration = Configuration()
             configuration.readonly = !writable
+            configuration.prepareDatabase { database in
+                // Nothing in a stranger's file may call functions.
+                try database.execute(sql: "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;")
+            }
             queue = try DatabaseQueue(path: path, configuration: configuration)
             let (meta, sets) = try queue.read { database in
-                let version = try Int.fetchOne(database, sql: "PRAGMA user_version") ?? 0
-                guard try Int32.fetchOne(database, sql: "PRAGMA application_id") == IndexSchema.application
-                else {
-                    throw InsightError.malformedIndex(path: path, reason: "it is another kind of SQLite file")
-                }
-                guard version == IndexSchema.version else {
-                    throw InsightError.unsupportedSchema(
-                        path: path, found: version, expected: IndexSchema.version)
-                }
-                return (try Self.metadata(database), try Self.labelSets(database))
+                try IndexSchema.check(database, path: path)
+                let meta = try IndexMetadata(database, path: path)
+                return (meta, try Self.labelSets(database, meta, path: path))
             }
-            func number(_ key: String) throws -> Int {
-                guard let value = meta[key].flatMap({ Int($0) }), value >= 0 else {
-                    throw InsightError.malformedIndex(path: path, reason: "meta has no number \"\(key)\"")
-                }
-                return value
-            }
-            let (groups, side) = (try number("groups"), try number("experts_per_side"))
-            let total = try meta["units_per_group"] == nil ? side * side : number("units_per_group")
-            tokens = try number("tokens")
-            documents = try number("documents")
-            let (layers, perRouter) = (try number("layers"), max(1, try number("layers_per_router")))
-            units = UnitLayout(
-                kind: meta["units"].flatMap { UnitLayout.Kind(rawValue: $0) } ?? .experts,
-                layersOfGroup: (0..<groups).map {
-                    ($0 * perRouter)...max($0 * perRouter, min(layers, ($0 + 1) * perRouter) - 1)
-                },
-                unitsPerGroup: total, perSide: side > 0 ? side : nil, heads: try number("routing_heads"))
-            modelPath = meta["model_path"] ?? ""
-            modelFingerprint = meta["model"] ?? ""
-            corpus = meta["corpus"] ?? ""
+            (units, tokens, documents) = (meta.units, meta.tokens, meta.documents)
+            (window, vocabularySize) = (meta.window, meta.vocabularySize)
+            (modelPath, modelFingerprint, corpus) = (meta.modelPath, meta.model, meta.corpus)
             labelSets = sets
         } catch let error as DatabaseError {
             throw InsightError.malformedIndex(path: path, reason: error.message ?? "\(error)")
         }
-        if let model, model.fingerprint != modelFingerprint {
+        guard let model else { return }
+        guard model.fingerprint == modelFingerprint else {
             throw InsightError.foreignIndex(path: path, expected: model.fingerprint, found: modelFingerprint)
+        }
+        guard model.units == units, model.configuration.vocabularySize == vocabularySize else {
+            throw InsightError.malformedIndex(
+                path: path, reason: "it describes other experts than its model has")
         }
     }
 
-    private static func metadata(_ database: Database) throws -> [String: String] {
-        let rows = try Row.fetchAll(database, sql: "SELECT key, value FROM meta")
-        return Dictionary(rows.map { ($0["key"], $0["value"]) }, uniquingKeysWith: { first, _ in first })
-    }
-
-    private static func labelSets(_ database: Database) throws -> [LabelSet] {
-        try Row.fetchAll(database, sql: "SELECT id, name FROM label_set ORDER BY id").map { set in
-            let id: Int = set["id"]
-            let labels = try Row.fetchAll(
-                database, sql: "SELECT id, name, documents, tokens FROM label WHERE set_id = ? ORDER BY id",
-                arguments: [id])
+    private static func labelSets(_ database: Database, _ meta: IndexMetadata, path: String) throws
+        -> [LabelSet]
+    {
+        func rows(_ sql: String, _ arguments: StatementArguments = StatementArguments()) throws -> [IndexRow]
+        {
+            try Row.fetchAll(database, sql: sql, arguments: arguments).map { IndexRow($0, path: path) }
+        }
+        // Labels are numbered across all sets, in the order of the lists of their numbers.
+        var number = 0
+        return try rows("SELECT id, name FROM label_set ORDER BY id").enumerated().map { place, set in
+            let id = try set.integer("id", place..<(place + 1))
+            let labels = try rows(
+                "SELECT id, name, documents, tokens FROM label WHERE set_id = ? ORDER BY id", [id])
             return LabelSet(
-                id: id, name: set["name"],
-                labels: labels.map {
-                    Label(id: $0["id"], name: $0["name"], documents: $0["documents"], tokens: $0["tokens"])
+                id: id, name: try set.text("name"),
+                labels: try labels.map { row in
+                    defer { number += 1 }
+                    return Label(
+                        id: try row.integer("id", number..<(number + 1)), name: try row.text("name"),
+                        documents: try row.integer("documents", 0..<(meta.documents + 1)),
+                        tokens: try row.integer("tokens", 0..<(meta.tokens + 1)))
                 })
         }
     }
@@ -120,6 +112,8 @@ public final class ExpertIndex: Sendable {
             return try queue.read(body)
         } catch let error as DatabaseError {
             throw InsightError.malformedIndex(path: path, reason: error.message ?? "\(error)")
+        } catch let error as RowDecodingError {
+            throw InsightError.malformedIndex(path: path, reason: "\(error)")
         }
     }
 
@@ -151,13 +145,13 @@ public final class ExpertIndex: Sendable {
         of label: Label, _ criterion: SpecialistCriterion = SpecialistCriterion()
     ) throws -> [UnitID] {
         try read { database in
-            try Row.fetchAll(
+            try rows(
                 database,
                 sql: """
                     SELECT router_group, expert FROM specialty
                     WHERE label = ? AND ratio >= ? AND frequency >= ? ORDER BY router_group, expert
-                    """, arguments: [label.id, criterion.ratio, minimumFrequency(criterion)]
-            ).map { UnitID(group: $0["router_group"], index: $0["expert"]) }
+                    """, [label.id, criterion.ratio, minimumFrequency(criterion)]
+            ).map { try expert($0) }
         }
     }
 
@@ -185,9 +179,9 @@ public final class ExpertIndex: Sendable {
             repeating: [UInt32](repeating: 0, count: units.unitsPerGroup), count: units.groups)
         try read { database in
             let rows = try Row.fetchCursor(database, sql: "SELECT router_group, expert, count FROM expert")
-            while let row = try rows.next() {
-                let (group, index): (Int, Int) = (row["router_group"], row["expert"])
-                counts[group][index] = row["count"]
+            while let row = try rows.next().map({ IndexRow($0, path: path) }) {
+                let id = try expert(row)
+                counts[id.group][id.index] = UInt32(try row.integer("count", 0..<(tokens + 1)))
             }
         }
         return FiringCounts(units: units, counts: counts, tokens: tokens)
@@ -196,18 +190,23 @@ public final class ExpertIndex: Sendable {
     /// The ids of an expert's top tokens, largest score first.
     public func topTokenIDs(of expert: UnitID) throws -> [Int32] {
         try read { database in
-            let words =
-                try Data.fetchOne(
-                    database, sql: "SELECT activations FROM detail WHERE router_group = ? AND expert = ?",
-                    arguments: [expert.group, expert.index]
-                )?.littleEndianWords ?? []
-            return try (0..<(words.count / 3)).compactMap { place in
-                try Data.fetchOne(
-                    database, sql: "SELECT substr(tokens, ?, 4) FROM document WHERE id = ?",
-                    arguments: [4 * Int(words[3 * place + 2]) + 1, Int(words[3 * place + 1])]
-                )?.littleEndianWords.first.map { Int32(bitPattern: $0) }
+            try firings(database, of: expert).map { firing in
+                let ids = try tokens(
+                    database, document: firing.document, from: firing.position, count: 1)
+                guard let id = ids.first else {
+                    throw InsightError.malformedIndex(
+                        path: path, reason: "document \(firing.document) has no token \(firing.position)")
+                }
+                return id
             }
         }
+    }
+
+    /// An expert's top tokens, largest score first; none if it never fired.
+    func firings(_ database: Database, of expert: UnitID) throws -> [IndexedFiring] {
+        try row(
+            database, sql: "SELECT activations FROM detail WHERE router_group = ? AND expert = ?",
+            [expert.group, expert.index])?.firings("activations", documents: documents) ?? []
     }
 
     /// Stores descriptions of an expert, replacing earlier ones. The index must be open for writing.

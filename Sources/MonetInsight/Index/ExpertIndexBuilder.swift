@@ -97,7 +97,9 @@ public struct ExpertIndexBuilder {
 
     /// The memory that the statistics take, in bytes.
     public var memoryBytes: Int {
-        groups * experts * GroupStatistics.bytesPerExpert(labels: labels, top: settings.top)
+        MemoryLimits.product(
+            groups, experts,
+            GroupStatistics.bytesPerExpert(labels: labels, top: settings.top, keepsSamples: true))
     }
 
     /// Builds the index at `path`, continuing from an earlier run's state if there is one.
@@ -114,13 +116,20 @@ public struct ExpertIndexBuilder {
         }
         let lock = try FileLock.acquire(path + ".lock", for: path)
         defer { withExtendedLifetime(lock) {} }
+        try MemoryLimits.require(
+            memoryBytes,
+            for: "\(path): the statistics of \(model.units.count.grouped) experts on \(labels) labels")
         let statistics = (0..<groups).map { _ in
-            GroupStatistics(experts: experts, labels: labels, top: settings.top)
+            GroupStatistics(experts: experts, labels: labels, top: settings.top, keepsSamples: true)
         }
         let state = IndexState(path: partial, settings: stateSettings)
         var next = DocumentReader.Position()
         if FileManager.default.fileExists(atPath: partial) {
-            if replacing { unlink(partial) } else { next = try state.read(into: statistics) }
+            if replacing {
+                unlink(partial)
+            } else {
+                next = try state.read(into: statistics, documents: documents)
+            }
         }
         // Writing once now shows whether it is possible, before hours are spent.
         try state.write(statistics, next: next)
@@ -156,7 +165,7 @@ public struct ExpertIndexBuilder {
             ("layers", "\(model.configuration.layerCount)"),
             ("tokens", "\(starts[documents.count])"), ("documents", "\(documents.count)"),
             ("window", "\(window)"), ("top", "\(settings.top)"),
-            ("histogram_bins", "\(GroupStatistics.bins)"),
+            ("vocabulary", "\(model.configuration.vocabularySize)"),
         ]
     }
 

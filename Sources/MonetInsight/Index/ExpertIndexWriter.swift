@@ -30,7 +30,7 @@ struct ExpertIndexWriter {
                 try database.execute(sql: "PRAGMA application_id = \(IndexSchema.application);")
                 try database.execute(sql: "PRAGMA user_version = \(IndexSchema.version);")
                 try database.inTransaction {
-                    try database.execute(sql: IndexSchema.tables)
+                    for table in IndexSchema.tables { try database.execute(sql: table.sql) }
                     try writeLabels(database, metadata)
                     try writeExperts(database, statistics)
                     try database.execute(sql: IndexSchema.indices)
@@ -99,7 +99,7 @@ struct ExpertIndexWriter {
         let total = Double(starts[documents.count])
         let labelTokens = tokensOfLabels.map(Double.init)
         let expertRow = try database.makeStatement(sql: "INSERT INTO expert VALUES (?, ?, ?, ?, ?, ?, ?)")
-        let detailRow = try database.makeStatement(sql: "INSERT INTO detail VALUES (?, ?, ?, ?, ?, ?)")
+        let detailRow = try database.makeStatement(sql: "INSERT INTO detail VALUES (?, ?, ?, ?, ?, ?, ?)")
         let specialtyRow = try database.makeStatement(
             sql: "INSERT INTO specialty VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
         var shown: Set<Int> = []
@@ -119,7 +119,8 @@ struct ExpertIndexWriter {
                 let means = statistic.labelMeans(expert, labelTokens)
                 try detailRow.execute(arguments: [
                     group, expert, Data(littleEndian: statistic.histogram(expert)),
-                    activations(statistic, expert), Data(littleEndian: means.map { Float($0).bitPattern }),
+                    firings(statistic.topTokens(expert)), firings(statistic.samples(expert)),
+                    Data(littleEndian: means.map { Float($0).bitPattern }),
                     Data(littleEndian: statistic.labelCounts(expert)),
                 ])
                 var first = 0
@@ -179,6 +180,7 @@ struct ExpertIndexWriter {
         var result: [UInt32: Int32] = [:]
         for expert in 0..<statistic.experts {
             for (_, token) in statistic.topTokens(expert) { result[token] = 0 }
+            for (_, token) in statistic.samples(expert) { result[token] = 0 }
         }
         for token in result.keys.sorted() {
             let document = document(of: Int(token))
@@ -205,14 +207,14 @@ struct ExpertIndexWriter {
             .sorted { ($1.share, $0.token) < ($0.share, $1.token) }
     }
 
-    /// Records of score (float32), document and position (uint32 each).
-    private func activations(_ statistic: GroupStatistics, _ expert: Int) -> Data {
-        var words: [UInt32] = []
-        for (score, token) in statistic.topTokens(expert) {
-            let document = document(of: Int(token))
-            words += [score.bitPattern, UInt32(document), UInt32(Int(token) - starts[document])]
-        }
-        return Data(littleEndian: words)
+    private func firings(_ tokens: [(score: Float, token: UInt32)]) -> Data {
+        Data(
+            littleEndian: tokens.flatMap { score, token in
+                let document = document(of: Int(token))
+                return IndexedFiring(
+                    score: score, document: document, position: Int(token) - starts[document]
+                ).stored
+            })
     }
 }
 

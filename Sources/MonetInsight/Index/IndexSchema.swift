@@ -3,11 +3,17 @@ import GRDB
 /// The tables of an expert index, an SQLite file. `Docs/Monet.docc/ExpertIndex.md` describes them.
 package enum IndexSchema {
     /// `PRAGMA user_version`; an index of another version is refused.
-    package static let version = 1
+    package static let version = 2
     /// `PRAGMA application_id`: "MnEx".
     static let application: Int32 = 0x4d6e_4578
 
-    static let tables = """
+    /// The statements that create the tables, by name.
+    static let tables: [(name: String, sql: String)] = statements.split(separator: ";").map {
+        let sql = $0.split(whereSeparator: \.isWhitespace).joined(separator: " ")
+        return (String(sql.split(separator: " ")[2]), sql)
+    }
+
+    private static let statements = """
         CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
         CREATE TABLE label_set (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
         CREATE TABLE label (
@@ -24,7 +30,8 @@ package enum IndexSchema {
             token_concentration REAL NOT NULL, PRIMARY KEY (router_group, expert)) WITHOUT ROWID;
         CREATE TABLE detail (
             router_group INTEGER NOT NULL, expert INTEGER NOT NULL, histogram BLOB NOT NULL,
-            activations BLOB NOT NULL, label_means BLOB NOT NULL, label_counts BLOB NOT NULL,
+            activations BLOB NOT NULL, samples BLOB NOT NULL, label_means BLOB NOT NULL,
+            label_counts BLOB NOT NULL,
             PRIMARY KEY (router_group, expert)) WITHOUT ROWID;
         CREATE TABLE specialty (
             set_id INTEGER NOT NULL, router_group INTEGER NOT NULL, expert INTEGER NOT NULL,
@@ -37,7 +44,7 @@ package enum IndexSchema {
         CREATE TABLE explanation (
             router_group INTEGER NOT NULL, expert INTEGER NOT NULL, sample INTEGER NOT NULL,
             text TEXT NOT NULL, prompt TEXT NOT NULL, is_credible INTEGER NOT NULL,
-            PRIMARY KEY (router_group, expert, sample)) WITHOUT ROWID;
+            PRIMARY KEY (router_group, expert, sample)) WITHOUT ROWID
         """
 
     /// Created after the rows are inserted, which is faster.
@@ -53,4 +60,29 @@ package enum IndexSchema {
 
     /// Stored as the ratio of a label if there is no second one.
     static let onlyLabelRatio = 1e9
+
+    /// Checks that a database is an index of this version, with these tables and nothing that runs by itself.
+    ///
+    /// - Throws: `InsightError.malformedIndex`, `InsightError.unsupportedSchema`.
+    static func check(_ database: Database, path: String) throws {
+        func fail(_ reason: String) -> InsightError { .malformedIndex(path: path, reason: reason) }
+        guard try Int32.fetchOne(database, sql: "PRAGMA application_id") == application else {
+            throw fail("it is another kind of SQLite file")
+        }
+        let found = try Int.fetchOne(database, sql: "PRAGMA user_version") ?? 0
+        guard found == version else {
+            throw InsightError.unsupportedSchema(path: path, found: found, expected: version)
+        }
+        var known = Dictionary(uniqueKeysWithValues: tables.map { ($0.name, $0.sql) })
+        for row in try Row.fetchAll(database, sql: "SELECT type, name, sql FROM sqlite_schema") {
+            let entry = IndexRow(row, path: path)
+            let (type, name) = (try entry.text("type"), try entry.text("name"))
+            // Views and triggers could stand for endless queries.
+            guard type == "table" || type == "index" else { throw fail("it has a \(type), \(name)") }
+            guard type == "table", let expected = known.removeValue(forKey: name) else { continue }
+            let sql = try entry.text("sql").split(whereSeparator: \.isWhitespace).joined(separator: " ")
+            guard sql == expected else { throw fail("table \(name) has other columns") }
+        }
+        if let missing = known.keys.min() { throw fail("there is no table \(missing)") }
+    }
 }

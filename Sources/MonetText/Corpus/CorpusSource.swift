@@ -142,7 +142,8 @@ public struct CorpusSource: Sendable {
         _ path: String, defaultLabel: String, _ skips: inout SourceSkips,
         _ body: (Document) throws -> Void
     ) throws {
-        let file = try MappedFile(path: path)
+        // A pipe in a folder would have to be waited for; one that is named is meant.
+        let file = try MappedFile(path: path, readsStreams: path == self.path)
         let ending = path.fileExtension.lowercased()
         if ["jsonl", "ndjson"].contains(ending) {
             return try readLines(file, defaultLabel: defaultLabel, &skips, body)

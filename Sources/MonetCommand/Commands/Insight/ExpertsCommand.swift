@@ -71,7 +71,8 @@ struct ExpertsShowCommand: ParsableCommand {
         var dossier = try index.dossier(of: id, context: context, activations: top)
         if effects {
             let model = try MonetLanguageModel.load(HubCache().resolve(model ?? index.modelPath))
-            dossier.logitEffects = try index.logitEffects(of: id, model: model, backend: compute.backend())
+            dossier.logitEffects = try index.logitEffects(
+                of: id, model: model, backend: compute.backend())
         }
         if let html {
             let name = index.modelPath.lastPathName

@@ -21,8 +21,12 @@ public struct ExpertDossier: Sendable, Equatable {
     public let histogramEnds: [Double]
     /// Its statistics on each label, by label set.
     public let labels: [LabelStatistics]
-    /// The tokens with the largest scores, largest first.
-    public let activations: [Activation]
+    /// The tokens with the largest scores, largest first, with near-duplicate contexts left out.
+    public var activations: [Activation]
+    /// How many were left out.
+    public let duplicates: Int
+    /// Tokens drawn at random from bands of scores, strongest band first.
+    public var samples: [Band]
     /// Descriptions of it by the model.
     public let explanations: [Explanation]
     /// The most frequent experts that share a half.
@@ -51,11 +55,29 @@ public struct ExpertDossier: Sendable, Equatable {
         public let score: Double
         public let document: Int
         public let position: Int
-        public let token: String
-        public let before: String
-        public let after: String
+        /// The texts of the tokens around it and of itself; `<0xE2>` for a byte.
+        public let pieces: [String]
+        /// Which of them it is.
+        public let place: Int
+        /// The expert's score on each of them; nil unless measured (`ExpertIndex.measureContexts`).
+        public var scores: [Double]?
         /// The document's labels.
         public let labels: [String]
+
+        /// Its text, and those before and after it.
+        public var token: String { TokenText.joined([pieces[place]]) }
+        public var before: String { TokenText.joined(pieces[..<place]) }
+        public var after: String { TokenText.joined(pieces[(place + 1)...]) }
+    }
+
+    /// Tokens whose scores are in one range.
+    public struct Band: Sendable, Equatable {
+        /// Above `lower`, at most `upper`; nil where the band has no end.
+        public let lower: Double?
+        public let upper: Double?
+        /// The number of tokens in it.
+        public let count: Int
+        public var activations: [Activation]
     }
 
     /// A description and the prompt that asked for it.
@@ -95,43 +117,59 @@ extension ExpertIndex {
     ) throws -> ExpertDossier {
         try read { database in
             let key: StatementArguments = [expert.group, expert.index]
-            let row = try Row.fetchOne(
-                database, sql: "SELECT * FROM expert WHERE router_group = ? AND expert = ?", arguments: key)
-            let detail = try Row.fetchOne(
-                database, sql: "SELECT * FROM detail WHERE router_group = ? AND expert = ?", arguments: key)
-            func words(_ column: String) -> [UInt32] {
-                (detail?[column] as Data?)?.littleEndianWords ?? []
+            let row = try row(
+                database,
+                sql: """
+                    SELECT mean, frequency, count, max, token_concentration FROM expert
+                    WHERE router_group = ? AND expert = ?
+                    """, key)
+            let detail = try self.row(
+                database,
+                sql: """
+                    SELECT histogram, activations, samples, label_means, label_counts FROM detail
+                    WHERE router_group = ? AND expert = ?
+                    """, key)
+            guard (row == nil) == (detail == nil) else {
+                throw InsightError.malformedIndex(
+                    path: path, reason: "expert \(expert) is in one table of two")
             }
-            let explanations = try Row.fetchAll(
+            let explanations = try rows(
                 database,
                 sql: """
                     SELECT text, prompt, is_credible FROM explanation
                     WHERE router_group = ? AND expert = ? ORDER BY sample
-                    """, arguments: key
+                    """, key
             ).map {
                 ExpertDossier.Explanation(
-                    text: $0["text"], prompt: $0["prompt"], isCredible: $0["is_credible"])
+                    text: try $0.text("text"), prompt: try $0.text("prompt"),
+                    isCredible: try $0.integer("is_credible", 0..<2) == 1)
             }
+            let histogram =
+                try detail?.words("histogram", count: GroupStatistics.bins).map { Int($0) }
+                ?? Array(repeating: 0, count: GroupStatistics.bins)
+            let (top, duplicates) = try distinct(
+                detail?.firings("activations", documents: documents) ?? [], limit: activations,
+                context: context, database)
             return ExpertDossier(
                 expert: expert, halves: units.halves(expert.index), layers: units.layersOfGroup[expert.group],
-                mean: row?["mean"] ?? 0, frequency: row?["frequency"] ?? 0, count: row?["count"] ?? 0,
-                max: row?["max"] ?? 0, tokenConcentration: row?["token_concentration"] ?? 0,
-                histogram: words("histogram").map { Int($0) },
+                mean: try row?.number("mean") ?? 0, frequency: try row?.share("frequency") ?? 0,
+                count: try row?.integer("count", 0..<(tokens + 1)) ?? 0, max: try row?.number("max") ?? 0,
+                tokenConcentration: try row?.share("token_concentration") ?? 0, histogram: histogram,
                 histogramEnds: (0..<GroupStatistics.bins).map { GroupStatistics.upperEnd(ofBin: $0) },
-                labels: statistics(means: words("label_means"), counts: words("label_counts")),
-                activations: try self.activations(
-                    words("activations"), limit: activations, context: context, database),
+                labels: try detail.map { try statistics($0) } ?? [], activations: top, duplicates: duplicates,
+                samples: try bands(
+                    detail?.firings("samples", documents: documents) ?? [], histogram, context, database),
                 explanations: explanations,
                 neighbours: try self.neighbours(of: expert, limit: neighbours, database))
         }
     }
 
-    private func statistics(means: [UInt32], counts: [UInt32]) -> [ExpertDossier.LabelStatistics] {
-        labelSets.compactMap { set in
-            guard let last = set.labels.last, last.id < means.count, last.id < counts.count else {
-                return nil
-            }
-            let values = set.labels.map { Double(Float(bitPattern: means[$0.id])) }
+    private func statistics(_ detail: IndexRow) throws -> [ExpertDossier.LabelStatistics] {
+        let count = labelSets.reduce(0) { $0 + $1.labels.count }
+        let means = try detail.scores("label_means", count: count)
+        let counts = try detail.words("label_counts", count: count)
+        return labelSets.map { set in
+            let values = set.labels.map { means[$0.id] }
             let specialty = LabelSpecialty(means: values)
             let labels = zip(set.labels, values).map { label, mean in
                 (
@@ -146,35 +184,64 @@ extension ExpertIndex {
         }
     }
 
-    private func activations(
-        _ words: [UInt32], limit: Int, context: Int, _ database: Database
-    ) throws -> [ExpertDossier.Activation] {
-        let texts = try database.cachedStatement(sql: "SELECT text FROM token WHERE id = ?")
-        let slice = try database.cachedStatement(
-            sql: "SELECT substr(tokens, ?, ?) FROM document WHERE id = ?")
-        let labels = try database.cachedStatement(
-            sql:
-                "SELECT name FROM document_label JOIN label ON label.id = label WHERE document = ? ORDER BY label.id"
-        )
-        return try (0..<Swift.min(limit, words.count / 3)).map { place in
-            let (document, position) = (Int(words[3 * place + 1]), Int(words[3 * place + 2]))
-            let first = Swift.max(0, position - context)
-            let ids =
-                try Data.fetchOne(
-                    slice, arguments: [4 * first + 1, 4 * (position + context + 1 - first), document]
-                )?.littleEndianWords ?? []
-            guard position - first < ids.count else {
-                throw InsightError.malformedIndex(
-                    path: path, reason: "document \(document) has no token \(position)")
+    /// The first `limit` tokens, without those whose context resembles an earlier one's.
+    private func distinct(
+        _ firings: [IndexedFiring], limit: Int, context: Int, _ database: Database
+    ) throws -> ([ExpertDossier.Activation], duplicates: Int) {
+        var kept: [ExpertDossier.Activation] = []
+        var known: [ContextShape] = []
+        var duplicates = 0
+        for firing in firings where kept.count < limit {
+            let activation = try activation(firing, context, database)
+            let shape = ContextShape(activation.pieces, place: activation.place)
+            if known.contains(where: { $0.resembles(shape) }) {
+                duplicates += 1
+            } else {
+                known.append(shape)
+                kept.append(activation)
             }
-            let pieces = try ids.map { try String.fetchOne(texts, arguments: [Int($0)]) ?? "" }
-            return ExpertDossier.Activation(
-                score: Double(Float(bitPattern: words[3 * place])), document: document, position: position,
-                token: TokenText.joined(pieces[(position - first)...(position - first)]),
-                before: TokenText.joined(pieces[..<(position - first)]),
-                after: TokenText.joined(pieces[(position - first + 1)...]),
-                labels: try String.fetchAll(labels, arguments: [document]))
         }
+        return (kept, duplicates)
+    }
+
+    /// The samples by band of scores.
+    private func bands(
+        _ firings: [IndexedFiring], _ histogram: [Int], _ context: Int, _ database: Database
+    ) throws -> [ExpertDossier.Band] {
+        try (0..<GroupStatistics.bands).reversed().compactMap { band in
+            let own = firings.filter { GroupStatistics.band(of: $0.score) == band }
+            if own.isEmpty { return nil }
+            let bins = (band * GroupStatistics.binsPerBand)..<((band + 1) * GroupStatistics.binsPerBand)
+            return ExpertDossier.Band(
+                lower: band > 0 ? GroupStatistics.upperEnd(ofBin: bins.lowerBound - 1) : nil,
+                upper: band < GroupStatistics.bands - 1
+                    ? GroupStatistics.upperEnd(ofBin: bins.upperBound - 1) : nil,
+                count: histogram[bins].reduce(0, +),
+                activations: try own.map { try activation($0, context, database) })
+        }
+    }
+
+    private func activation(
+        _ firing: IndexedFiring, _ context: Int, _ database: Database
+    ) throws -> ExpertDossier.Activation {
+        let first = Swift.max(0, firing.position - context)
+        let place = firing.position - first
+        let ids = try tokens(
+            database, document: firing.document, from: first, count: place + context + 1)
+        guard place < ids.count else {
+            throw InsightError.malformedIndex(
+                path: path, reason: "document \(firing.document) has no token \(firing.position)")
+        }
+        let labels = try rows(
+            database,
+            sql: """
+                SELECT name FROM document_label JOIN label ON label.id = label WHERE document = ?
+                ORDER BY label.id
+                """, [firing.document])
+        return ExpertDossier.Activation(
+            score: Double(firing.score), document: firing.document, position: firing.position,
+            pieces: try ids.map { try text(database, of: Int($0)) }, place: place, scores: nil,
+            labels: try labels.map { try $0.text("name") })
     }
 
     private func neighbours(of expert: UnitID, limit: Int, _ database: Database) throws
@@ -182,26 +249,50 @@ extension ExpertIndex {
     {
         guard let side = units.perSide else { return [] }
         let first = expert.index / side * side
-        let sameLeft = try Row.fetchAll(
+        let sameLeft = try rows(
             database,
             sql: """
                 SELECT expert, mean, frequency FROM expert
                 WHERE router_group = ? AND expert BETWEEN ? AND ? AND expert <> ? ORDER BY mean DESC LIMIT ?
-                """, arguments: [expert.group, first, first + side - 1, expert.index, limit])
+                """, [expert.group, first, first + side - 1, expert.index, limit])
         let column = (0..<side).map { $0 * side + expert.index % side }.filter { $0 != expert.index }
             .map(String.init).joined(separator: ",")
-        let sameRight = try Row.fetchAll(
+        let sameRight = try rows(
             database,
             sql: """
                 SELECT expert, mean, frequency FROM expert
                 WHERE router_group = ? AND expert IN (\(column)) ORDER BY mean DESC LIMIT ?
-                """, arguments: [expert.group, limit])
-        func neighbour(_ row: Row, _ sharesLeft: Bool) -> ExpertDossier.Neighbour {
+                """, [expert.group, limit])
+        func neighbour(_ row: IndexRow, _ sharesLeft: Bool) throws -> ExpertDossier.Neighbour {
             ExpertDossier.Neighbour(
-                expert: UnitID(group: expert.group, index: row["expert"]), sharesLeft: sharesLeft,
-                mean: row["mean"], frequency: row["frequency"])
+                expert: try self.expert(row, group: expert.group), sharesLeft: sharesLeft,
+                mean: try row.number("mean"), frequency: try row.share("frequency"))
         }
-        return sameLeft.map { neighbour($0, true) } + sameRight.map { neighbour($0, false) }
+        return try sameLeft.map { try neighbour($0, true) } + sameRight.map { try neighbour($0, false) }
+    }
+}
+
+/// The tokens of a context and their order, to tell whether two contexts are nearly the same text.
+private struct ContextShape {
+    /// A token and the one after it.
+    private struct Pair: Hashable {
+        let first: String
+        let second: String
+    }
+
+    private let pairs: Set<Pair>
+    private let token: String
+
+    init(_ pieces: [String], place: Int) {
+        pairs = Set(zip(pieces, pieces.dropFirst()).map { Pair(first: $0, second: $1) })
+        token = pieces[place]
+    }
+
+    /// Whether three quarters of the pairs of adjacent tokens agree, and the firing token does.
+    func resembles(_ other: ContextShape) -> Bool {
+        let shared = pairs.intersection(other.pairs).count
+        return token == other.token && !pairs.isEmpty
+            && Double(shared) >= 0.75 * Double(min(pairs.count, other.pairs.count))
     }
 }
 

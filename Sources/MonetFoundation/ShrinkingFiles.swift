@@ -1,0 +1,81 @@
+import Foundation
+import Synchronization
+
+/// Reports a mapped file that another program shortens while it is read.
+///
+/// The system then sends SIGBUS at the first access beyond the new end. Nothing can continue there; a program that
+/// calls `report` ends with a message that names the file, and not with a crash.
+public enum ShrinkingFiles {
+    /// Installs the handler, once at the start of a program.
+    public static func report() {
+        _ = table
+        var action = sigaction()
+        #if os(Linux)
+            action.__sigaction_handler.sa_sigaction = { _, information, _ in
+                ShrinkingFiles.end(at: information?.pointee._sifields._sigfault.si_addr)
+            }
+        #else
+            action.__sigaction_u.__sa_sigaction = { _, information, _ in
+                ShrinkingFiles.end(at: information?.pointee.si_addr)
+            }
+        #endif
+        action.sa_flags = SA_SIGINFO
+        sigaction(SIGBUS, &action, nil)
+    }
+
+    private struct Entry {
+        var start: UInt = 0
+        var end: UInt = 0
+        var path: UnsafeMutablePointer<CChar>?
+    }
+
+    /// A fixed table, which a signal handler can read without locks: more files are mapped without a name.
+    private static let capacity = 1024
+    nonisolated(unsafe) private static let table: UnsafeMutablePointer<Entry> = {
+        let table = UnsafeMutablePointer<Entry>.allocate(capacity: capacity)
+        table.initialize(repeating: Entry(), count: capacity)
+        return table
+    }()
+    private static let lock = Mutex(())
+
+    static func add(_ bytes: UnsafeRawBufferPointer, path: String) {
+        lock.withLock { _ in
+            let free = (0..<capacity).first { table[$0].end == 0 }
+            guard let free else { return }
+            let start = UInt(bitPattern: bytes.baseAddress)
+            table[free].path = strdup(path)
+            table[free].start = start
+            table[free].end = start + UInt(bytes.count)
+        }
+    }
+
+    static func remove(_ bytes: UnsafeRawBufferPointer) {
+        lock.withLock { _ in
+            let start = UInt(bitPattern: bytes.baseAddress)
+            for place in 0..<capacity where table[place].end != 0 && table[place].start == start {
+                free(table[place].path)
+                table[place] = Entry()
+                return
+            }
+        }
+    }
+
+    private static func end(at address: UnsafeMutableRawPointer?) {
+        func write(_ text: StaticString) {
+            _ = Foundation.write(STDERR_FILENO, text.utf8Start, text.utf8CodeUnitCount)
+        }
+        write("error: ")
+        let place = UInt(bitPattern: address)
+        var path: UnsafeMutablePointer<CChar>?
+        for entry in 0..<capacity where table[entry].start <= place && place < table[entry].end {
+            path = table[entry].path
+        }
+        if let path {
+            _ = Foundation.write(STDERR_FILENO, path, strlen(path))
+        } else {
+            write("a file")
+        }
+        write(": cannot be read: it became shorter, or its disk failed, while it was in use\n")
+        _exit(1)
+    }
+}
