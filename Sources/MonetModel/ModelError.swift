@@ -18,6 +18,8 @@ public enum ModelError: Error, Sendable, Equatable, CustomStringConvertible {
     case wrongDType(file: String, tensor: String, expected: String, found: String)
     /// A checkpoint folder without a file that it needs.
     case missingFile(folder: String, name: String)
+    /// Weights or computed values that are NaN or infinite.
+    case notFinite(what: String, place: String?)
     /// More tokens than the model's context holds.
     case contextExceeded(tokens: Int, context: Int)
     /// A call with invalid or inconsistent inputs.
@@ -41,6 +43,8 @@ public enum ModelError: Error, Sendable, Equatable, CustomStringConvertible {
         case .wrongDType(let file, let tensor, let expected, let found):
             "\(file): tensor \"\(tensor)\" has type \(found), expected \(expected)"
         case .missingFile(let folder, let name): "\(folder): the file \(name) is missing"
+        case .notFinite(let what, let place):
+            "\(what): \(place.map { $0 + " " } ?? "a value ")is NaN or infinite"
         case .contextExceeded(let tokens, let context):
             "\(tokens) tokens do not fit into the model's context of \(context)"
         case .invalidInput(let reason): reason

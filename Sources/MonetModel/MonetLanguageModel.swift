@@ -110,9 +110,16 @@ public final class MonetLanguageModel: Sendable {
     ///
     /// The pass changes neither the model nor the input: caches with the new tokens are part of the output.
     ///
-    /// - Throws: `ModelError.contextExceeded`, `ModelError.invalidInput`, `ComputeError`.
+    /// - Throws: `ModelError.contextExceeded`, `ModelError.invalidInput`, `ModelError.notFinite`, `ComputeError`.
     public func forward(_ input: ForwardInput, on backend: any Backend = CPUBackend()) throws -> ForwardOutput
     {
+        let output = try unchecked(input, on: backend)
+        try requireFinite(output.hidden.value, of: input, on: backend, "the hidden state")
+        return output
+    }
+
+    /// The pass without the check that its result is finite.
+    func unchecked(_ input: ForwardInput, on backend: any Backend) throws -> ForwardOutput {
         try forward(
             ForwardPass(
                 input, own: ownMask, tape: GradientTape(backend: backend, isRecording: false)))
@@ -125,10 +132,12 @@ public final class MonetLanguageModel: Sendable {
     public func forward(
         _ input: ForwardInput, variables: ParameterVariables, on backend: any Backend = CPUBackend()
     ) throws -> ForwardOutput {
-        try forward(
+        let output = try forward(
             ForwardPass(
                 input, own: ownMask, tape: GradientTape(backend: backend, isRecording: true),
                 variables: variables))
+        try requireFinite(output.hidden.value, of: input, on: backend, "the hidden state")
+        return output
     }
 
     private func forward(_ pass: ForwardPass) throws -> ForwardOutput {
@@ -206,14 +215,18 @@ public final class MonetLanguageModel: Sendable {
 
     /// Next-token logits of hidden states, `[tokens, vocabulary]`.
     public func logits(_ hidden: Tensor, on backend: any Backend = CPUBackend()) throws -> Tensor {
-        try backend.linear(hidden, weight: head.tensor, bias: nil)
+        let logits = try backend.linear(hidden, weight: head.tensor, bias: nil)
+        try requireFinite(logits, on: backend, "the logits")
+        return logits
     }
 
     /// Cross entropy of every token of a pass with `targets` (negative ones are ignored), `[tokens]`; in a
     /// pass with gradients, `scale · sum` is a loss.
     public func crossEntropy(_ output: ForwardOutput, targets: [Int32], scale: Float = 1) throws -> Tensor {
-        try output.pass.tape.crossEntropy(
+        let losses = try output.pass.tape.crossEntropy(
             hidden: output.hidden, weight: output.pass(head), targets: targets, scale: scale)
+        try requireFinite(losses, on: output.pass.tape.backend, "the loss")
+        return losses
     }
 
     // MARK: Rotations

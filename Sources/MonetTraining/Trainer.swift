@@ -239,10 +239,16 @@ public final class Trainer {
         var mean = TrainingLosses()
         for micro in 0..<configuration.accumulation {
             let batch = stream.batch(from: first + micro * configuration.batchSize)
-            let losses = try objective.addGradient(
-                model: model, inputs: batch.inputs, targets: batch.targets, share: share, backend: backend,
-                variables: variables)
-            mean.add(losses, share: share)
+            do {
+                let losses = try objective.addGradient(
+                    model: model, inputs: batch.inputs, targets: batch.targets, share: share,
+                    backend: backend, variables: variables)
+                mean.add(losses, share: share)
+            } catch let error as ModelError {
+                guard case .notFinite = error else { throw error }
+                throw TrainingError.diverged(
+                    step: step, reason: "\(error)", lastCheckpoint: directory.checkpoints().last?.path)
+            }
         }
         let norm = try optimizer.gradientNorm(variables, on: backend)
         if let reason = watch.problem(loss: mean.total, gradientNorm: norm) {

@@ -216,22 +216,57 @@ import Testing
                     "\(TrainingError.diverged(step: step, reason: reason, lastCheckpoint: last))".contains(
                         "step \(step)"))
             }
-            // NaN in the weights is found at the first step.
-            let model = try MonetLanguageModel.load(checkpoint, for: .training)
-            let weight = try model.parameters("model.norm.weight").tensor
-            try weight.write([Float](repeating: .nan, count: weight.count))
+            // NaN in the weights to start from is found before the first step, and leaves no run.
             let bad = folder + "/bad"
-            try FileManager.default.createDirectory(atPath: bad, withIntermediateDirectories: true)
-            try Checkpoint.write(model, dtype: .float32, to: bad)
+            try FileManager.default.copyItem(atPath: checkpoint, toPath: bad)
+            try DamagedFile.write(
+                .nan, toTensor: "model.norm.weight", element: 3, of: bad + "/model.safetensors")
             var fresh = try Self.settings(in: folder)
             fresh.initialCheckpoint = bad
-            do {
-                try Self.train(fresh, folder + "/nan")
-                Issue.record("NaN was accepted")
-            } catch let TrainingError.diverged(step, _, lastCheckpoint) {
-                #expect(step == 1)
-                #expect(lastCheckpoint == nil)
+            #expect(throws: ModelError.self) { try Self.train(fresh, folder + "/nan") }
+            #expect(!FileManager.default.fileExists(atPath: folder + "/nan/run.json"))
+        }
+    }
+
+    /// Whatever is changed in a checkpoint's tensors, the run does not go on from it.
+    @Test func aDamagedCheckpointIsNotResumed() throws {
+        try withTemporaryFolder { folder in
+            let run = try Self.settings(in: folder)
+            try Self.train(run, folder + "/run", stopAfter: 4)
+            let checkpoint = folder + "/run/checkpoints/step-00000004"
+            let name = "model.norm.weight"
+            func fails(
+                _ file: String, _ tensor: String, _ value: Float, checked: Bool, _ text: String
+            ) throws {
+                let path = checkpoint + "/" + file
+                let state = checkpoint + "/trainer_state.json"
+                let (whole, wholeState) = (
+                    try Data(contentsOf: URL(fileURLWithPath: path)),
+                    try String(contentsOfFile: state, encoding: .utf8)
+                )
+                try DamagedFile.write(value, toTensor: tensor, element: 1, of: path)
+                if !checked {
+                    // A checkpoint of an earlier version has no checksums.
+                    let members = try JSONValue(contentsOfFile: state).members ?? []
+                    try AtomicFile.write(
+                        JSONValue.object(members.filter { $0.key != "checksums" }).serialized(), to: state)
+                }
+                do {
+                    try Self.train(run, folder + "/run", resuming: true)
+                    Issue.record("\(file) with \(value) was accepted")
+                } catch {
+                    #expect("\(error)".contains(text), "\(error)")
+                }
+                try whole.write(to: URL(fileURLWithPath: path))
+                try AtomicFile.write(wholeState, to: state)
             }
+            let optimizer = "optimizer.safetensors"
+            try fails(optimizer, "exp_avg." + name, 0.25, checked: true, "damaged")
+            try fails("model.safetensors", name, 0.25, checked: true, "damaged")
+            try fails(optimizer, "exp_avg." + name, .infinity, checked: false, "exp_avg." + name)
+            try fails(optimizer, "exp_avg_sq." + name, -1, checked: false, "exp_avg_sq." + name)
+            try fails("model.safetensors", name, .nan, checked: false, name)
+            try Self.train(run, folder + "/run", resuming: true)
         }
     }
 

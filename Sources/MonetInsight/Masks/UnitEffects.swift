@@ -41,6 +41,11 @@ public struct UnitEffects: Sendable {
         let count = Double(max(1, tokens))
         loss = sumOfLosses / count
         values = sums.map { $0.map { -$0 / count } }
+        for (group, effects) in values.enumerated() {
+            guard let index = effects.firstIndex(where: { !$0.isFinite }) else { continue }
+            throw ModelError.notFinite(
+                what: "the gradient of \(UnitID(group: group, index: index))'s strength", place: nil)
+        }
     }
 
     /// Adds ∂L/∂s of every unit over one piece; returns its loss.

@@ -170,7 +170,8 @@ public enum Checkpoint {
                     name: parameter.name + (QuantizedFormat(type)?.ending ?? ""), source: parameter.tensor,
                     dtype: type)
             }
-            try SafetensorsWriter.write(entries, metadata: ["format": "pt"], to: folder + "/" + name(index))
+            try SafetensorsWriter.write(
+                entries, metadata: ["format": "pt"], requiresFinite: true, to: folder + "/" + name(index))
             map += entries.map { .init($0.name, .string(name(index))) }
         }
         if shards.count > 1 {
@@ -332,6 +333,12 @@ enum QuantizedFormat: CaseIterable {
     }
 }
 
+extension Checkpoint {
+    /// Weights up to this size are checked for NaN and infinities when a model is loaded, which takes a fraction
+    /// of a second; larger ones would have to be read from the disk first.
+    static let checkedBytes = 1 << 30
+}
+
 /// The purpose for which a model is loaded.
 public enum LoadPurpose: Sendable {
     /// Mapped weights, in the layout that a device runs fastest.
@@ -351,8 +358,17 @@ extension MonetLanguageModel {
         _ folder: String, for purpose: LoadPurpose = .inference, on backend: any Backend = CPUBackend()
     ) throws -> MonetLanguageModel {
         let configuration = try Checkpoint.configuration(folder)
-        let parameters = try Checkpoint.tensors(folder).parameters(
-            for: configuration, trainable: purpose == .training)
+        let tensors = try Checkpoint.tensors(folder)
+        if purpose == .training {
+            try MemoryLimits.require(
+                MemoryLimits.product(configuration.parameterCount, 4), for: "\(folder): float32 weights")
+        }
+        let parameters = try tensors.parameters(for: configuration, trainable: purpose == .training)
+        // Large models are mapped, and what runs is checked as it runs.
+        if purpose == .training || (purpose == .inference && parameters.byteCount <= Checkpoint.checkedBytes)
+        {
+            if let error = parameters.firstNonFinite(files: tensors.path) { throw error }
+        }
         let mask = try configuration.expertMaskFile.map {
             guard FileManager.default.fileExists(atPath: folder + "/" + $0) else {
                 throw ModelError.missingFile(folder: folder, name: $0)

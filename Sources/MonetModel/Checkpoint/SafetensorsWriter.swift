@@ -28,7 +28,11 @@ public enum SafetensorsWriter {
     }
 
     /// Writes tensors. Each is converted only when it is written, so that one is in memory at a time.
-    static func write(_ entries: [Entry], metadata: [String: String] = [:], to path: String) throws {
+    ///
+    /// - `requiresFinite`: whether NaN and infinities are errors.
+    static func write(
+        _ entries: [Entry], metadata: [String: String] = [:], requiresFinite: Bool = false, to path: String
+    ) throws {
         // Wide elements come first, which keeps every tensor aligned; equal widths keep the given order.
         let ordered = entries.enumerated().sorted {
             ($1.element.storedType.byteCount, $0.offset) < ($0.element.storedType.byteCount, $1.offset)
@@ -58,7 +62,12 @@ public enum SafetensorsWriter {
             try writer.write(withUnsafeBytes(of: UInt64(header.count).littleEndian) { [UInt8]($0) })
             try writer.write(header)
             for entry in ordered {
-                try entry.source.converted(to: entry.dtype).withUnsafeBytes { try writer.write($0) }
+                // Before quantizing, which takes finite numbers, and after narrowing, which can overflow.
+                let target = entry.dtype.isQuantized ? entry.source : entry.source.converted(to: entry.dtype)
+                if requiresFinite, let error = target.nonFinite(named: entry.name, in: path.lastPathName) {
+                    throw error
+                }
+                try target.converted(to: entry.dtype).withUnsafeBytes { try writer.write($0) }
             }
         }
     }

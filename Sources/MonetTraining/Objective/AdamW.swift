@@ -76,16 +76,22 @@ public final class AdamW {
 
     // MARK: State
 
+    private static let secondMoment = "exp_avg_sq."
+
     /// The moments under the names that a checkpoint uses.
     public func state() -> [(name: String, tensor: Tensor)] {
         zip(parameters, moments).flatMap { parameter, moment in
-            [("exp_avg.\(parameter.name)", moment.first), ("exp_avg_sq.\(parameter.name)", moment.second)]
+            [
+                ("exp_avg.\(parameter.name)", moment.first),
+                (Self.secondMoment + parameter.name, moment.second),
+            ]
         }
     }
 
     /// Restores what `state` returned.
     ///
-    /// - Throws: `ModelError` if a tensor is missing or has another shape.
+    /// - Throws: `ModelError` if a tensor is missing or too many, has another shape, or holds numbers that no
+    ///   update leaves.
     public func restore(_ file: SafetensorsFile, step: Int) throws {
         for (name, tensor) in state() {
             let saved = try file.tensor(name)
@@ -93,7 +99,17 @@ public final class AdamW {
                 throw ModelError.wrongShape(
                     file: file.path, tensor: name, expected: tensor.shape, found: saved.shape)
             }
-            try tensor.write(saved.floats())
+            let values = saved.floats()
+            if let bad = values.first(where: { !$0.isFinite || ($0 < 0 && name.hasPrefix(Self.secondMoment)) }
+            ) {
+                throw ModelError.malformedSafetensors(
+                    file: file.path, tensor: name, reason: "\(bad) is no value that AdamW leaves")
+            }
+            try tensor.write(values)
+        }
+        let known = Set(state().map(\.name))
+        if let surplus = file.entries.first(where: { !known.contains($0.name) }) {
+            throw ModelError.unexpectedTensor(file: file.path, tensor: surplus.name)
         }
         self.step = step
     }

@@ -80,6 +80,8 @@ public struct RunDirectory: Sendable {
         var metricsBytes: Int?
         /// The same of the TensorBoard events.
         var events: TensorBoardWriter.Position?
+        /// Checksums of the checkpoint's tensors, by file; empty in checkpoints of earlier versions.
+        var checksums: [String: String] = [:]
 
         init(step: Int) { self.step = step }
 
@@ -112,6 +114,12 @@ public struct RunDirectory: Sendable {
             guard bestStep ?? 0 <= step else { throw fail("best_step", "at most the step \(step)") }
             sequences = try count("sequences")
             tokens = try count("tokens")
+            for member in json["checksums"]?.members ?? [] {
+                guard let value = member.value.stringValue, !member.key.contains("/") else {
+                    throw fail("checksums", "names of files with their checksums")
+                }
+                checksums[member.key] = value
+            }
         }
 
         var json: JSONValue {
@@ -119,6 +127,8 @@ public struct RunDirectory: Sendable {
             return [
                 "step": .integer(step), "best_loss": bestLoss.map { .number($0) } ?? .null,
                 "best_step": number(bestStep), "sequences": number(sequences), "tokens": number(tokens),
+                "checksums": .object(
+                    checksums.sorted { $0.key < $1.key }.map { .init($0.key, .string($0.value)) }),
             ]
         }
 
@@ -163,6 +173,8 @@ public struct RunDirectory: Sendable {
             try TokenizerFiles.install(
                 from: tokenizerPath, into: folder, contextLength: model.configuration.contextLength)
             try SafetensorsWriter.write(optimizer.state(), to: folder + "/optimizer.safetensors")
+            var state = state
+            state.checksums = try Self.checksums(folder)
             try AtomicFile.write(
                 state.json.serialized(pretty: true) + "\n", to: folder + "/trainer_state.json")
             try AtomicFile.write(
@@ -175,6 +187,16 @@ public struct RunDirectory: Sendable {
         }
         removeLeftovers()
         return target
+    }
+
+    /// Checksums of the files of tensors in a folder.
+    private static func checksums(_ folder: String) throws -> [String: String] {
+        let names = try FileManager.default.contentsOfDirectory(atPath: folder)
+        return try Dictionary(
+            uniqueKeysWithValues: names.filter { $0.hasSuffix(".safetensors") }.map { name in
+                let file = try MappedFile(path: folder + "/" + name)
+                return (name, Checksum(of: file.bytes).text)
+            })
     }
 
     /// Points `latest` and `best` to the newest and the best checkpoint, also after a kill between a checkpoint
@@ -226,6 +248,14 @@ public struct RunDirectory: Sendable {
                 folder: path, reason: "\(checkpoint)/trainer_state.json is of step \(state.step)")
         }
         try state.readLogs(checkpoint + "/log_positions.json")
+        for (name, checksum) in state.checksums.sorted(by: { $0.key < $1.key }) {
+            let file = try MappedFile(path: checkpoint + "/" + name)
+            guard Checksum(of: file.bytes).text == checksum else {
+                throw TrainingError.cannotResume(
+                    folder: path,
+                    reason: "\(file.path) is damaged: its checksum is another than it was written with")
+            }
+        }
         return (
             try MonetLanguageModel.load(checkpoint, for: .training),
             try SafetensorsFile(path: checkpoint + "/optimizer.safetensors"), state
