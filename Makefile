@@ -6,7 +6,7 @@ BREW := $(shell brew --prefix)
 FLAGS := -Xcxx -I$(BREW)/include -Xlinker -L$(BREW)/lib
 endif
 
-.PHONY: setup build demo test docs check-neon check-avx512 format lint
+.PHONY: setup build demo test fuzz docs check-neon check-avx512 format lint
 
 setup:
 	@Scripts/setup
@@ -20,6 +20,12 @@ demo: build
 test: setup
 	$(SWIFT) build -c release --build-tests $(FLAGS)
 	$(SWIFT) test -c release --skip-build $(FLAGS)
+
+# The mutation tests of the suite with as many more inputs: FUZZ=20 takes about half an hour.
+FUZZ ?= 20
+fuzz: setup
+	$(SWIFT) build -c release --build-tests $(FLAGS)
+	MONET_FUZZ=$(FUZZ) $(SWIFT) test -c release --skip-build --filter Fuzz $(FLAGS)
 
 docs: setup
 	@Scripts/docs

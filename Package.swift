@@ -85,7 +85,9 @@ let package = Package(
         .testTarget(name: "MonetTextTests", dependencies: runtime + ["TestSupport"]),
         .testTarget(name: "MonetTrainingTests", dependencies: runtime + ["MonetTraining", "TestSupport"]),
         .testTarget(name: "MonetGenerationTests", dependencies: library + ["TestSupport"]),
-        .testTarget(name: "MonetInsightTests", dependencies: library + ["TestSupport"]),
+        .testTarget(
+            name: "MonetInsightTests",
+            dependencies: library + ["TestSupport", .product(name: "GRDB", package: "GRDB.swift")]),
         .testTarget(name: "MonetEvaluationTests", dependencies: library + ["TestSupport"]),
         .testTarget(name: "MonetCommandTests", dependencies: library + ["MonetCommand", "TestSupport"]),
     ],

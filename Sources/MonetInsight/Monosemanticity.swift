@@ -85,6 +85,11 @@ private struct UnitReading {
     ) throws {
         self.labels = labels
         let units = model.units
+        try MemoryLimits.require(
+            MemoryLimits.product(
+                units.count,
+                GroupStatistics.bytesPerExpert(labels: 2 * labels, top: Self.top, keepsSamples: false)),
+            for: "the statistics of \(units.count.grouped) \(units.kind.rawValue) on \(labels) labels")
         let groups = (0..<units.groups).map { _ in
             GroupStatistics(experts: units.unitsPerGroup, labels: 2 * labels, top: Self.top)
         }

@@ -11,6 +11,9 @@ extension MonetLanguageModel {
         _ configuration: MonetConfiguration, seed: UInt64, dtype: DType = .float32
     ) throws -> MonetLanguageModel {
         try configuration.validate()
+        try MemoryLimits.require(
+            MemoryLimits.product(configuration.parameterCount, dtype.byteCount),
+            for: "a model of \(configuration.parameterCount.grouped) parameters")
         let parameters = configuration.shapes().map { shape in
             let tensor: Tensor
             switch shape.role {

@@ -60,6 +60,10 @@ public final class Trainer {
         backend: any Backend = CPUBackend()
     ) throws {
         try configuration.validate(source: "run")
+        try MemoryLimits.require(
+            configuration.leastMemory,
+            for: "training \(configuration.model.parameterCount.grouped) parameters on "
+                + "\((configuration.sequenceLength * configuration.batchSize).grouped) tokens at a time")
         let corpus = try Corpus(folder: configuration.corpus)
         guard corpus.vocabularySize <= configuration.model.vocabularySize else {
             throw TrainingError.invalidSetting(

@@ -25,7 +25,8 @@ public final class ExpertIndex: Sendable {
     /// Tokens per window in which documents were read.
     public let window: Int
     let vocabularySize: Int
-    let queue: DatabaseQueue
+    private let database: IndexDatabase
+    private var queue: DatabaseQueue { database.queue }
 
     /// A kind of label, such as the domain.
     public struct LabelSet: Sendable, Equatable {
@@ -58,8 +59,8 @@ public final class ExpertIndex: Sendable {
                 // Nothing in a stranger's file may call functions.
                 try database.execute(sql: "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;")
             }
-            queue = try DatabaseQueue(path: path, configuration: configuration)
-            let (meta, sets) = try queue.read { database in
+            database = try IndexDatabase(path: path, configuration: configuration)
+            let (meta, sets) = try database.queue.read { database in
                 try IndexSchema.check(database, path: path)
                 let meta = try IndexMetadata(database, path: path)
                 return (meta, try Self.labelSets(database, meta, path: path))
@@ -175,6 +176,8 @@ public final class ExpertIndex: Sendable {
 
     /// How many tokens each expert fires on.
     public func firingCounts() throws -> FiringCounts {
+        try MemoryLimits.require(
+            4 * units.count, for: "\(path): the counts of \(units.count.grouped) \(units.kind.rawValue)")
         var counts = Array(
             repeating: [UInt32](repeating: 0, count: units.unitsPerGroup), count: units.groups)
         try read { database in

@@ -23,7 +23,8 @@ struct ExpertIndexWriter {
         do {
             var configuration = Configuration()
             configuration.label = "expert index"
-            let queue = try DatabaseQueue(path: temporary, configuration: configuration)
+            let connection = try IndexDatabase(path: temporary, configuration: configuration)
+            let queue = connection.queue
             try queue.writeWithoutTransaction { database in
                 // Nothing reads the file before it is complete and renamed.
                 try database.execute(sql: "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")

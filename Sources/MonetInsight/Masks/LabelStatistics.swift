@@ -1,4 +1,5 @@
 import MonetCompute
+import MonetFoundation
 import MonetModel
 
 /// Mean scores of a model's units (experts of a Monet, neurons of a dense model) by label, kept in memory.
@@ -24,6 +25,9 @@ public struct LabelStatistics: Sendable {
             throw InsightError.noLabels(origin: documents.origin)
         }
         let (units, labelCount) = (model.units, set.labels.count)
+        try MemoryLimits.require(
+            MemoryLimits.product(units.count, 8 * labelCount + 4),
+            for: "the statistics of \(units.count.grouped) \(units.kind.rawValue) on \(labelCount) labels")
         var sums = Array(
             repeating: Array(repeating: 0.0, count: units.unitsPerGroup * labelCount), count: units.groups)
         var counts = Array(repeating: 0, count: labelCount)

@@ -1,4 +1,5 @@
 import MonetCompute
+import MonetFoundation
 import MonetModel
 
 /// Pearson's correlation of every unit's score with a number in the data, such as toxicity.
@@ -26,6 +27,9 @@ public struct ScoreCorrelation: Sendable {
         progress: (Int) -> Bool = { _ in true }
     ) throws {
         let units = model.units
+        try MemoryLimits.require(
+            MemoryLimits.product(units.count, 32),
+            for: "the correlations of \(units.count.grouped) \(units.kind.rawValue)")
         var moments = (0..<units.groups).map { _ in CorrelationMoments(units: units.unitsPerGroup) }
         var numbers = NumberMoments()
         var pending = DocumentMeans(groups: moments.count)

@@ -1,4 +1,5 @@
 import MonetCompute
+import MonetFoundation
 import MonetModel
 
 /// How the loss on documents would change, to first order, if each unit were removed.
@@ -24,6 +25,9 @@ public struct UnitEffects: Sendable {
         window: Int? = nil, progress: (Int) -> Bool = { _ in true }
     ) throws {
         let (c, units) = (model.configuration, model.units)
+        try MemoryLimits.require(
+            MemoryLimits.product(units.count, 16),
+            for: "the effects of \(units.count.grouped) \(units.kind.rawValue)")
         var sums = Array(repeating: Array(repeating: 0.0, count: units.unitsPerGroup), count: units.groups)
         let length = window ?? min(c.contextLength, 512)
         var sumOfLosses = 0.0

@@ -51,6 +51,16 @@ public struct RunConfiguration: Sendable, Equatable {
     /// Tokens per step.
     public var tokensPerStep: Int { sequenceLength * batchSize * accumulation }
 
+    /// Bytes that a run cannot do without: weights, gradients and moments of the optimizer in float32, and for
+    /// every token of a micro-batch the values that a layer keeps for its gradient, eight of its width at least.
+    var leastMemory: Int {
+        let parameters = MemoryLimits.product(model.parameterCount, 16)
+        let values = MemoryLimits.product(
+            sequenceLength, batchSize, model.layerCount, model.hiddenSize, 8 * 4)
+        let (sum, overflow) = parameters.addingReportingOverflow(values)
+        return overflow ? .max : sum
+    }
+
     private static let modelKey = "model"
 
     /// Reads a parsed run file; `source` names it in errors.
