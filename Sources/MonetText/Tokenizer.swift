@@ -1,6 +1,7 @@
 import CSentencePiece
 import Foundation
 import MonetFoundation
+import Synchronization
 
 /// A SentencePiece tokenizer with the special tokens of a checkpoint.
 ///
@@ -39,6 +40,8 @@ public final class Tokenizer: @unchecked Sendable {
     private let added: [Int32: AddedToken]
     /// Whether a text after a special token gets SentencePiece's leading space.
     private let addsSpaceAfterSpecial: Bool
+    /// Whether words can be encoded separately; nil until a long text asks.
+    private let separateWords = Mutex<Bool?>(nil)
 
     /// Kinds of pieces.
     public enum PieceKind: Int32, Sendable {
@@ -162,7 +165,92 @@ public final class Tokenizer: @unchecked Sendable {
     }
 
     private func encodePlain(_ text: String) throws -> [Int32] {
-        var text = text
+        try encodePlain(text, partBytes: Self.partBytes)
+    }
+
+    /// Long texts are encoded in parts: SentencePiece takes some 250 bytes of memory for each byte of a text.
+    private static let partBytes = 1 << 20
+    private static let memoryPerByte = 250
+
+    /// The ids of a text without special tokens, the same for every size of parts.
+    package func encodePlain(_ text: String, partBytes: Int) throws -> [Int32] {
+        guard text.utf8.count > partBytes else { return try encodeWhole(text[...]) }
+        guard encodesWordsSeparately() else {
+            try require(text.utf8.count)
+            return try encodeWhole(text[...])
+        }
+        var ids: [Int32] = []
+        var rest = text[...]
+        while rest.utf8.count > partBytes {
+            let limit = rest.utf8.index(rest.startIndex, offsetBy: partBytes)
+            // A part may be longer where no words end, and the text must then fit into memory as it is.
+            let cut = Self.wordEnd(in: rest, before: limit) ?? Self.wordEnd(in: rest, from: limit)
+            guard let cut else { break }
+            let part = rest[..<cut]
+            try require(part.utf8.count)
+            ids += try encodeWhole(part)
+            // The space is the one that SentencePiece puts before the next part.
+            rest = rest[rest.utf8.index(after: cut)...]
+        }
+        try require(rest.utf8.count)
+        return ids + (try encodeWhole(rest))
+    }
+
+    private func require(_ bytes: Int) throws {
+        try MemoryLimits.require(
+            MemoryLimits.product(bytes, Self.memoryPerByte), for: "encoding a text of \(bytes.byteText)")
+        guard bytes < Int(Int32.max) else {
+            throw TextError.tokenizerFailure(reason: "a word of \(bytes.byteText) is too long")
+        }
+    }
+
+    /// Whether no piece reaches across the space between two words, and a text gets one in front.
+    private func encodesWordsSeparately() -> Bool {
+        separateWords.withLock { known in
+            if let known { return known }
+            let spansWords = (0..<Int32(pieceCount)).contains { id in
+                guard let piece = try? piece(id) else { return true }
+                return piece.drop { $0 == "\u{2581}" }.contains("\u{2581}")
+            }
+            let joins =
+                (try? encodeWhole("a b")).map { $0 == (try? encodeWhole("a") + encodeWhole("b")) } ?? false
+            known = !spansWords && joins
+            return known ?? false
+        }
+    }
+
+    /// The last single space between two letters or digits of ASCII before a place.
+    private static func wordEnd(in text: Substring, before limit: String.Index) -> String.Index? {
+        var place = limit
+        while place > text.startIndex {
+            place = text.utf8.index(before: place)
+            if isWordEnd(place, text) { return place }
+        }
+        return nil
+    }
+
+    /// The first from a place on.
+    private static func wordEnd(in text: Substring, from start: String.Index) -> String.Index? {
+        var place = start
+        while place < text.endIndex {
+            if isWordEnd(place, text) { return place }
+            place = text.utf8.index(after: place)
+        }
+        return nil
+    }
+
+    private static func isWordEnd(_ place: String.Index, _ text: Substring) -> Bool {
+        let bytes = text.utf8
+        guard bytes[place] == UInt8(ascii: " "), place > text.startIndex else { return false }
+        let next = bytes.index(after: place)
+        func isWord(_ byte: UInt8) -> Bool {
+            (0x30...0x39).contains(byte) || (0x61...0x7a).contains(byte | 0x20)
+        }
+        return next < text.endIndex && isWord(bytes[bytes.index(before: place)]) && isWord(bytes[next])
+    }
+
+    private func encodeWhole(_ text: Substring) throws -> [Int32] {
+        var text = String(text)
         return try text.withUTF8 { bytes in
             var out: UnsafeMutablePointer<Int32>?
             var message: UnsafeMutablePointer<CChar>?

@@ -47,6 +47,33 @@ import Testing
         }
     }
 
+    /// A text in parts has the ids that it has as a whole, wherever it is cut.
+    @Test(arguments: names)
+    func longTextsAreEncodedInParts(name: String) throws {
+        let tokenizer = try tokenizer(name)
+        let words = [
+            "sea", "ship", "the", "a", "9", "\u{e9}t\u{e9}", "\u{2581}", "\u{1f30a}", "\n", "\t", "", "", "don't", "x,",
+            "<s>", "\u{ff3a}",
+        ]
+        var random = SplitMix64(seed: 6)
+        var cuts = 0
+        for _ in 0..<300 {
+            let text = (0..<Int(random.next() % 60)).map { _ in words[Int(random.next() % UInt64(words.count))] }
+                .joined(separator: " ")
+            let whole = try tokenizer.encodePlain(text, partBytes: .max)
+            #expect(try tokenizer.encode(text) == whole)
+            for partBytes in [1, 7, 40] {
+                #expect(
+                    try tokenizer.encodePlain(text, partBytes: partBytes) == whole, "\(text.debugDescription)")
+                cuts += text.utf8.count > partBytes ? 1 : 0
+            }
+        }
+        #expect(cuts > 500)
+        // A word without end is refused by its size before SentencePiece takes its memory.
+        let long = String(repeating: "a", count: 3_000_000)
+        #expect(try tokenizer.encode(long) == tokenizer.encodePlain(long, partBytes: .max))
+    }
+
     /// Random ids, bytes of broken UTF-8 among them, decode as in Python; streamed, they give the same text.
     @Test(arguments: names)
     func randomSequences(name: String) throws {
