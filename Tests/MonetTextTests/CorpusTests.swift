@@ -44,7 +44,7 @@ import Testing
                 for document in try corpus.documents(in: split) {
                     let ids = corpus.tokens(in: split, document.tokens)
                     #expect(ids.first == 1 && ids.last == 2)
-                    texts[try tokenizer.decode(ids)] = corpus.labels[document.label]
+                    texts[try tokenizer.decode(ids)] = corpus.labelSets[0].labels[document.labels[0]]
                 }
                 #expect(
                     try corpus.documents(in: split).reduce(0) { $0 + $1.tokens.count }
@@ -63,6 +63,50 @@ import Testing
                     FileManager.default.contentsEqual(
                         atPath: folder + "/out/" + name, andPath: folder + "/twice/" + name))
             }
+        }
+    }
+
+    @Test func severalSetsOfLabels() throws {
+        try withTemporaryFolder { folder in
+            let lines = [
+                #"{"text": "The sea", "topic": "water", "language": "en"}"#,
+                #"{"text": "Das Meer", "topic": "water", "language": "de", "label": "x"}"#,
+                #"{"text": "Der Stein", "topic": null, "language": "de"}"#,
+                #"{"text": "It is law", "topic": 7}"#,
+            ]
+            try AtomicFile.write(lines.joined(separator: "\n") + "\n", to: folder + "/l.jsonl")
+            _ = try CorpusBuilder(
+                tokenizer: tokenizer, validationShare: 0, labelKeys: ["topic", "language"]
+            ).build([CorpusSource(path: folder + "/l.jsonl", labelKey: "topic")], into: folder + "/c")
+            let corpus = try Corpus(folder: folder + "/c")
+            #expect(corpus.labelSets.map(\.name) == ["topic", "language"])
+            #expect(corpus.labelSets.map(\.labels) == [["water", "l", "7"], ["en", "de"]])
+            #expect(try corpus.documents(in: .train).map(\.labels) == [[0, 0], [0, 1], [1, 1], [2, -1]])
+        }
+    }
+
+    /// Version 1: one set, under "labels", in records of the same size.
+    @Test func corporaOfVersion1() throws {
+        try withTemporaryFolder { folder in
+            try writeSources(folder + "/in")
+            _ = try CorpusBuilder(tokenizer: tokenizer).build(
+                [CorpusSource(path: folder + "/in")], into: folder + "/out")
+            let path = folder + "/out/corpus.json"
+            let new = try Corpus(folder: folder + "/out")
+            let members = try #require(try JSONValue(contentsOfFile: path).members)
+            try AtomicFile.write(
+                JSONValue.object(
+                    members.map { member in
+                        switch member.key {
+                        case "version": .init("version", 1)
+                        case "label_sets": .init("labels", member.value.arrayValue?[0]["labels"] ?? .null)
+                        default: member
+                        }
+                    }
+                ).serialized(), to: path)
+            let old = try Corpus(folder: folder + "/out")
+            #expect(old.labelSets == new.labelSets && old.labelSets[0].labels.count == 4)
+            #expect(try old.documents(in: .train) == new.documents(in: .train))
         }
     }
 
@@ -148,7 +192,7 @@ import Testing
             _ = try CorpusBuilder(tokenizer: tokenizer).build([CorpusSource(path: folder + "/in")], into: out)
             let description = try TextFile.read(out + "/corpus.json")
             for (old, new) in [
-                ("\"vocab_size\"", "\"size\""), ("\"version\": 1", "\"version\": 9"),
+                ("\"vocab_size\"", "\"size\""), ("\"version\": 2", "\"version\": 9"),
                 ("\"train\"", "\"test\""),
             ] {
                 #expect(description.contains(old))

@@ -90,7 +90,9 @@ import Testing
                     opened += 1
                     for split in CorpusSplit.allCases {
                         for document in try corpus.documents(in: split) {
-                            _ = corpus.labels[document.label]
+                            for (set, label) in document.labels.enumerated() where label >= 0 {
+                                _ = corpus.labelSets[set].labels[label]
+                            }
                             _ = corpus.tokens(in: split, document.tokens)
                         }
                     }

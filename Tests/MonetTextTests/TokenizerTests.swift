@@ -52,19 +52,23 @@ import Testing
     func longTextsAreEncodedInParts(name: String) throws {
         let tokenizer = try tokenizer(name)
         let words = [
-            "sea", "ship", "the", "a", "9", "\u{e9}t\u{e9}", "\u{2581}", "\u{1f30a}", "\n", "\t", "", "", "don't", "x,",
+            "sea", "ship", "the", "a", "9", "\u{e9}t\u{e9}", "\u{2581}", "\u{1f30a}", "\n", "\t", "", "",
+            "don't", "x,",
             "<s>", "\u{ff3a}",
         ]
         var random = SplitMix64(seed: 6)
         var cuts = 0
         for _ in 0..<300 {
-            let text = (0..<Int(random.next() % 60)).map { _ in words[Int(random.next() % UInt64(words.count))] }
-                .joined(separator: " ")
+            let text = (0..<Int(random.next() % 60)).map { _ in
+                words[Int(random.next() % UInt64(words.count))]
+            }
+            .joined(separator: " ")
             let whole = try tokenizer.encodePlain(text, partBytes: .max)
             #expect(try tokenizer.encode(text) == whole)
             for partBytes in [1, 7, 40] {
                 #expect(
-                    try tokenizer.encodePlain(text, partBytes: partBytes) == whole, "\(text.debugDescription)")
+                    try tokenizer.encodePlain(text, partBytes: partBytes) == whole, "\(text.debugDescription)"
+                )
                 cuts += text.utf8.count > partBytes ? 1 : 0
             }
         }

@@ -41,24 +41,40 @@ public struct LabelledDocuments: Sendable {
         }
     }
 
-    /// The documents of a corpus folder, under the label set `label`.
+    /// The documents of a corpus folder, with its label sets.
     ///
-    /// - `limit`: the maximum number of tokens, equally many per label; documents are taken in a fixed
-    ///   random order.
-    /// - `labels`: only documents with these labels are read; nil reads all.
+    /// - `limit`: the maximum number of tokens, equally many per label of the first set; documents are taken in a
+    ///   fixed random order.
+    /// - `labels`: only documents with these labels, all of one set, are read, and that set comes first; nil reads
+    ///   all.
     /// - Throws: `TextError`, `InsightError.unknownLabel`.
     public init(corpus: Corpus, split: CorpusSplit, limit: Int? = nil, labels: [String]? = nil) throws {
-        let kept = try labels.map { try Self.chosen($0, of: corpus.labels, origin: corpus.folder) }
-        let names = kept?.map { corpus.labels[$0] } ?? corpus.labels
-        let place = Dictionary(
-            uniqueKeysWithValues: (kept ?? Array(corpus.labels.indices)).enumerated().map { ($1, $0) })
-        let entries = try corpus.documents(in: split).compactMap { document in
-            place[document.label].map { Entry(range: document.tokens, labels: [$0]) }
+        var order = Array(corpus.labelSets.indices)
+        var kept: [Int]?
+        if let labels {
+            let set = order.first { set in labels.allSatisfy(corpus.labelSets[set].labels.contains) }
+            kept = try Self.chosen(labels, of: corpus.labelSets[set ?? 0].labels, origin: corpus.folder)
+            if let set { order = [set] + order.filter { $0 != set } }
         }
-        labelSets = [LabelSet(name: "label", labels: names)]
+        let names = order.enumerated().map { place, set in
+            let all = corpus.labelSets[set].labels
+            return (place == 0 ? kept?.map { all[$0] } : nil) ?? all
+        }
+        let places = kept.map { kept in
+            Dictionary(kept.enumerated().map { ($1, $0) }, uniquingKeysWith: { first, _ in first })
+        }
+        let entries = try corpus.documents(in: split).compactMap { document -> Entry? in
+            var own = order.map { document.labels[$0] }
+            if let places {
+                guard let place = places[own[0]] else { return nil }
+                own[0] = place
+            }
+            return Entry(range: document.tokens, labels: own)
+        }
+        labelSets = zip(order, names).map { LabelSet(name: corpus.labelSets[$0].name, labels: $1) }
         origin = corpus.folder
         self.corpus = (corpus, split)
-        self.entries = Self.sampled(entries, limit: limit, labels: names.count)
+        self.entries = Self.sampled(entries, limit: limit, labels: names[0].count)
     }
 
     /// Documents of text files, JSONL files and folders.
@@ -77,9 +93,7 @@ public struct LabelledDocuments: Sendable {
             try source.forEachDocument { document in
                 let labels = labelKeys.indices.map { set -> Int in
                     let key = labelKeys[set]
-                    let own = document.columns?[key].flatMap {
-                        $0.stringValue ?? ($0.isNull ? nil : $0.serialized())
-                    }
+                    let own = document.columns?[key]?.label
                     guard let label = own ?? (key == source.labelKey ? document.label : nil) else {
                         return -1
                     }

@@ -10,8 +10,8 @@ public struct Corpus: Sendable {
     public let folder: String
     /// Vocabulary size of the tokenizer that encoded it.
     public let vocabularySize: Int
-    /// Labels by index.
-    public let labels: [String]
+    /// The sets of labels, one or more, such as topics and languages.
+    public let labelSets: [LabelSet]
     /// Bytes of text before encoding.
     public let textBytes: Int
     private let shards: [CorpusSplit: [Shard]]
@@ -35,12 +35,20 @@ public struct Corpus: Sendable {
         }
     }
 
+    /// A set of labels, of which a document has at most one.
+    public struct LabelSet: Sendable, Equatable {
+        /// The name, by default `label`.
+        public let name: String
+        /// Labels by index.
+        public let labels: [String]
+    }
+
     /// One document's range of tokens in its split.
     public struct DocumentRange: Sendable, Equatable {
         /// Tokens, counted from the split's start.
         public let tokens: Range<Int>
-        /// Index of its label.
-        public let label: Int
+        /// Index of its label in each set, negative if it has none.
+        public let labels: [Int]
     }
 
     /// Opens and checks a folder.
@@ -50,16 +58,18 @@ public struct Corpus: Sendable {
         let path = folder + "/" + CorpusFormat.description
         func fail(_ reason: String) -> TextError { .malformedCorpus(path: path, reason: reason) }
         let json = try JSONValue(contentsOfFile: path)
-        guard json["version"]?.intValue == CorpusFormat.version else {
+        let version = json["version"]?.intValue ?? 0
+        guard (1...CorpusFormat.version).contains(version) else {
             throw fail(
-                "version \(json["version"]?.serialized() ?? "absent"), expected \(CorpusFormat.version)")
+                "version \(json["version"]?.serialized() ?? "absent"), expected 1 to \(CorpusFormat.version)")
         }
         guard let vocabularySize = json["vocab_size"]?.intValue, vocabularySize > 0,
             let tokenBytes = json["token_bytes"]?.intValue,
             tokenBytes == 2 || tokenBytes == 4,
-            let labels = json["labels"]?.arrayValue?.compactMap(\.stringValue),
+            let sets = Self.labelSets(json, version: version),
             let splits = json["splits"]?.members
         else { throw fail("vocab_size, token_bytes, labels or splits are missing") }
+        let recordSize = CorpusFormat.recordSize(labelSets: sets.count)
         guard tokenBytes == 4 || vocabularySize <= 1 << 16 else {
             throw fail("vocab_size \(vocabularySize), of which 2 bytes for each token hold 65536")
         }
@@ -73,7 +83,7 @@ public struct Corpus: Sendable {
         }
         self.folder = folder
         self.vocabularySize = vocabularySize
-        self.labels = labels
+        labelSets = sets
         textBytes = json["text_bytes"]?.intValue ?? 0
         var shards: [CorpusSplit: [Shard]] = [:]
         for member in splits {
@@ -90,7 +100,7 @@ public struct Corpus: Sendable {
                 let tokens = try MappedFile(path: folder + "/" + name + ".tokens")
                 let documents = try MappedFile(path: folder + "/" + name + ".documents")
                 guard tokens.bytes.count == count * tokenBytes,
-                    documents.bytes.count == documentCount * CorpusFormat.recordSize
+                    documents.bytes.count == documentCount * recordSize
                 else {
                     throw TextError.malformedCorpus(
                         path: tokens.path, reason: "its size differs from what corpus.json says")
@@ -102,6 +112,22 @@ public struct Corpus: Sendable {
             }
         }
         self.shards = shards
+    }
+
+    private static func labelSets(_ json: JSONValue, version: Int) -> [LabelSet]? {
+        func labels(_ json: JSONValue) -> [String]? {
+            guard let values = json["labels"]?.arrayValue else { return nil }
+            let labels = values.compactMap(\.stringValue)
+            return labels.count == values.count ? labels : nil
+        }
+        if version == 1 { return labels(json).map { [LabelSet(name: "label", labels: $0)] } }
+        guard let entries = json["label_sets"]?.arrayValue, !entries.isEmpty else { return nil }
+        let sets = entries.compactMap { entry in
+            entry["name"]?.stringValue.flatMap { name in
+                labels(entry).map { LabelSet(name: name, labels: $0) }
+            }
+        }
+        return sets.count == entries.count ? sets : nil
     }
 
     /// The number of tokens in a split.
@@ -123,24 +149,30 @@ public struct Corpus: Sendable {
     ///
     /// - Throws: `TextError.malformedCorpus` for records outside the shard or unknown labels.
     public func documents(in split: CorpusSplit) throws -> [DocumentRange] {
+        let recordSize = CorpusFormat.recordSize(labelSets: labelSets.count)
         var result: [DocumentRange] = []
         for shard in shards[split] ?? [] {
-            for offset in stride(from: 0, to: shard.documents.bytes.count, by: CorpusFormat.recordSize) {
+            for offset in stride(from: 0, to: shard.documents.bytes.count, by: recordSize) {
                 let bytes = shard.documents.bytes
+                func word(_ place: Int) -> UInt32 {
+                    UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: offset + place, as: UInt32.self))
+                }
                 let start = UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
-                let count = UInt32(
-                    littleEndian: bytes.loadUnaligned(fromByteOffset: offset + 8, as: UInt32.self))
-                let label = UInt32(
-                    littleEndian: bytes.loadUnaligned(fromByteOffset: offset + 12, as: UInt32.self))
+                let count = word(8)
+                let labels = labelSets.indices.map { set -> Int? in
+                    let label = word(12 + 4 * set)
+                    if label == CorpusFormat.noLabel { return -1 }
+                    return Int(label) < labelSets[set].labels.count ? Int(label) : nil
+                }
+                let known = labels.compactMap(\.self)
                 guard start <= UInt64(shard.count), Int(start) + Int(count) <= shard.count,
-                    Int(label) < labels.count
+                    known.count == labels.count
                 else {
                     throw TextError.malformedCorpus(
-                        path: shard.documents.path,
-                        reason: "record \(offset / CorpusFormat.recordSize) is out of range")
+                        path: shard.documents.path, reason: "record \(offset / recordSize) is out of range")
                 }
                 let first = shard.start + Int(start)
-                result.append(DocumentRange(tokens: first..<(first + Int(count)), label: Int(label)))
+                result.append(DocumentRange(tokens: first..<(first + Int(count)), labels: known))
             }
         }
         return result

@@ -9,6 +9,10 @@ public struct CorpusBuilder: Sendable {
     public var validationShare: Double
     /// The seed that determines which documents are held out.
     public var seed: UInt64
+    /// JSONL columns of further sets of labels, beside the sources' own. Each set has the name of its column.
+    public var furtherLabelKeys: [String]
+    /// The name of the set of the sources' own labels.
+    public var labelName: String
 
     /// What was built.
     public struct Summary: Sendable, Equatable {
@@ -18,15 +22,23 @@ public struct CorpusBuilder: Sendable {
         public var bytes = 0
         /// What the sources hold and was not read.
         public var skips = SourceSkips()
-        /// Documents by label, in both splits.
+        /// Documents by label of the first set, in both splits.
         public var labels: [String: Int] = [:]
     }
 
     /// Settings of a build.
-    public init(tokenizer: Tokenizer, validationShare: Double = 0.05, seed: UInt64 = 0) {
+    ///
+    /// - `labelKeys`: the names of the sets of labels; the first is that of the sources' labels, the others are
+    ///   JSONL columns.
+    public init(
+        tokenizer: Tokenizer, validationShare: Double = 0.05, seed: UInt64 = 0,
+        labelKeys: [String] = ["label"]
+    ) {
         self.tokenizer = tokenizer
         self.validationShare = validationShare
         self.seed = seed
+        labelName = labelKeys.first ?? "label"
+        furtherLabelKeys = Array(labelKeys.dropFirst())
     }
 
     /// Reads all sources and writes the folder, completely or not at all.
@@ -43,8 +55,7 @@ public struct CorpusBuilder: Sendable {
                 writers[split] = SplitWriter(
                     split: split, folder: temporary, wide: tokenizer.vocabularySize > 1 << 16)
             }
-            var labelIDs: [String: UInt32] = [:]
-            var labelNames: [String] = []
+            var sets = ([labelName] + furtherLabelKeys).map { LabelNumbers(name: $0) }
             var seen: Set<TextDigest> = []
             var batch: [Document] = []
             var batchBytes = 0
@@ -53,13 +64,12 @@ public struct CorpusBuilder: Sendable {
                 let encoded = encode(batch)
                 for (document, ids) in zip(batch, encoded) {
                     let ids = try ids.get()
-                    let label = labelIDs[document.label] ?? UInt32(labelNames.count)
-                    if Int(label) == labelNames.count {
-                        labelIDs[document.label] = label
-                        labelNames.append(document.label)
+                    let further = furtherLabelKeys.map { document.columns?[$0]?.label }
+                    let labels = ([document.label] + further).enumerated().map { set, label in
+                        label.map { sets[set].number(of: $0) } ?? CorpusFormat.noLabel
                     }
                     let split = split(of: document.text)
-                    try writers[split]?.append(ids, label: label)
+                    try writers[split]?.append(ids, labels: labels)
                     summary.documents += 1
                     summary.bytes += document.text.utf8.count
                     summary.tokens[split.rawValue, default: 0] += ids.count
@@ -95,7 +105,7 @@ public struct CorpusBuilder: Sendable {
             let description: JSONValue = [
                 "version": .integer(CorpusFormat.version), "vocab_size": .integer(tokenizer.vocabularySize),
                 "token_bytes": .integer(tokenizer.vocabularySize > 1 << 16 ? 4 : 2),
-                "text_bytes": .integer(summary.bytes), "labels": .array(labelNames.map { .string($0) }),
+                "text_bytes": .integer(summary.bytes), "label_sets": .array(sets.map(\.json)),
                 "splits": .object(splits),
             ]
             try AtomicFile.write(
@@ -129,6 +139,25 @@ public struct CorpusBuilder: Sendable {
     }
 }
 
+/// The labels of a set in the order in which they are found.
+private struct LabelNumbers {
+    let name: String
+    private var numbers: [String: UInt32] = [:]
+    private var labels: [String] = []
+
+    init(name: String) { self.name = name }
+
+    mutating func number(of label: String) -> UInt32 {
+        if let known = numbers[label] { return known }
+        let number = UInt32(labels.count)
+        numbers[label] = number
+        labels.append(label)
+        return number
+    }
+
+    var json: JSONValue { ["name": .string(name), "labels": .array(labels.map { .string($0) })] }
+}
+
 /// A 128-bit hash of a text, to find exact duplicates.
 private struct TextDigest: Hashable {
     private let low: UInt64
@@ -159,7 +188,7 @@ private final class SplitWriter {
         self.wide = wide
     }
 
-    func append(_ ids: [Int32], label: UInt32) throws {
+    func append(_ ids: [Int32], labels: [UInt32]) throws {
         if tokens == nil || shardTokens + ids.count > CorpusFormat.shardTokens {
             try closeShard()
             let base = folder + "/" + CorpusFormat.shardName(split, shards.count)
@@ -169,7 +198,7 @@ private final class SplitWriter {
         var record: [UInt8] = []
         withUnsafeBytes(of: UInt64(shardTokens).littleEndian) { record += $0 }
         withUnsafeBytes(of: UInt32(ids.count).littleEndian) { record += $0 }
-        withUnsafeBytes(of: label.littleEndian) { record += $0 }
+        for label in labels { withUnsafeBytes(of: label.littleEndian) { record += $0 } }
         try records?.write(record)
         if wide {
             try ids.map { UInt32(bitPattern: $0).littleEndian }.withUnsafeBytes { try tokens?.write($0) }

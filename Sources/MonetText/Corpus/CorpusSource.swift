@@ -203,7 +203,12 @@ public struct CorpusSource: Sendable {
             throw TextError.malformedSource(path: origin, line: line, reason: "no text under \"\(textKey)\"")
         }
         if text.isEmpty { return }
-        let own = json[labelKey].flatMap { $0.stringValue ?? ($0.isNull ? nil : $0.serialized()) }
+        let own = json[labelKey]?.label
         try body(Document(text: text, label: label ?? own ?? defaultLabel, columns: json))
     }
+}
+
+extension JSONValue {
+    /// The value of a column as a label; nil for null.
+    package var label: String? { stringValue ?? (isNull ? nil : serialized()) }
 }

@@ -48,6 +48,35 @@ public struct RunConfiguration: Sendable, Equatable {
     /// Defaults for everything.
     public init() {}
 
+    /// Fits settings that were not chosen to the model and the number of steps.
+    ///
+    /// - Sequences are as long as the model's context, 512 tokens at most.
+    /// - The learning rate falls with the width d as 5e-4 · (2048 / d)^¾, from 4e-3 for 128, which suits the
+    ///   published models and the small ones of this package.
+    /// - A tenth of the steps warm up; a hundredth lies between reports, a tenth between evaluations, a fifth
+    ///   between checkpoints, each within limits.
+    ///
+    /// - `given`: the keys of settings that were chosen.
+    public mutating func fitDefaults(except given: Set<String>) {
+        var fitted = self
+        func fit<Value>(_ key: String, _ path: WritableKeyPath<RunConfiguration, Value>, _ value: Value) {
+            if !given.contains(key) { fitted[keyPath: path] = value }
+        }
+        func part(_ divisor: Int, _ range: ClosedRange<Int>) -> Int {
+            min(range.upperBound, max(range.lowerBound, steps / divisor))
+        }
+        fit("sequence_length", \.sequenceLength, min(model.contextLength, 512))
+        let rate = 5e-4 * pow(2048 / Double(max(1, model.hiddenSize)), 0.75)
+        // Two digits, as people write rates.
+        let digits = pow(10, floor(log10(rate)) - 1)
+        fit("learning_rate", \.learningRate, min(4e-3, max(3e-4, (rate / digits).rounded() * digits)))
+        fit("warmup_steps", \.warmupSteps, part(10, 0...2000))
+        fit("log_every", \.logEvery, part(100, 1...10))
+        fit("eval_every", \.evaluateEvery, part(10, 1...1000))
+        fit("save_every", \.saveEvery, part(5, 1...1000))
+        self = fitted
+    }
+
     /// Tokens per step.
     public var tokensPerStep: Int { sequenceLength * batchSize * accumulation }
 

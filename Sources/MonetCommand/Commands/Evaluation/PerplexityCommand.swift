@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import MonetFoundation
 import MonetGeneration
+import MonetInsight
 import MonetModel
 import MonetText
 
@@ -13,6 +14,7 @@ struct PerplexityCommand: ParsableCommand {
             EXAMPLES
               monet perplexity --model checkpoints/demo -f book.txt
               monet perplexity --model checkpoints/demo --corpus corpora/demo --limit 50000
+              monet perplexity --model checkpoints/demo --corpus corpora/demo --labels law,food
               cat book.txt | monet perplexity --model checkpoints/demo --stride 64 --json
 
             The text is read in overlapping windows of the model's context length. Each window scores \
@@ -28,7 +30,10 @@ struct PerplexityCommand: ParsableCommand {
     var context: Int?
     @Option(help: "New tokens scored per window; by default half of it.")
     var stride: Int?
-    @Option(help: "Score at most this many tokens.")
+    @Option(
+        help: ArgumentHelp("Score only these labels of the corpus, separated by commas.", valueName: "list"))
+    var labels: String?
+    @Option(help: "Score at most this many tokens; of a corpus, equally many of every label.")
     var limit: Int?
     @Option(
         help: ArgumentHelp(
@@ -46,6 +51,7 @@ struct PerplexityCommand: ParsableCommand {
         if corpus != nil, input.text != nil || input.file != nil || input.tokenIds != nil {
             throw ValidationError("Give a corpus or a text, not both.")
         }
+        if labels != nil, corpus == nil { throw ValidationError("--labels chooses from a --corpus.") }
     }
 
     func run() throws {
@@ -61,8 +67,10 @@ struct PerplexityCommand: ParsableCommand {
                         "it has \(opened.vocabularySize) pieces, the model \(model.configuration.vocabularySize)"
                 )
             }
-            let count = opened.tokenCount(.validation)
-            ids = opened.tokens(in: .validation, 0..<min(count, limit ?? count))
+            let names = labels?.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }
+            let documents = try LabelledDocuments(
+                corpus: opened, split: .validation, limit: limit, labels: names)
+            ids = (0..<documents.count).flatMap { documents.tokens($0) }
         } else {
             ids = try input.ids(
                 tokenizer, folder: modelOptions.model, vocabularySize: model.configuration.vocabularySize)

@@ -20,8 +20,8 @@ struct TrainCommand: ParsableCommand {
 
             A run file is YAML or JSON with the settings below (flags have dashes for underscores) and \
             "model": a preset's name, or a mapping of "preset" and the keys of config.json to change. Flags \
-            override the file. The vocabulary size is that of the corpus unless the file sets it. Ctrl-C \
-            saves and stops; --resume continues, with the same result as an uninterrupted run.
+            override the file; what neither names is fitted to the model and the number of steps. The vocabulary \
+            size is that of the corpus unless the file sets it. Ctrl-C saves and stops; --resume continues, with the same result as an uninterrupted run.
 
             Settings: \(RunSetting.all.map(\.key).joined(separator: ", ")).
             """)
@@ -109,6 +109,7 @@ struct TrainCommand: ParsableCommand {
         } else if model?["vocab_size"] == nil, !configuration.corpus.isEmpty {
             configuration.model.vocabularySize = try Corpus(folder: configuration.corpus).vocabularySize
         }
+        configuration.fitDefaults(except: Set(members.map(\.key) + (try settings.values().map(\.0))))
         return configuration
     }
 

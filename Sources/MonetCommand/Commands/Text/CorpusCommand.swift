@@ -14,8 +14,11 @@ struct CorpusCommand: ParsableCommand {
 struct SourceOptions: ParsableArguments {
     @Option(help: "JSONL column with the text.")
     var textKey = "text"
-    @Option(help: "JSONL column with the label.")
-    var labelKey = "label"
+    @Option(
+        help: ArgumentHelp(
+            "JSONL column with the label; may be repeated where each column becomes a label set.",
+            valueName: "key"))
+    var labelKey: [String] = ["label"]
     @Option(help: "In folders, read only files with these extensions, such as py,txt.")
     var extensions: String?
     @Flag(help: "Skip files and lines that are not UTF-8, instead of stopping.")
@@ -34,7 +37,7 @@ struct SourceOptions: ParsableArguments {
         return arguments.map { argument in
             let (label, path) = Self.split(argument)
             return CorpusSource(
-                path: path, label: label, textKey: textKey, labelKey: labelKey,
+                path: path, label: label, textKey: textKey, labelKey: labelKey.first ?? "label",
                 extensions: extensions?.split(separator: ",").map { String($0.drop { $0 == "." }) } ?? [],
                 skipsInvalid: skipInvalid)
         }
@@ -49,7 +52,8 @@ struct CorpusBuildCommand: ParsableCommand {
             EXAMPLES
               monet corpus build --tokenizer tokenizer.model --out corpora/demo Corpus/
               monet corpus build --tokenizer tokenizer.model --out corpora/code python=src/ lua=scripts/
-              monet corpus build --tokenizer tokenizer.model --out corpora/web pages.jsonl --label-key topic
+              monet corpus build --tokenizer tokenizer.model --out corpora/web pages.jsonl \\
+                  --label-key topic --label-key language
 
             A source is a text file (one document), a JSONL file (one document per line) or a folder of \
             them. label=path labels its documents; otherwise their label is the JSONL label column, or the \
@@ -72,6 +76,9 @@ struct CorpusBuildCommand: ParsableCommand {
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
+        if Set(reading.labelKey).count != reading.labelKey.count {
+            throw ValidationError("--label-key \(reading.labelKey.joined(separator: ", ")): each column once")
+        }
         if !(0..<1).contains(validationShare) {
             throw ValidationError("--validation-share is \(validationShare), expected from 0 to below 1")
         }
@@ -79,7 +86,8 @@ struct CorpusBuildCommand: ParsableCommand {
 
     func run() throws {
         let builder = CorpusBuilder(
-            tokenizer: try tokenizer.open(), validationShare: validationShare, seed: seed)
+            tokenizer: try tokenizer.open(), validationShare: validationShare, seed: seed,
+            labelKeys: reading.labelKey)
         var line = ProgressLine(isQuiet: common.quiet)
         let start = ContinuousClock.now
         let summary = try builder.build(try reading.sources(sources), into: out, replacing: overwrite) {
@@ -130,53 +138,73 @@ struct CorpusInfoCommand: ParsableCommand {
 
     func run() throws {
         let opened = try Corpus(folder: corpus)
-        var counts: [CorpusSplit: [(documents: Int, tokens: Int)]] = [:]
-        for split in CorpusSplit.allCases {
-            var rows = Array(repeating: (documents: 0, tokens: 0), count: opened.labels.count)
-            for document in try opened.documents(in: split) {
-                rows[document.label].documents += 1
-                rows[document.label].tokens += document.tokens.count
-            }
-            counts[split] = rows
-        }
-        func row(_ split: CorpusSplit, _ label: Int) -> (documents: Int, tokens: Int) {
-            counts[split]?[label] ?? (0, 0)
+        let documents = try CorpusSplit.allCases.map { ($0, try opened.documents(in: $0)) }
+        let sets = opened.labelSets.enumerated().map { place, set in
+            LabelCounts(set, place: place, documents)
         }
         if json {
-            try StandardOutput.write([
-                "vocab_size": .integer(opened.vocabularySize), "text_bytes": .integer(opened.textBytes),
-                "labels": .object(
-                    opened.labels.indices.map { label in
-                        .init(
-                            opened.labels[label],
-                            .object(
-                                CorpusSplit.allCases.map { split in
-                                    .init(
-                                        split.rawValue,
-                                        [
-                                            "documents": .integer(row(split, label).documents),
-                                            "tokens": .integer(row(split, label).tokens),
-                                        ])
-                                }))
-                    }),
-            ])
-            return
-        }
-        let header = ["label"] + CorpusSplit.allCases.flatMap { ["\($0.rawValue) documents", "tokens"] }
-        let rows = opened.labels.indices.map { label in
-            [opened.labels[label]]
-                + CorpusSplit.allCases.flatMap {
-                    [row($0, label).documents.grouped, row($0, label).tokens.grouped]
-                }
+            var members: [JSONValue.Member] = [
+                .init("vocab_size", .integer(opened.vocabularySize)),
+                .init("text_bytes", .integer(opened.textBytes)), .init("labels", sets[0].json),
+            ]
+            if sets.count > 1 {
+                members.append(
+                    .init("label_sets", .object(sets.map { .init($0.labelSet.name, $0.json) })))
+            }
+            return try StandardOutput.write(.object(members))
         }
         let total =
             ["total"]
-            + CorpusSplit.allCases.flatMap { split in
-                [
-                    (counts[split] ?? []).reduce(0) { $0 + $1.documents }.grouped,
-                    opened.tokenCount(split).grouped,
-                ]
+            + documents.flatMap { split, documents in
+                [documents.count.grouped, opened.tokenCount(split).grouped]
             }
-        try StandardOutput.write(alignedTable([header] + rows + [total]))
+        try StandardOutput.write(
+            sets.map { alignedTable([$0.heading] + $0.rows + [total]) }.joined(separator: "\n"))
+    }
+}
+
+/// Documents and tokens of a set's labels, by split.
+private struct LabelCounts {
+    let labelSet: Corpus.LabelSet
+    private var counts: [(split: CorpusSplit, labels: [(documents: Int, tokens: Int)])] = []
+
+    init(_ set: Corpus.LabelSet, place: Int, _ documents: [(CorpusSplit, [Corpus.DocumentRange])]) {
+        labelSet = set
+        for (split, documents) in documents {
+            var labels = Array(repeating: (documents: 0, tokens: 0), count: set.labels.count)
+            for document in documents where document.labels[place] >= 0 {
+                labels[document.labels[place]].documents += 1
+                labels[document.labels[place]].tokens += document.tokens.count
+            }
+            counts.append((split, labels))
+        }
+    }
+
+    var heading: [String] {
+        [labelSet.name] + counts.flatMap { ["\($0.split.rawValue) documents", "tokens"] }
+    }
+
+    var rows: [[String]] {
+        labelSet.labels.indices.map { label in
+            [labelSet.labels[label]]
+                + counts.flatMap { [$0.labels[label].documents.grouped, $0.labels[label].tokens.grouped] }
+        }
+    }
+
+    var json: JSONValue {
+        .object(
+            labelSet.labels.indices.map { label in
+                .init(
+                    labelSet.labels[label],
+                    .object(
+                        counts.map { count in
+                            .init(
+                                count.split.rawValue,
+                                [
+                                    "documents": .integer(count.labels[label].documents),
+                                    "tokens": .integer(count.labels[label].tokens),
+                                ])
+                        }))
+            })
     }
 }

@@ -59,20 +59,13 @@ struct TokenizerTrainCommand: ParsableCommand {
     func run() throws {
         try overwriting.check(out)
         let all = try reading.sources(sources)
-        var bytes = 0
-        for source in all { try source.forEachDocument { bytes += $0.text.utf8.count } }
-        // Every n-th line, so that a sample covers all domains.
-        let every = max(1, Int((Double(bytes) / (megabytes * 1e6)).rounded(.up)))
-        var lines: [String] = []
-        var number = 0
+        var sample = LineSample(bytes: Int(megabytes * 1e6))
         for source in all {
             try source.forEachDocument { document in
-                for line in document.text.split(separator: "\n") {
-                    if number % every == 0 { lines.append(String(line)) }
-                    number += 1
-                }
+                for line in document.text.split(separator: "\n") { sample.add(line) }
             }
         }
+        let lines = sample.lines
         if !common.quiet {
             StandardError.write("training \(vocabSize.grouped) pieces on \(lines.count.grouped) lines\n")
         }
@@ -160,6 +153,30 @@ struct TokenizerDecodeCommand: ParsableCommand {
                 }
             }
             try StandardOutput.write(try tokenizer.decode(ids) + "\n")
+        }
+    }
+}
+
+/// Every n-th line of all, so that a sample covers the whole text; n doubles when the sample gets too large. The
+/// text is read once, so it may come from a pipe.
+private struct LineSample {
+    private(set) var lines: [String] = []
+    private let bytes: Int
+    private var kept = 0
+    private var every = 1
+    private var number = 0
+
+    init(bytes: Int) { self.bytes = bytes }
+
+    mutating func add(_ line: Substring) {
+        defer { number += 1 }
+        guard number % every == 0 else { return }
+        lines.append(String(line))
+        kept += line.utf8.count
+        while kept > bytes, lines.count > 1 {
+            lines = stride(from: 0, to: lines.count, by: 2).map { lines[$0] }
+            kept = lines.reduce(0) { $0 + $1.utf8.count }
+            every *= 2
         }
     }
 }
