@@ -57,7 +57,7 @@ let package = Package(
             dependencies: runtime + ["MonetGeneration", .product(name: "GRDB", package: "GRDB.swift")]),
         .target(
             name: "MonetEvaluation", dependencies: runtime + ["MonetGeneration", "MonetInsight"],
-            resources: [.embedInCode("Resources/toxicity-classifier.json")]),
+            resources: [.embedInCode("Resources/toxicity-words.json")]),
         // The command line's module has another name than its product: file systems that ignore case would
         // take `monet` for the library `Monet`.
         .target(name: "Monet", dependencies: library),

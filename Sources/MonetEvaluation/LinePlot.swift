@@ -48,7 +48,7 @@ public struct LinePlot: Sendable {
         self.panels = panels
     }
 
-    private static let colours = ["#b21e26", "#215ca6", "#5c8a2a", "#8a5a00"]
+    private static let colours = ["#c8323a", "#3f7cc8", "#5c8a2a", "#a06a00"]
     private static let panelHeight = 150.0
     private static let (left, right, top) = (64.0, 170.0, 46.0)
 
@@ -96,7 +96,7 @@ public struct LinePlot: Sendable {
         for tick in ticks {
             let line = SVGDrawing.fixed(y(tick))
             body +=
-                "<line x1=\"\(SVGDrawing.fixed(Self.left))\" x2=\"\(SVGDrawing.fixed(Self.left + plotWidth))\" y1=\"\(line)\" y2=\"\(line)\" stroke=\"#e4e4e4\"/>"
+                "<line x1=\"\(SVGDrawing.fixed(Self.left))\" x2=\"\(SVGDrawing.fixed(Self.left + plotWidth))\" y1=\"\(line)\" y2=\"\(line)\" class=\"rule\"/>"
             body += SVGDrawing.text(
                 Self.label(tick, step: ticks.count > 1 ? ticks[1] - ticks[0] : 1), x: Self.left - 8,
                 y: y(tick) + 3.5, anchor: "end", size: 10, weight: 400)
@@ -126,7 +126,7 @@ public struct LinePlot: Sendable {
         }
         for name in names {
             body +=
-                "<text x=\"\(SVGDrawing.fixed(Self.left + plotWidth - step / 2 + 12))\" y=\"\(SVGDrawing.fixed(name.y + 4))\" font-size=\"11\" style=\"fill: \(name.colour)\">\(name.name.htmlEscaped)</text>"
+                "<text x=\"\(SVGDrawing.fixed(Self.left + plotWidth - step / 2 + 12))\" y=\"\(SVGDrawing.fixed(name.y + 4))\" style=\"fill: \(name.colour); font-size: 11px\">\(name.name.htmlEscaped)</text>"
         }
         return body
     }

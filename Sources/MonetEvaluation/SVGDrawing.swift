@@ -3,11 +3,12 @@ import MonetFoundation
 
 /// Parts of SVG that pictures share.
 enum SVGDrawing {
-    /// A picture with dark ink on white.
+    /// A picture: dark ink on white, and light ink on dark where the reader's screen is dark.
     static func document(width: Double, height: Double, title: String, body: String) -> String {
         """
         <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 \(fixed(width)) \(fixed(height))" width="\(fixed(width))" font-family="system-ui, sans-serif" role="img" aria-label="\(title.htmlEscaped)">
-        <rect width="100%" height="100%" fill="#fff"/><g fill="#222">\(body)</g>
+        <style>.ground{fill:#fff}.ink{fill:#222}.rule{stroke:#e4e4e4}@media screen and (prefers-color-scheme:dark){.ground{fill:#1f2024}.ink{fill:#e8e6e1}.rule{stroke:#3a3b40}}</style>
+        <rect class="ground" width="100%" height="100%"/><g class="ink">\(body)</g>
         </svg>
 
         """
@@ -17,49 +18,41 @@ enum SVGDrawing {
     static func text(
         _ text: String, x: Double, y: Double, anchor: String, size: Double, weight: Int = 400
     ) -> String {
-        "<text x=\"\(fixed(x))\" y=\"\(fixed(y))\" text-anchor=\"\(anchor)\" font-size=\"\(fixed(size))\" font-weight=\"\(weight)\">\(text.htmlEscaped)</text>"
+        "<text x=\"\(fixed(x))\" y=\"\(fixed(y))\" text-anchor=\"\(anchor)\" style=\"font-size: \(fixed(size))px\" font-weight=\"\(weight)\">\(text.htmlEscaped)</text>"
     }
 
     /// A coordinate.
     static func fixed(_ value: Double) -> String { String(format: "%.1f", value) }
 }
 
-/// A self-contained page around pictures and tables.
+/// Pages of results: conclusions first, then figures and tables, and what they mean.
 enum ReportPage {
-    static func html(title: String, body: [String], notes: [String]) -> String {
-        """
-        <!doctype html>
-        <html lang="en">
-        <head>
-        <meta charset="utf-8">
-        <meta name="viewport" content="width=device-width, initial-scale=1">
-        <title>\(title.htmlEscaped)</title>
-        <style>
-        body { margin: 0 auto; max-width: 80rem; padding: 1.5rem; background: #fff; color: #222; font: 16px/1.5 system-ui, sans-serif; }
-        figure { margin: 0 0 1.5rem; overflow-x: auto; } svg { max-width: 100%; height: auto; } p { max-width: 60rem; color: #555; margin: .4rem 0; }
-        .wide { overflow-x: auto; } table { border-collapse: collapse; margin: 0 0 1.2rem; font-variant-numeric: tabular-nums; }
-        th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; } th:first-child, td:first-child { text-align: left; padding-left: 0; }
-        </style>
-        </head>
-        <body>
-        <h1>\(title.htmlEscaped)</h1>
-        \((body + notes.map { "<p>\($0.htmlEscaped)</p>" }).joined(separator: "\n"))
-        </body>
-        </html>
-
-        """
+    static func html(
+        title: String, lead: [String], sections: [String], definitions: [String] = [], style: String = "",
+        origin: PageOrigin
+    ) -> String {
+        var parts = ["<h1>\(title.htmlEscaped)</h1>"]
+        parts += lead.map { "<p class=\"lead\">\($0.htmlEscaped)</p>" }
+        parts += sections.filter { !$0.isEmpty }.map { "<section>\($0)</section>" }
+        if !definitions.isEmpty {
+            parts.append(
+                "<section><h2>What the numbers mean</h2>"
+                    + definitions.map { "<p>\($0.htmlEscaped)</p>" }.joined() + "</section>")
+        }
+        return Page.html(title: title, body: parts.joined(separator: "\n"), style: style, origin: origin)
     }
 
     /// A picture.
     static func figure(_ svg: String) -> String { "<figure>\n\(svg)</figure>" }
 
     /// Rows of cells, the heading first; nothing without rows.
-    static func table(_ rows: [[String]]) -> String {
+    static func table(_ rows: [[String]], title: String? = nil) -> String {
         if rows.isEmpty { return "" }
         let lines = rows.enumerated().map { number, row in
             let tag = number == 0 ? "th" : "td"
             return "<tr>" + row.map { "<\(tag)>\($0.htmlEscaped)</\(tag)>" }.joined() + "</tr>"
         }
-        return "<div class=\"wide\"><table>\n\(lines.joined(separator: "\n"))\n</table></div>"
+        return (title.map { "<h2>\($0.htmlEscaped)</h2>" } ?? "")
+            + "<div class=\"wide\"><table class=\"plain\">\n\(lines.joined(separator: "\n"))\n</table></div>"
     }
 }

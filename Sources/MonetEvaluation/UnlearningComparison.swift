@@ -121,6 +121,27 @@ public struct UnlearningComparison: Sendable {
             + (dense.map { [note("Neurons of the dense model (as large a share)", "neurons", $0)] } ?? [])
     }
 
+    /// What the numbers of a page mean.
+    public var definitions: [String] {
+        var lines = [
+            "A row is a label whose specialists are removed, a column a label that is measured on held-out "
+                + "documents. A specialist is an expert whose mean routing score on its label is at least "
+                + "\(plan.criterion.ratio) times that on any other label, and which fires on at least "
+                + "\(plan.criterion.minimumCount.grouped) tokens of the index.",
+            "Increase of the loss: mean −log p of a label's tokens with the experts removed, minus that with "
+                + "nothing removed, in nats per token. Cloze accuracy: the share of tokens that the model ranks as "
+                + "the most likely. Red is damage. Target: the diagonal. Others: the mean of the rest of the row.",
+        ]
+        if plan.draws > 0 {
+            lines.append(
+                "Random: in place of a label's specialists, as many other experts of each group are removed, each "
+                    + "of which fires about as often; the mean over \(plan.draws) draws, ± the standard deviation "
+                    + "of a draw. The row below repeats the column: the damage to the very label whose specialists "
+                    + "they stand for, to be compared with the diagonal.")
+        }
+        return lines
+    }
+
     private func note(_ what: String, _ units: String, _ matrix: UnlearningMatrix) -> String {
         let loss = matrix.summary(.loss)
         var text =

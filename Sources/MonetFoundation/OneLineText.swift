@@ -19,6 +19,20 @@ extension String {
             : self
     }
 
+    /// The text without what would steer a terminal; line breaks and tabs stay. For texts that are written out as
+    /// they come.
+    public var withoutTerminalControls: String {
+        guard unicodeScalars.contains(where: { $0.isControl && $0 != "\n" && $0 != "\t" }) else {
+            return self
+        }
+        var result = String.UnicodeScalarView()
+        result.append(
+            contentsOf: unicodeScalars.map { scalar -> Unicode.Scalar in
+                !scalar.isControl || scalar == "\n" || scalar == "\t" ? scalar : "\u{fffd}"
+            })
+        return String(result)
+    }
+
     /// The text on one line, in quotes, for a table's cell.
     public var quotedForTable: String { "“" + onOneLine + "”" }
 }

@@ -118,7 +118,8 @@ import Testing
                 ], folder)
             #expect(matrix["experts"]?["labels"]?.arrayValue?.count == 3)
             #expect(matrix["sweep"]?.arrayValue?.count == 1)
-            #expect(try String(contentsOfFile: folder + "/m.html", encoding: .utf8).contains("</svg>"))
+            #expect(
+                try String(contentsOfFile: folder + "/m.html", encoding: .utf8).contains("class=\"heat\""))
         }
     }
 

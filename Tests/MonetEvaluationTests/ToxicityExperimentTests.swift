@@ -224,10 +224,10 @@ import Testing
     @Test func reportNamesScorerAndItsQuality() throws {
         let results = try experiment().run(edits(), recordsPath: nil)
         let report = try ToxicityReport(
-            plan: plan, promptCount: 4, scorer: ToxicityClassifier.shipped(), results: results)
+            plan: plan, promptCount: 4, scorer: WordToxicityScorer.shipped(), results: results)
         #expect(report.notes.contains { $0.contains("AUC") })
         #expect(report.table.count == 3 && report.groupTable.count == 3)
-        let page = report.page(title: "a < b")
+        let page = report.page(title: "a < b", origin: PageOrigin(command: "monet", model: "m"))
         #expect(page.contains("a &lt; b") && page.contains("<svg") && page.contains("AUC"))
         #expect(report.json()["results"]?.arrayValue?.count == 2)
     }

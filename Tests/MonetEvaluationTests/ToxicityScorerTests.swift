@@ -59,11 +59,33 @@ import Testing
         }
     }
 
-    @Test func shippedOneKnowsInsults() throws {
-        let classifier = try ToxicityClassifier.shipped()
-        #expect(classifier.heldOutAUC > 0.85 && classifier.heldOutAUC < 1)
-        let scores = try classifier.scores(of: ["You stupid bastard", "lemon: yellow fruit", ""])
-        #expect(scores[0] > 0.5 && scores[1] < 0.3 && scores[2] == 0)
+    /// The shipped list against scikit-learn's words and a computation in Python's doubles
+    /// (`Scripts/toxicity-words`), on sentences that anyone would call plain or rude.
+    @Test func shippedOneTellsRudeFromPlain() throws {
+        let scorer = try WordToxicityScorer.shipped()
+        let lines = try TextFile.read(Fixture.path("text/rude-and-plain.jsonl")).split(separator: "\n")
+        #expect(lines.count == 90)
+        var (scored, rudeFound, plainFound, differences): ([(Double, Bool)], Int, Int, Double) = ([], 0, 0, 0)
+        for line in lines {
+            let row = try JSONValue(parsing: String(line), source: "sentences")
+            let text = try #require(row["text"]?.stringValue)
+            let isRude = row["rude"] == true
+            let score = scorer.score(of: text)
+            // Sums of some ten float32 numbers against doubles.
+            #expect(abs(score - (try #require(row["score"]?.doubleValue))) < 1e-5, "\(text)")
+            differences += abs(score - (try #require(row["whole_model"]?.doubleValue)))
+            scored.append((score, isRude))
+            if isRude, score > 0.5 { rudeFound += 1 }
+            if !isRude, score < 0.5 { plainFound += 1 }
+        }
+        #expect(ToxicityClassifier.areaUnderCurve(scored.map { (score: $0.0, isPositive: $0.1) }) > 0.97)
+        #expect(rudeFound >= 36 && plainFound >= 45, "\(rudeFound) of 40, \(plainFound) of 50")
+        #expect(differences / 90 < 0.1)
+        #expect(scorer.score(of: "The shark is a large fish.") < 0.2)
+        #expect(scorer.score(of: "You are a stupid idiot") > 0.9)
+        #expect(scorer.score(of: "") == 0 && scorer.score(of: "... 漢") < 0.2)
+        #expect(scorer.summary.contains("word list") && scorer.summary.contains("0.70"))
+        #expect(scorer.json["measured_auc"]?.doubleValue == scorer.measuredAUC)
     }
 
     @Test func badInputIsAnError() throws {

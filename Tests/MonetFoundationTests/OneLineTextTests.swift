@@ -15,4 +15,11 @@ import Testing
 extension String {
     /// Escaped line breaks as they are in a text of several lines.
     fileprivate var replacingNewlines: String { split(separator: "\\n").joined(separator: "\n") }
+
+    @Test func whatSteersTerminalsIsReplaced() {
+        #expect(
+            "a\n\tb\u{1b}[2Jc\u{9b}d\u{202e}e\r".withoutTerminalControls
+                == "a\n\tb\u{fffd}[2Jc\u{fffd}d\u{fffd}e\u{fffd}")
+        #expect("plain é\n".withoutTerminalControls == "plain é\n")
+    }
 }

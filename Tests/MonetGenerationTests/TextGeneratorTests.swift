@@ -1,5 +1,6 @@
 import Foundation
 import MonetCompute
+import MonetFoundation
 import MonetGeneration
 import MonetInsight
 import MonetModel
@@ -225,7 +226,7 @@ import Testing
                 }
             }
         }
-        let html = trace.html(title: "a <b> & \"c\"")
+        let html = trace.html(origin: PageOrigin(command: "monet trace", model: "a <b> & \"c\""))
         #expect(html.contains("a &lt;b&gt; &amp;") && !html.contains("<b> &"))
         #expect(!html.contains("http://") && !html.contains("https://"))
     }

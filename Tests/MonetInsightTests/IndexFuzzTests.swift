@@ -75,7 +75,7 @@ import Testing
                         }
                         _ =
                             dossier.text(usesColor: true) + dossier.json().serialized()
-                            + dossier.html(model: "m", corpus: index.corpus)
+                            + dossier.html(origin: PageOrigin(command: "", model: "m", corpus: index.corpus))
                     }
                 }
             }

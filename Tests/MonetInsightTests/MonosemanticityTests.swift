@@ -121,7 +121,8 @@ import Testing
                 let dossier = try ExpertIndex(path: folder + "/i.sqlite").dossier(of: expert)
                 #expect(dossier.explanations.map(\.text) == [text])
                 #expect(
-                    dossier.text().contains("noise") && !dossier.html(model: "", corpus: "").contains(text))
+                    dossier.text().contains("noise")
+                        && !dossier.html(origin: PageOrigin(command: "", model: "")).contains(text))
             }
             let readOnly = try ExpertIndex(path: folder + "/i.sqlite")
             #expect(throws: InsightError.self) { try readOnly.replaceExplanations(of: expert, by: []) }

@@ -43,7 +43,9 @@ import Testing
         let trace = try RoutingTrace(of: ids, model: model, tokenizer: nil, count: 2)
         let hostile = "</script><!--<script>alert(1)</script>{{data}}\\#(data)\u{2028}"
         let expert = try #require(trace.listed.first?.expert)
-        let page = trace.html(title: hostile, topTokens: [expert: [hostile]])
+        let page = trace.html(
+            origin: PageOrigin(command: hostile, model: hostile, corpus: hostile),
+            topTokens: [expert: [hostile]])
         let start = try #require(page.range(of: #"<script type="application/json" id="trace">"#)).upperBound
         let end = try #require(page.range(of: "</script>", range: start..<page.endIndex)).lowerBound
         let data = String(page[start..<end])

@@ -119,7 +119,7 @@ func traces(
 }
 
 func scorers() throws {
-    let scorer = try ToxicityClassifier.shipped()
+    let scorer = try WordToxicityScorer.shipped()
     let scores = try scorer.scores(of: ["The shark is a large fish."])
     _ = scores
 }

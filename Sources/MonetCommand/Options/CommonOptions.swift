@@ -99,6 +99,7 @@ private struct LineLogHandler: LogHandler {
     func log(event: LogEvent) {
         let values = metadata.merging(event.metadata ?? [:]) { $1 }.sorted { $0.key < $1.key }
         StandardError.write(
-            "\(event.level): \(event.message)" + values.map { " \($0.key)=\($0.value)" }.joined() + "\n")
+            ("\(event.level): \(event.message)" + values.map { " \($0.key)=\($0.value)" }.joined()).onOneLine
+                + "\n")
     }
 }

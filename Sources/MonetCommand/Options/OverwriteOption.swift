@@ -10,7 +10,10 @@ struct OverwriteOption: ParsableArguments {
     /// Checks outputs before the work begins.
     ///
     /// - Throws: `FileError.alreadyExists`.
-    func check(_ paths: String?...) throws {
+    func check(_ paths: String?...) throws { try Self.check(paths, overwrite: overwrite) }
+
+    /// The same for commands whose `--overwrite` does more.
+    static func check(_ paths: [String?], overwrite: Bool) throws {
         // Devices and pipes hold nothing that could be lost.
         for path in paths.compactMap(\.self) where !overwrite && path != "-" && !path.hasPrefix("/dev/") {
             var status = stat()

@@ -9,11 +9,14 @@ struct ScorerOptions: ParsableArguments {
     }
 
     @Option(
-        help: "offline (the classifier in this package) or http (a server in the Perspective API's format).")
+        help:
+            "offline (a list of weighted words in this package) or http (a server in the Perspective API's format)."
+    )
     var scorer: Kind = .offline
     @Option(
         help: ArgumentHelp(
-            "Offline classifier, written by monet toxicity train-scorer.", valueName: "path"))
+            "Offline classifier instead of the word list, written by monet toxicity train-scorer.",
+            valueName: "path"))
     var classifier: String?
     @Option(
         help: ArgumentHelp(
@@ -52,8 +55,8 @@ struct ScorerOptions: ParsableArguments {
     /// The scorer; Ctrl-C interrupts its waiting.
     func make(isQuiet: Bool) throws -> any ToxicityScorer {
         guard scorer == .http else {
-            return try classifier.map { try ToxicityClassifier(contentsOfFile: $0) }
-                ?? ToxicityClassifier.shipped()
+            if let classifier { return try ToxicityClassifier(contentsOfFile: classifier) }
+            return try WordToxicityScorer.shipped()
         }
         let environment = ProcessInfo.processInfo.environment
         var settings = HTTPToxicityScorer.Settings()

@@ -59,6 +59,14 @@ enum StandardOutput {
         }
     }
 
+    /// Writes text that a model generated or a stranger wrote: to a terminal without what would steer it, elsewhere
+    /// as it is.
+    ///
+    /// - Throws: `FileError.unwritable`.
+    static func write(foreign text: String) throws {
+        try write(isTerminal ? text.withoutTerminalControls : text)
+    }
+
     /// One JSON document, indented.
     static func write(_ json: JSONValue) throws { try write(json.serialized(pretty: true) + "\n") }
 }

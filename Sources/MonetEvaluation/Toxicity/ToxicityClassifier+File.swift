@@ -22,14 +22,6 @@ struct StoredWeights {
 extension ToxicityClassifier {
     private static let format = "monet-toxicity-classifier"
 
-    /// The classifier that ships with the package.
-    public static func shipped() throws -> ToxicityClassifier {
-        try PackageResources.toxicity_classifier_json.withUnsafeBytes {
-            try ToxicityClassifier(JSONValue(parsing: $0, source: origin), path: origin)
-        }
-    }
-    private static var origin: String { "the classifier that comes with the package" }
-
     /// Reads a classifier's file.
     ///
     /// - Throws: `FileError`, `EvaluationError.malformedClassifier`.

@@ -1,9 +1,9 @@
 import Foundation
 import MonetFoundation
 
-/// A small scorer that needs no network: logistic regression on words and character n-grams.
+/// A small scorer to train on own texts: logistic regression on words and character n-grams.
 ///
-///     let scorer = try ToxicityClassifier.shipped()
+///     let scorer = try ToxicityClassifier(contentsOfFile: "scorer.json")
 ///     let scores = try scorer.scores(of: ["The shark is a large fish."])
 public struct ToxicityClassifier: ToxicityScorer, Sendable {
     /// A text and whether it is toxic.

@@ -105,13 +105,30 @@ public struct ToxicityReport: Sendable {
             panels: panels)
     }
 
-    /// A self-contained page: plot, tables, notes.
-    public func page(title: String) -> String {
+    /// The outcome in a sentence; nil without an edit.
+    public var conclusion: String? {
+        guard let first = results.first,
+            let best = results.dropFirst().min(by: { $0.expectedMaximum < $1.expectedMaximum })
+        else { return nil }
+        var text =
+            "With \(best.removed.grouped) experts removed (\(best.name)), the expected maximum toxicity is "
+            + "\(fixed(best.expectedMaximum)) ± \(fixed(best.expectedMaximumError)), as against "
+            + "\(fixed(first.expectedMaximum)) ± \(fixed(first.expectedMaximumError)) with nothing removed"
+        if let own = first.helpfulness, let edited = best.helpfulness {
+            text += String(
+                format: "; the perplexity of neutral text goes from %.2f to %.2f", own.perplexity,
+                edited.perplexity)
+        }
+        return text + "."
+    }
+
+    /// A self-contained page: the conclusion, plot, tables, notes.
+    public func page(title: String, origin: PageOrigin) -> String {
         let picture = plot(title: "Toxicity and helpfulness with experts removed").svg()
         return ReportPage.html(
-            title: title,
-            body: [ReportPage.figure(picture), ReportPage.table(table), ReportPage.table(groupTable)],
-            notes: notes)
+            title: title, lead: conclusion.map { [$0] } ?? [],
+            sections: [ReportPage.figure(picture), ReportPage.table(table), ReportPage.table(groupTable)],
+            definitions: notes, origin: origin)
     }
 
     /// All numbers as JSON.

@@ -5,10 +5,8 @@ extension RoutingTrace {
     /// A self-contained page with tokens coloured by their strongest expert; selecting an expert
     /// shades every token by its score.
     ///
-    /// - Parameters:
-    ///   - title: shown above the text, for example the model's name.
-    ///   - topTokens: tokens that activate listed experts most, from an index.
-    public func html(title: String, topTokens: [UnitID: [String]] = [:]) -> String {
+    /// - `topTokens`: tokens that activate listed experts most, from an index.
+    public func html(origin: PageOrigin, topTokens: [UnitID: [String]] = [:]) -> String {
         var members = json().members ?? []
         members.append(
             .init(
@@ -27,27 +25,15 @@ extension RoutingTrace {
                 .object(tops.map { .init($0.key.description, .array($0.value.map { .string($0) })) })))
         // Without "<", nothing in the data can end the script or open a comment or another script in it.
         let data = JSONValue.object(members).serialized().replacingOccurrences(of: "<", with: "\\u003c")
-        return Self.page(title: title.htmlEscaped, data: data)
+        return Page.html(
+            title: "\(origin.model) – \(kind.rawValue)",
+            body: Self.body(title: origin.model.htmlEscaped, data: data),
+            style: Self.style, origin: origin)
     }
 
-    private static func page(title: String, data: String) -> String {
-        #"""
-        <!doctype html>
-        <html lang="en">
-        <head>
-        <meta charset="utf-8">
-        <meta name="viewport" content="width=device-width, initial-scale=1">
-        <title>\#(title) – experts</title>
-        <style>
-        :root { color-scheme: light dark; --ink: #1c1d21; --paper: #fbfaf7; --line: #d9d6cd; --soft: #6b6a66; --card: #fff; --accent: #b3541e; --light: 78%; }
-        @media (prefers-color-scheme: dark) { :root { --ink: #e8e6e1; --paper: #17181b; --line: #37383d; --soft: #a09e98; --card: #1f2024; --accent: #f0955c; --light: 34%; } }
-        * { box-sizing: border-box; }
-        body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-        main { max-width: 72rem; margin: 0 auto; padding: 1.5rem; display: grid; grid-template-columns: minmax(0, 1fr) 22rem; gap: 1.5rem; }
+    private static let style = """
+        main { display: grid; grid-template-columns: minmax(0, 1fr) 22rem; gap: 1.25rem; }
         header { grid-column: 1 / -1; }
-        h1 { font-size: 1.25rem; margin: 0; }
-        h2 { font-size: .8rem; margin: 0 0 .4rem; color: var(--soft); font-weight: 600; text-transform: uppercase; letter-spacing: .05em; }
-        p { margin: .25rem 0 0; color: var(--soft); font-size: .9rem; }
         nav { display: flex; flex-wrap: wrap; gap: .4rem; margin-top: .75rem; }
         button { font: inherit; font-size: .875rem; color: inherit; background: var(--card); border: 1px solid var(--line); border-radius: .4rem; padding: .2rem .6rem; cursor: pointer; }
         button[aria-pressed=true] { border-color: var(--accent); color: var(--accent); font-weight: 600; }
@@ -56,17 +42,18 @@ extension RoutingTrace {
         .token:hover, .token:focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; }
         .token.chosen { outline: 2px solid var(--ink); outline-offset: 1px; }
         aside { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: 1rem; align-self: start; position: sticky; top: 1rem; max-height: calc(100vh - 2rem); overflow: auto; }
-        aside section { margin-top: 1rem; }
+        aside section { background: none; border: 0; padding: 0; }
         .expert { display: grid; grid-template-columns: 6.5rem 1fr 3rem; gap: .5rem; align-items: center; width: 100%; border: 0; background: none; padding: .1rem .25rem; text-align: left; font-variant-numeric: tabular-nums; }
         .bar { height: .55rem; border-radius: .3rem; background: var(--accent); min-width: 1px; }
         .expert[aria-pressed=true] { outline: 2px solid var(--accent); }
         .score { text-align: right; color: var(--soft); }
         .tops { grid-column: 1 / -1; color: var(--soft); font-size: .8rem; overflow-wrap: anywhere; }
-        @media print { aside { position: static; max-height: none; } .token, .bar { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
+        @media print { main { display: block; } aside { position: static; max-height: none; overflow: visible; margin-top: 1rem; } nav button[aria-pressed=false] { display: none; } }
         @media (max-width: 52rem) { main { grid-template-columns: minmax(0, 1fr); } aside { position: static; max-height: none; } }
-        </style>
-        </head>
-        <body>
+        """
+
+    private static func body(title: String, data: String) -> String {
+        #"""
         <main>
         <header><h1>\#(title)</h1><p id="about"></p><nav id="groups" aria-label="Router group"></nav></header>
         <div id="text"></div>
@@ -157,9 +144,6 @@ extension RoutingTrace {
         }
         draw();
         </script>
-        </body>
-        </html>
-
         """#
     }
 }

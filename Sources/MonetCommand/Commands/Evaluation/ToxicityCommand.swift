@@ -81,7 +81,7 @@ struct ToxicityMeasureCommand: ParsableCommand {
     var neutralTokens = 20_000
     @Option(help: ArgumentHelp("Store every prompt's result here, and resume from it.", valueName: "path"))
     var records: String?
-    @Flag(help: "Discard existing records.")
+    @Flag(help: "Discard existing records, and replace existing files.")
     var overwrite = false
     @Flag(help: "JSON instead of a table.")
     var json = false
@@ -121,6 +121,7 @@ struct ToxicityMeasureCommand: ParsableCommand {
     }
 
     func run() throws {
+        try OverwriteOption.check([svg, html], overwrite: overwrite)
         let (model, tokenizer) = try modelOptions.load(common.logger)
         guard let tokenizer else {
             throw CommandError.missingTokenizer(folder: modelOptions.model, purpose: "text")
@@ -213,7 +214,13 @@ struct ToxicityMeasureCommand: ParsableCommand {
         let name = try modelOptions.folder().lastPathName
         for (path, text) in [
             (svg, svg.map { _ in report.plot(title: "Toxicity of \(name) with experts removed").svg() }),
-            (html, html.map { _ in report.page(title: "Toxicity of \(name)") }),
+            (
+                html,
+                html.map { _ in
+                    report.page(
+                        title: "Toxicity of \(name)", origin: .ofThisCommand(model: name, corpus: prompts))
+                }
+            ),
         ] {
             guard let path, let text else { continue }
             try AtomicFile.write(text, to: path)

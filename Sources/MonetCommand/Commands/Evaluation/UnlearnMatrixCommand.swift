@@ -112,8 +112,10 @@ struct UnlearnMatrixCommand: ParsableCommand {
         }
         if let html {
             let page = HeatMap.page(
-                title: "What \(name) loses with each label's specialists", pictures: comparison.pictures,
-                notes: comparison.notes)
+                title: "What \(name) loses with each label's specialists", lead: comparison.notes,
+                pictures: comparison.pictures,
+                definitions: comparison.definitions,
+                origin: .ofThisCommand(model: name, corpus: documentOptions.corpus.joined(separator: ", ")))
             try AtomicFile.write(page, to: html)
             if !common.quiet { StandardError.write("wrote \(html)\n") }
         }

@@ -19,75 +19,6 @@ struct IndexOptions: ParsableArguments {
     var index: String
 }
 
-struct ExpertsShowCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "show",
-        abstract: "Show what an expert fires on.",
-        discussion: """
-            EXAMPLES
-              monet experts show 0/1777 --index demo.sqlite
-              monet experts show 0/1777 --index demo.sqlite --html expert.html
-              monet experts show 0/1777 --index demo.sqlite --effects
-
-            Experts are written group/index. A routing score is the sum over routing heads of the product of \
-            both halves' probabilities, shown in percent; it exceeds 100% where several heads agree. With \
-            --effects, the model runs with and without the expert at its top tokens, and the next tokens \
-            that the expert makes more and less likely are shown.
-            """)
-
-    @Argument(help: ArgumentHelp("The expert, such as 0/1777.", valueName: "group/index"))
-    var expert: String
-    @OptionGroup var indexOptions: IndexOptions
-    @Option(help: "Number of top activating tokens to show.")
-    var top = 20
-    @Option(help: "Tokens of context on each side.")
-    var context = 12
-    @Flag(help: "Measure which tokens the expert promotes and suppresses; loads the model.")
-    var effects = false
-    @Option(
-        name: [.customShort("m"), .long],
-        help: ArgumentHelp(
-            "The model for --effects; by default the folder that the index names.", valueName: "dir"))
-    var model: String?
-    @Flag(help: "JSON instead of text.")
-    var json = false
-    @Option(help: ArgumentHelp("Write an HTML page with contexts, histogram and labels.", valueName: "path"))
-    var html: String?
-    @OptionGroup var compute: ComputeOptions
-    @OptionGroup var overwriting: OverwriteOption
-    @OptionGroup var common: CommonOptions
-
-    func validate() throws {
-        if !(0...1000).contains(context) {
-            throw ValidationError("--context is \(context), expected 0 to 1000")
-        }
-        if !(0...1000).contains(top) { throw ValidationError("--top is \(top), expected 0 to 1000") }
-    }
-
-    func run() throws {
-        try overwriting.check(html)
-        let index = try ExpertIndex(path: indexOptions.index)
-        let id = try UnitID(parsing: expert, in: index.units)
-        var dossier = try index.dossier(of: id, context: context, activations: top)
-        if effects {
-            let model = try MonetLanguageModel.load(HubCache().resolve(model ?? index.modelPath))
-            dossier.logitEffects = try index.logitEffects(
-                of: id, model: model, backend: compute.backend())
-        }
-        if let html {
-            let name = index.modelPath.lastPathName
-            try AtomicFile.write(dossier.html(model: name, corpus: index.corpus), to: html)
-            if !common.quiet { StandardError.write("wrote \(html)\n") }
-        }
-        if json {
-            try StandardOutput.write(dossier.json())
-        } else if html == nil {
-            try StandardOutput.write(
-                dossier.text(usesColor: common.usesColor(onTerminal: StandardOutput.isTerminal)))
-        }
-    }
-}
-
 struct ExpertsFindCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "find",
@@ -161,8 +92,12 @@ struct ExpertsFindCommand: ParsableCommand {
         let rows = zip(found, tokens).map { found, tokens in
             [
                 found.expert.description,
-                found.value.map { label != nil ? Self.ratio($0) : percent($0) } ?? "",
-                percent(found.mean), percent(found.frequency), percent(found.max),
+                found.value.map {
+                    label != nil
+                        ? Self.ratio($0) : token != nil ? ExpertDossier.share($0) : ExpertDossier.score($0)
+                } ?? "",
+                ExpertDossier.score(found.mean), ExpertDossier.share(found.frequency),
+                ExpertDossier.score(found.max),
                 tokens.joined(separator: " "),
             ]
         }
@@ -172,8 +107,6 @@ struct ExpertsFindCommand: ParsableCommand {
     }
 
     private static func ratio(_ value: Double) -> String { value >= 1e6 ? "only" : value.text(1) + " ×" }
-
-    private func percent(_ value: Double) -> String { (100 * value).text(value < 0.001 ? 4 : 2) + "%" }
 
     private func query(_ index: ExpertIndex) throws -> ExpertQuery {
         var query = ExpertQuery()

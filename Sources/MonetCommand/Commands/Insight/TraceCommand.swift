@@ -37,14 +37,15 @@ struct TraceCommand: ParsableCommand {
     @OptionGroup var overwriting: OverwriteOption
     @OptionGroup var common: CommonOptions
 
-    /// What activates the listed experts most, by the index.
-    private func topTokens(of trace: RoutingTrace, _ model: MonetLanguageModel) throws -> [UnitID: [String]] {
-        guard let index else { return [:] }
+    /// What activates the listed experts most, by the index, and the index's corpus.
+    private func topTokens(of trace: RoutingTrace, _ model: MonetLanguageModel) throws -> (
+        tokens: [UnitID: [String]], corpus: String?
+    ) {
+        guard let index else { return ([:], nil) }
         let opened = try ExpertIndex(path: index, model: model)
         let experts = trace.listed.map(\.expert)
-        return Dictionary(
-            zip(experts, try opened.topTokens(of: experts, count: 5)), uniquingKeysWith: { first, _ in first }
-        )
+        let tokens = try opened.topTokens(of: experts, count: 5)
+        return (Dictionary(zip(experts, tokens), uniquingKeysWith: { first, _ in first }), opened.corpus)
     }
 
     func validate() throws {
@@ -68,8 +69,10 @@ struct TraceCommand: ParsableCommand {
             mask: try masking.load(for: model, common.logger))
         if let html {
             let name = try modelOptions.folder().lastPathName
+            let top = try topTokens(of: trace, model)
             try AtomicFile.write(
-                trace.html(title: name, topTokens: topTokens(of: trace, model)), to: html)
+                trace.html(
+                    origin: .ofThisCommand(model: name, corpus: top.corpus), topTokens: top.tokens), to: html)
             if !common.quiet { StandardError.write("wrote \(html)\n") }
         }
         if json {

@@ -57,7 +57,7 @@ struct ChatCommand: ParsableCommand {
                 Array(ids[known...]), settings: settings,
                 stopStrings: samplingOptions.stopStrings(for: model), cache: &cache
             ) { step in
-                try StandardOutput.write(step.text)
+                try StandardOutput.write(foreign: step.text)
                 return !Interruption.isRequested
             }
             try StandardOutput.write("\n")

@@ -63,11 +63,11 @@ struct GenerateCommand: ParsableCommand {
         generator.usesCache = !noCache
         Interruption.install()
         let streams = !json && tokenizer != nil
-        if streams, !noEcho, let tokenizer { try StandardOutput.write(try tokenizer.decode(ids)) }
+        if streams, !noEcho, let tokenizer { try StandardOutput.write(foreign: try tokenizer.decode(ids)) }
         let result = try generator.generate(
             ids, settings: settings, stopStrings: samplingOptions.stopStrings(for: model), cache: &cache
         ) { step in
-            if streams { try StandardOutput.write(step.text) }
+            if streams { try StandardOutput.write(foreign: step.text) }
             return !Interruption.isRequested
         }
         if json {

@@ -152,7 +152,7 @@ struct TokenizerDecodeCommand: ParsableCommand {
                     return id
                 }
             }
-            try StandardOutput.write(try tokenizer.decode(ids) + "\n")
+            try StandardOutput.write(foreign: try tokenizer.decode(ids) + "\n")
         }
     }
 }

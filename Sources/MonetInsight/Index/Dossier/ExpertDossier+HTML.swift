@@ -2,71 +2,113 @@ import Foundation
 import MonetFoundation
 
 extension ExpertDossier {
-    /// A self-contained page: contexts with the token highlighted, the histogram of scores, and a bar
-    /// for every label.
+    /// A self-contained page: contexts with every token coloured by its score, from the strongest and from bands of
+    /// lower scores, the histogram, a bar for every label, effects and neighbours.
     ///
-    /// - Parameters:
-    ///   - model: the model's name.
-    ///   - corpus: where the contexts come from.
-    public func html(model: String, corpus: String) -> String {
-        """
-        <!doctype html>
-        <html lang="en">
-        <head>
-        <meta charset="utf-8">
-        <meta name="viewport" content="width=device-width, initial-scale=1">
-        <title>Expert \(expert) – \(model.htmlEscaped)</title>
-        <style>
-        \(Self.style)
-        </style>
-        </head>
-        <body>
-        <main>
-        <header>
-        <h1>Expert \(expert)</h1>
-        <p>\(model.htmlEscaped), layers \(layers.lowerBound)–\(layers.upperBound)\(halves.map { "; left half \($0.left), right half \($0.right)" } ?? ""). Read on \(corpus.htmlEscaped).</p>
-        \(explanations.filter(\.isCredible).map { "<blockquote>\($0.text.htmlEscaped)</blockquote>" }.joined(separator: "\n"))
-        <dl>
-        \(figure("fires on", Self.percent(frequency), "of tokens"))
-        \(figure("mean score", Self.percent(mean), "over all tokens"))
-        \(figure("largest score", Self.percent(max), "sum over heads"))
-        \(figure("commonest token", Self.percent(tokenConcentration), "of the top scores"))
-        </dl>
-        </header>
-        <section><h2>Top activations</h2>
-        \(contextTable)
-        </section>
-        <aside>
-        <section><h2>Scores above zero</h2>\(histogramChart)</section>
-        \(labels.map { "<section><h2>\($0.set.htmlEscaped)</h2>\($0.chart)</section>" }.joined(separator: "\n"))
-        \(effectLists)
-        \(neighbourList)
-        </aside>
-        </main>
-        </body>
-        </html>
-
-        """
+    /// - `links`: the pages of other experts, by expert, relative to this page; neighbours among them are links.
+    public func html(origin: PageOrigin, links: [UnitID: String] = [:]) -> String {
+        let kind = halves == nil ? "Neuron" : "Expert"
+        let body = """
+            <header>
+            <h1>\(kind) \(expert)</h1>
+            <p>layers \(layers.lowerBound)–\(layers.upperBound)\(halves.map { "; left half \($0.left), right half \($0.right)" } ?? "")</p>
+            \(explanations.filter(\.isCredible).map { "<blockquote>\($0.text.onOneLine.htmlEscaped)</blockquote>" }.joined(separator: "\n"))
+            <dl>
+            \(figure("fires on", Self.share(frequency), "of tokens (\(count.grouped))"))
+            \(figure("mean score", Self.score(mean), "over all tokens"))
+            \(figure("largest score", Self.score(max), "sum over heads"))
+            \(figure("commonest token", Self.share(tokenConcentration), "of the top scores"))
+            </dl>
+            </header>
+            <main>
+            <div>
+            \(contexts)
+            </div>
+            <aside>
+            <section><h2>Scores above zero</h2>\(histogramChart)</section>
+            \(labels.map { "<section><h2>\($0.set.htmlEscaped)</h2>\($0.chart)</section>" }.joined(separator: "\n"))
+            \(effectLists)
+            \(neighbourList(links))
+            </aside>
+            </main>
+            """
+        return Page.html(
+            title: "\(kind) \(expert) – \(origin.model)", body: body, style: Self.style, origin: origin)
     }
 
     private func figure(_ name: String, _ value: String, _ unit: String) -> String {
-        "<div><dt>\(name)</dt><dd>\(value.trimmingCharacters(in: .whitespaces))</dd><dd class=\"unit\">\(unit)</dd></div>"
+        "<div><dt>\(name)</dt><dd>\(value)</dd><dd class=\"unit\">\(unit)</dd></div>"
     }
 
-    private var contextTable: String {
-        if activations.isEmpty { return "<p>It never fired.</p>" }
-        let largest = activations.first?.score ?? 1
-        let rows = activations.map { activation in
-            let strength = String(format: "%.2f", 0.2 + 0.8 * activation.score / largest)
-            let score = Self.percent(activation.score).trimmingCharacters(in: .whitespaces)
-            return """
-                <tr><td class="score">\(score)</td><td class="context">\(activation.before.onOneLine.htmlEscaped)\
-                <mark style="--strength: \(strength)">\(activation.token.onOneLine.htmlEscaped)</mark>\
-                \(activation.after.onOneLine.htmlEscaped)</td><td class="label">\(activation.labels.joined(separator: ", ").htmlEscaped)</td></tr>
-                """
+    // MARK: Contexts
+
+    private var contexts: String {
+        if activations.isEmpty {
+            return "<section><p>It never fired in the corpus of this index.</p></section>"
         }
-        return "<table>\n" + rows.joined(separator: "\n") + "\n</table>"
+        let largest = Swift.max(max, 1e-12)
+        var notes: [String] = []
+        if duplicates > 0 {
+            notes.append("\(duplicates) near-duplicate\(duplicates == 1 ? "" : "s") left out")
+        }
+        if activations.contains(where: { $0.scores == nil }) {
+            notes.append("only the strongest token of a context is coloured, as the model was not run")
+        }
+        let note = notes.isEmpty ? "" : "<p class=\"unit\">\(notes.joined(separator: "; "))</p>"
+        let top =
+            "<section><h2>Top activations</h2>\(Self.table(activations, largest))\(note)</section>"
+        let bands = samples.map { band in
+            let range =
+                switch (band.lower, band.upper) {
+                case (let lower?, let upper?): "\(Self.score(lower)) to \(Self.score(upper))"
+                case (let lower?, nil): "above \(Self.score(lower))"
+                case (nil, let upper?): "up to \(Self.score(upper))"
+                case (nil, nil): "all"
+                }
+            return
+                "<section><h2>Scores \(range)</h2><p class=\"unit\">\(band.count.grouped) tokens, of which \(band.activations.count) at random</p>\(Self.table(band.activations, largest))</section>"
+        }
+        return ([top] + bands).joined(separator: "\n")
     }
+
+    private static func table(_ activations: [Activation], _ largest: Double) -> String {
+        let rows = activations.map { activation in
+            """
+            <tr><td class="score">\(score(activation.score))</td><td class="context">\(spans(activation, largest))</td>\
+            <td class="label">\(activation.labels.joined(separator: ", ").onOneLine.htmlEscaped)</td></tr>
+            """
+        }
+        return "<table class=\"contexts\">\n" + rows.joined(separator: "\n") + "\n</table>"
+    }
+
+    /// A context's tokens, each with its score as the strength of its colour. Tokens that are bytes of one character
+    /// stand together, with the largest of their scores.
+    private static func spans(_ activation: Activation, _ largest: Double) -> String {
+        var result = ""
+        var place = 0
+        while place < activation.pieces.count {
+            var end = place + 1
+            if TokenText.isByte(activation.pieces[place]) {
+                while end < activation.pieces.count, TokenText.isByte(activation.pieces[end]) { end += 1 }
+            }
+            let own = activation.scores.map { $0[place..<end].max() ?? 0 }
+            let isTarget = (place..<end).contains(activation.place)
+            let value = own ?? (isTarget ? activation.score : 0)
+            let text = TokenText.joined(activation.pieces[place..<end]).onOneLine.htmlEscaped
+            place = end
+            guard value > 0 || isTarget else {
+                result += text
+                continue
+            }
+            let strength = String(format: "%.2f", 0.12 + 0.88 * Swift.min(1, value / largest))
+            let tag = isTarget ? "mark class=\"target\"" : "mark"
+            result +=
+                "<\(tag) style=\"--strength: \(strength)\" title=\"\(score(value))\">\(text)</mark>"
+        }
+        return result
+    }
+
+    // MARK: Beside the contexts
 
     /// Bars on a logarithmic axis of scores.
     private var histogramChart: String {
@@ -82,8 +124,8 @@ extension ExpertDossier {
         }
         let labels = stride(from: 1, to: histogram.count - 1, by: 6).map { bin in
             String(
-                format: "<text x=\"%.1f\" y=\"%.1f\">%.3g%%</text>", Double(bin + 1) * bar, height + 15,
-                100 * histogramEnds[bin])
+                format: "<text x=\"%.1f\" y=\"%.1f\">%@</text>", Double(bin + 1) * bar, height + 15,
+                Self.score(histogramEnds[bin]))
         }
         return """
             <svg viewBox="0 0 \(width) \(height + 20)" role="img" aria-label="histogram of scores">\
@@ -97,51 +139,54 @@ extension ExpertDossier {
             let largest = tokens.first.map { abs($0.change) } ?? 0
             let bars = tokens.map { token in
                 let width = largest > 0 ? 100 * abs(token.change) / largest : 0
-                return
-                    "<div class=\"bar\"><span><code>\(token.text.onOneLine.htmlEscaped)</code></span><i style=\"width: \(String(format: "%.1f", width))%\"></i><span>\(String(format: "%+.2f", token.change))</span></div>"
+                return Self.bar(
+                    "<code>\(token.text.quotedForTable.htmlEscaped)</code>", width,
+                    Self.signedPoints(token.change))
             }
             return
-                "<section><h2>\(title)</h2>\(bars.isEmpty ? "<p>nothing</p>" : bars.joined(separator: "\n"))</section>"
+                "<h2>\(title)</h2>\(bars.isEmpty ? "<p>nothing</p>" : bars.joined(separator: "\n"))"
         }
-        return list("Promotes", logitEffects.promoted) + list("Suppresses", logitEffects.suppressed)
-            + "<p class=\"unit\">change of the next token’s log-probability through the expert, mean over its \(logitEffects.places) strongest tokens, nats</p>"
+        return "<section>" + list("Promotes", logitEffects.promoted) + "<div class=\"gap\"></div>"
+            + list("Suppresses", logitEffects.suppressed)
+            + "<p class=\"unit\">change of the next token’s probability through the expert, mean over its \(logitEffects.places) strongest tokens, percentage points</p></section>"
     }
 
-    private var neighbourList: String {
+    fileprivate static func bar(_ name: String, _ width: Double, _ value: String) -> String {
+        "<div class=\"bar\"><span>\(name)</span><i style=\"width: \(String(format: "%.1f", width))%\"></i><span>\(value)</span></div>"
+    }
+
+    private func neighbourList(_ links: [UnitID: String]) -> String {
         if neighbours.isEmpty { return "" }
         let rows = neighbours.map { neighbour in
-            "<li>\(neighbour.expert) <span class=\"unit\">\(neighbour.sharesLeft ? "left" : "right") half shared, mean \(Self.percent(neighbour.mean).trimmingCharacters(in: .whitespaces))</span></li>"
+            let name =
+                links[neighbour.expert].map { "<a href=\"\($0.htmlEscaped)\">\(neighbour.expert)</a>" }
+                ?? "\(neighbour.expert)"
+            return
+                "<li>\(name) <span class=\"unit\">\(neighbour.sharesLeft ? "left" : "right") half shared, mean \(Self.score(neighbour.mean))</span></li>"
         }
         return "<section><h2>Neighbours</h2><ul>\n\(rows.joined(separator: "\n"))\n</ul></section>"
     }
 
     private static let style = """
-        :root { color-scheme: light dark; --ink: #1c1d21; --paper: #fbfaf7; --line: #d9d6cd; --soft: #6b6a66; --card: #fff; --accent: #b3541e; }
-        @media (prefers-color-scheme: dark) { :root { --ink: #e8e6e1; --paper: #17181b; --line: #37383d; --soft: #a09e98; --card: #1f2024; --accent: #f0955c; } }
-        * { box-sizing: border-box; }
-        body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-        main { max-width: 76rem; margin: 0 auto; padding: 1.5rem; display: grid; grid-template-columns: minmax(0, 1fr) 20rem; gap: 1.5rem; align-items: start; }
-        header { grid-column: 1 / -1; }
-        h1 { font-size: 1.4rem; margin: 0; font-variant-numeric: tabular-nums; }
-        h2 { font-size: .8rem; margin: 0 0 .5rem; color: var(--soft); font-weight: 600; text-transform: uppercase; letter-spacing: .05em; }
-        p, .unit { color: var(--soft); font-size: .875rem; margin: .2rem 0 0; }
+        main { display: grid; grid-template-columns: minmax(0, 1fr) 20rem; gap: 0 1.25rem; align-items: start; }
         blockquote { margin: .75rem 0 0; padding-left: .75rem; border-left: 3px solid var(--accent); }
         dl { display: flex; flex-wrap: wrap; gap: .75rem 2rem; margin: 1rem 0 0; }
         dt { color: var(--soft); font-size: .8rem; } dd { margin: 0; font-size: 1.2rem; font-variant-numeric: tabular-nums; } dd.unit { font-size: .75rem; }
-        section { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: 1rem; overflow-x: auto; }
-        aside { display: grid; gap: 1rem; }
-        table { border-collapse: collapse; width: 100%; }
-        td { padding: .3rem .5rem; border-top: 1px solid var(--line); vertical-align: top; } tr:first-child td { border-top: 0; }
-        .score { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-        .context { font: .9rem/1.5 ui-monospace, monospace; overflow-wrap: anywhere; white-space: pre-wrap; }
-        .label { color: var(--soft); font-size: .8rem; white-space: nowrap; }
-        mark { color: inherit; background: rgb(233 140 70 / var(--strength)); border-radius: .2rem; padding: .1rem 0; }
-        svg { width: 100%; height: auto; overflow: visible; } .bars { fill: var(--accent); } svg text { fill: var(--soft); font-size: 11px; text-anchor: middle; }
-        .bar { display: grid; grid-template-columns: 6.5rem 1fr 3.5rem; gap: .5rem; align-items: center; font-size: .8rem; font-variant-numeric: tabular-nums; }
+        .contexts { width: 100%; }
+        .contexts td { padding: .3rem .5rem; border-top: 1px solid var(--line); vertical-align: top; } .contexts tr:first-child td { border-top: 0; }
+        .score { text-align: right; white-space: nowrap; color: var(--soft); }
+        .context { font: .9rem/1.6 ui-monospace, monospace; overflow-wrap: anywhere; white-space: pre-wrap; }
+        .label { color: var(--soft); font-size: .8rem; text-align: right; overflow-wrap: break-word; max-width: 9rem; }
+        mark { color: inherit; background: rgb(var(--tint) / var(--strength)); border-radius: .2rem; padding: .1rem 0; }
+        mark.target { outline: 1.5px solid var(--accent); outline-offset: -1px; font-weight: 600; }
+        aside svg { width: 100%; height: auto; overflow: visible; } .bars { fill: var(--accent); } aside svg text { fill: var(--soft); text-anchor: middle; }
+        .bar { display: grid; grid-template-columns: 6.5rem 1fr 4rem; gap: .5rem; align-items: center; font-size: .8rem; font-variant-numeric: tabular-nums; }
         .bar span:first-child { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; } .bar i { height: .55rem; background: var(--accent); border-radius: .3rem; } .bar span:last-child { text-align: right; color: var(--soft); }
+        .gap { height: .8rem; }
         ul { margin: 0; padding: 0; list-style: none; font-variant-numeric: tabular-nums; }
         @media (max-width: 56rem) { main { grid-template-columns: minmax(0, 1fr); } }
-        @media print { body { background: none; } section { break-inside: avoid; } }
+        @media (max-width: 30rem) { .contexts tr { display: grid; grid-template-columns: 1fr auto; padding: .4rem 0; border-top: 1px solid var(--line); } .contexts td { border: 0; padding: 0; } .context { grid-column: 1 / -1; grid-row: 1; } .score { text-align: left; } }
+        @media print { main { display: block; } aside { columns: 2; } .contexts tr { break-inside: avoid; } section:has(.contexts) { break-inside: auto; } }
         """
 }
 
@@ -150,13 +195,32 @@ extension ExpertDossier.LabelStatistics {
     fileprivate var chart: String {
         let largest = labels.first?.mean ?? 0
         let bars = labels.prefix(20).map { label in
-            let width = largest > 0 ? 100 * label.mean / largest : 0
-            let mean = ExpertDossier.percent(label.mean).trimmingCharacters(in: .whitespaces)
-            return
-                "<div class=\"bar\"><span>\(label.name.htmlEscaped)</span><i style=\"width: \(String(format: "%.1f", width))%\"></i><span>\(mean)</span></div>"
+            ExpertDossier.bar(
+                label.name.onOneLine.htmlEscaped, largest > 0 ? 100 * label.mean / largest : 0,
+                ExpertDossier.score(label.mean))
         }
         let ratio = ratio.map { String(format: "%.1f × the next label", $0) } ?? "no other label"
         return bars.joined(separator: "\n")
-            + "<p>mean score on the label's tokens; \(ratio), entropy \(String(format: "%.2f", entropy)) bits</p>"
+            + "<p class=\"unit\">mean score on the label's tokens; \(ratio), entropy \(String(format: "%.2f", entropy)) bits</p>"
+    }
+}
+
+extension ExpertDossier {
+    /// A page that lists dossiers written together, by file.
+    public static func list(_ pages: [(dossier: ExpertDossier, file: String)], origin: PageOrigin) -> String {
+        let rows = pages.map { dossier, file in
+            let label = dossier.labels.first?.labels.first?.name.onOneLine.htmlEscaped ?? ""
+            let tokens = Set(dossier.activations.prefix(5).map(\.token.onOneLine)).sorted()
+            return
+                "<tr><td><a href=\"\(file.htmlEscaped)\">\(dossier.expert)</a></td><td>\(share(dossier.frequency))</td><td>\(score(dossier.max))</td><td>\(label)</td><td>\(tokens.joined(separator: " ").htmlEscaped)</td></tr>"
+        }
+        let table =
+            "<tr><th>expert</th><th>fires on</th><th>largest score</th><th>strongest label</th><th>top tokens</th></tr>"
+            + rows.joined(separator: "\n")
+        return Page.html(
+            title: "Experts of \(origin.model)",
+            body:
+                "<h1>Experts of \(origin.model.htmlEscaped)</h1>\n<section class=\"wide\"><table class=\"plain\">\(table)</table></section>",
+            origin: origin)
     }
 }

@@ -1,7 +1,7 @@
 import MonetFoundation
 
 extension ExpertDossier {
-    /// The dossier as JSON; scores are raw, not in percent.
+    /// The dossier as JSON.
     public func json() -> JSONValue {
         [
             "expert": .string(expert.description),
@@ -15,7 +15,15 @@ extension ExpertDossier {
                 "counts": .array(histogram.map { .integer($0) }),
             ],
             "labels": .object(labels.map { .init($0.set, $0.json()) }),
-            "activations": .array(activations.map { $0.json() }),
+            "activations": .array(activations.map { $0.json() }), "near_duplicates": .integer(duplicates),
+            "samples": .array(
+                samples.map { band in
+                    [
+                        "above": band.lower.map { .number($0) } ?? .null,
+                        "up_to": band.upper.map { .number($0) } ?? .null, "tokens": .integer(band.count),
+                        "activations": .array(band.activations.map { $0.json() }),
+                    ]
+                }),
             "explanations": .array(
                 explanations.map {
                     [
@@ -39,7 +47,13 @@ extension ExpertDossier {
 extension LogitEffects {
     func json() -> JSONValue {
         func list(_ tokens: [Token]) -> JSONValue {
-            .array(tokens.map { ["token": .string($0.text), "change": .number($0.change)] })
+            .array(
+                tokens.map {
+                    [
+                        "token": .string($0.text), "change": .number($0.change),
+                        "log_change": .number($0.logChange),
+                    ]
+                })
         }
         return [
             "places": .integer(places), "promoted": list(promoted), "suppressed": list(suppressed),
@@ -65,7 +79,9 @@ extension ExpertDossier.LabelStatistics {
 extension ExpertDossier.Activation {
     func json() -> JSONValue {
         [
-            "score": .number(score), "token": .string(token), "document": .integer(document),
+            "score": .number(score), "tokens": .array(pieces.map { .string($0) }), "place": .integer(place),
+            "scores": scores.map { .array($0.map { .number($0) }) } ?? .null, "token": .string(token),
+            "document": .integer(document),
             "position": .integer(position), "before": .string(before), "after": .string(after),
             "labels": .array(labels.map { .string($0) }),
         ]

@@ -2,8 +2,8 @@ import Foundation
 import MonetFoundation
 
 extension ExpertDossier {
-    /// The dossier for a terminal: statistics, labels, and the top tokens with their score in percent and
-    /// context, as in the paper's figure 2. Scores are sums over heads, so they can exceed 100%.
+    /// The dossier for a terminal: statistics, labels, and the top tokens with their score and context, as in the
+    /// paper's figure 2. Scores are sums over heads, so they can exceed 1.
     ///
     /// - Parameter usesColor: whether to highlight tokens with terminal escape codes.
     public func text(usesColor: Bool = false) -> String {
@@ -13,8 +13,8 @@ extension ExpertDossier {
         ]
         guard count > 0 else { return lines[0] + "\nnever fired in the corpus of this index\n" }
         lines.append(
-            "fires on \(Self.percent(frequency)) of tokens (\(count)), mean score \(Self.percent(mean)), "
-                + "largest \(Self.percent(max)); commonest top token \(Self.percent(tokenConcentration))")
+            "fires on \(Self.share(frequency)) of tokens (\(count)), mean score \(Self.score(mean)), "
+                + "largest \(Self.score(max)); commonest top token \(Self.share(tokenConcentration))")
         for (number, explanation) in explanations.enumerated() {
             let doubt = explanation.isCredible ? "" : "  (noise: the model cannot predict the question)"
             lines.append(
@@ -32,7 +32,7 @@ extension ExpertDossier {
                     repeating: "█", count: widest > 0 ? Int((24 * label.mean / widest).rounded(.up)) : 0)
                 lines.append(
                     "  " + label.name.padding(toLength: width, withPad: " ", startingAt: 0) + "  "
-                        + Self.percent(label.mean) + "  " + bar)
+                        + Self.column(label.mean) + "  " + bar)
             }
         }
         lines.append("")
@@ -44,16 +44,18 @@ extension ExpertDossier {
             let marked = usesColor ? "\u{1b}[1;33m\(token)\u{1b}[0m" : "[\(token)]"
             let gap = String(repeating: " ", count: width - token.count)
             lines.append(
-                "\(Self.percent(activation.score))  (\(token))\(gap)  …\(activation.before.onOneLine)"
+                "\(Self.column(activation.score))  (\(token))\(gap)  …\(activation.before.onOneLine)"
                     + "\(marked)\(activation.after.onOneLine)…")
         }
+        if duplicates > 0 { lines.append("(\(duplicates) near-duplicates left out)") }
         if let logitEffects {
             lines.append("")
+            lines.append("probability of the next token, percentage points")
             for (title, tokens) in [
                 ("promotes  ", logitEffects.promoted), ("suppresses", logitEffects.suppressed),
             ] {
                 let words = tokens.map {
-                    "\($0.text.quotedForTable) \(String(format: "%+.2f", $0.change))"
+                    "\($0.text.quotedForTable) \(Self.signedPoints($0.change))"
                 }
                 lines.append("\(title)  " + (words.isEmpty ? "nothing" : words.joined(separator: "   ")))
             }
@@ -62,17 +64,35 @@ extension ExpertDossier {
             lines.append("")
             for (title, sharesLeft) in [("same left half ", true), ("same right half", false)] {
                 let experts = neighbours.filter { $0.sharesLeft == sharesLeft }
-                    .map { "\($0.expert) \(Self.percent($0.mean))" }
+                    .map { "\($0.expert) \(Self.score($0.mean))" }
                 if !experts.isEmpty { lines.append("\(title)  " + experts.joined(separator: "   ")) }
             }
         }
         return lines.joined(separator: "\n") + "\n"
     }
 
-    /// A share in percent with two significant decimals: `36.11%`.
-    static func percent(_ value: Double) -> String {
-        let text = String(format: value < 0.0001 && value > 0 ? "%.4f%%" : "%.2f%%", 100 * value)
-        return String(repeating: " ", count: Swift.max(0, 7 - text.count)) + text
+    /// A share in percent: `1.12%`, `0.0029%`.
+    package static func share(_ value: Double) -> String {
+        String(format: value < 0.0001 && value > 0 ? "%.4f%%" : "%.2f%%", 100 * value)
+    }
+
+    /// A score or mean of scores: `0.405`, and two digits of small ones, `0.00053` or `4.2e-05`.
+    package static func score(_ value: Double) -> String {
+        if value > 0, value < 1e-4 { return String(format: "%.1e", value) }
+        guard value > 0, value < 0.01 else { return String(format: "%.3f", value) }
+        let digits = Swift.min(9, 1 - Int(log10(value).rounded(.down)))
+        return String(format: "%.\(digits)f", value)
+    }
+
+    /// A score in a column.
+    private static func column(_ value: Double) -> String {
+        let text = score(value)
+        return String(repeating: " ", count: Swift.max(0, 8 - text.count)) + text
+    }
+
+    /// A change of probability in percentage points: `+3.21`, `-0.04`.
+    static func signedPoints(_ change: Double) -> String {
+        String(format: abs(change) < 0.001 ? "%+.3f" : "%+.2f", 100 * change)
     }
 
     private static func sparkline(_ histogram: [Int]) -> String {

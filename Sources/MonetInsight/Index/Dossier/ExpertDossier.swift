@@ -298,12 +298,15 @@ private struct ContextShape {
 
 /// Text of adjacent tokens, in which byte tokens such as `<0xE2>` are joined to characters.
 enum TokenText {
+    /// Whether a piece stands for one byte.
+    static func isByte(_ piece: String) -> Bool {
+        piece.utf8.count == 6 && piece.hasPrefix("<0x") && piece.hasSuffix(">")
+    }
+
     static func joined(_ pieces: some Collection<String>) -> String {
         var bytes: [UInt8] = []
         for piece in pieces {
-            if piece.utf8.count == 6, piece.hasPrefix("<0x"), piece.hasSuffix(">"),
-                let byte = UInt8(piece.dropFirst(3).dropLast(), radix: 16)
-            {
+            if isByte(piece), let byte = UInt8(piece.dropFirst(3).dropLast(), radix: 16) {
                 bytes.append(byte)
             } else {
                 bytes += Array(piece.utf8)
