@@ -39,9 +39,11 @@ public enum JSONValue: Sendable, Equatable {
         self = try text.withUTF8 { try JSONValue(parsing: UnsafeRawBufferPointer($0), source: source) }
     }
 
-    /// Reads and parses a file or pipe.
-    public init(contentsOfFile path: String) throws {
-        let file = try MappedFile(path: path, readsStreams: true)
+    /// Reads and parses a file.
+    ///
+    /// - `readsStreams`: whether it may be a pipe.
+    public init(contentsOfFile path: String, readsStreams: Bool = false) throws {
+        let file = try MappedFile(path: path, readsStreams: readsStreams)
         self = try withExtendedLifetime(file) { try JSONValue(parsing: file.bytes, source: path) }
     }
 

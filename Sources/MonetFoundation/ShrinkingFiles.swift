@@ -64,17 +64,19 @@ public enum ShrinkingFiles {
         func write(_ text: StaticString) {
             _ = Foundation.write(STDERR_FILENO, text.utf8Start, text.utf8CodeUnitCount)
         }
-        write("error: ")
         let place = UInt(bitPattern: address)
         var path: UnsafeMutablePointer<CChar>?
         for entry in 0..<capacity where table[entry].start <= place && place < table[entry].end {
             path = table[entry].path
         }
-        if let path {
-            _ = Foundation.write(STDERR_FILENO, path, strlen(path))
-        } else {
-            write("a file")
+        guard let path else {
+            // Not a mapped file: the signal does what it does without a handler.
+            signal(SIGBUS, SIG_DFL)
+            raise(SIGBUS)
+            return
         }
+        write("error: ")
+        _ = Foundation.write(STDERR_FILENO, path, strlen(path))
         write(": cannot be read: it became shorter, or its disk failed, while it was in use\n")
         _exit(1)
     }

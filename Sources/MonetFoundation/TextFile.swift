@@ -2,11 +2,12 @@ import Foundation
 
 /// Reads UTF-8 text.
 public enum TextFile {
-    /// The text of a file or pipe, which must be UTF-8; a byte-order mark is dropped.
+    /// The text of a file, which must be UTF-8; a byte-order mark is dropped.
     ///
+    /// - `readsStreams`: whether it may be a pipe.
     /// - Throws: `FileError.unreadable` or `FileError.notUTF8` with the offset of the first invalid byte.
-    public static func read(_ path: String) throws -> String {
-        let file = try MappedFile(path: path, readsStreams: true)
+    public static func read(_ path: String, readsStreams: Bool = false) throws -> String {
+        let file = try MappedFile(path: path, readsStreams: readsStreams)
         return try withExtendedLifetime(file) { try decode(file.bytes, name: path) }
     }
 

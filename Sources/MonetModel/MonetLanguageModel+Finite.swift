@@ -7,14 +7,20 @@ extension MonetLanguageModel {
     func requireFinite(
         _ values: Tensor, of input: ForwardInput? = nil, on backend: any Backend, _ what: String
     ) throws {
-        // One pass that every device has; it is not finite if any value is not.
-        guard try !backend.sumOfSquares(values).isFinite else { return }
+        // One pass that every device has; it is not finite if any value is not, or if squares overflow.
+        guard try !backend.sumOfSquares(values).isFinite, values.floats().contains(where: { !$0.isFinite })
+        else { return }
         throw nonFinite(what, of: input, on: backend)
     }
 
     /// Why values are not finite: the tensor that holds such a value, or else the first layer that computes one.
     private func nonFinite(_ what: String, of input: ForwardInput?, on backend: any Backend) -> ModelError {
-        if let error = parameters.firstNonFinite() { return error }
+        // Once is enough: the next bad input must not read all weights again.
+        let isKnown = weightsAreFinite.withLock { $0 }
+        if !isKnown {
+            if let error = parameters.firstNonFinite() { return error }
+            weightsAreFinite.withLock { $0 = true }
+        }
         guard var input, !input.sequences.contains(where: { $0.cache != nil }) else {
             return .notFinite(what: what, place: nil)
         }
@@ -23,7 +29,7 @@ extension MonetLanguageModel {
         let output = try? unchecked(input, on: backend)
         for layer in layers {
             guard let value = output?.observations[HookPoint(.residPost, layer: layer)]?.value,
-                let sum = try? backend.sumOfSquares(value), !sum.isFinite
+                value.floats().contains(where: { !$0.isFinite })
             else { continue }
             return .notFinite(what: "the output of layer \(layer)", place: nil)
         }

@@ -19,6 +19,8 @@ public final class MonetLanguageModel: Sendable {
     private let head: Parameter
     private let rotary: RotaryEmbedding
     private let rotaryTable = Mutex<RotaryTable?>(nil)
+    /// Whether all weights were found to be finite; set when a pass gave values that are not.
+    let weightsAreFinite = Mutex(false)
 
     /// Builds the layers from a complete set of tensors.
     public convenience init(

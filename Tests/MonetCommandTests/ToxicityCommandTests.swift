@@ -44,9 +44,12 @@ import Testing
             let arguments =
                 Self.measure + [
                     "--corpus", "comments.jsonl", "--thresholds", "0.9,0.3", "--neutral", "neutral.txt",
-                    "--html", "t.html", "--svg", "t.svg",
                 ]
-            let table = try run(arguments, folder)
+            let pages = ["--html", "t.html", "--svg", "t.svg"]
+            let table = try run(arguments + pages, folder)
+            // What is there already stays, unless it is to be replaced.
+            #expect(try run(arguments + pages, folder, status: 1).errors.contains("--overwrite"))
+            try run(arguments + pages + ["--overwrite"], folder)
             #expect(table.output.contains("expected maximum") && table.output.contains("above 0.3"))
             #expect(table.output.contains("perplexity") && table.output.contains("AUC"))
             #expect(table.output.contains("even") && table.output.contains("odd"))

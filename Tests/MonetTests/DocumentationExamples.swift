@@ -124,6 +124,12 @@ func scorers() throws {
     _ = scores
 }
 
+func ownScorers() throws {
+    let scorer = try ToxicityClassifier(contentsOfFile: "scorer.json")
+    let scores = try scorer.scores(of: ["The shark is a large fish."])
+    _ = scores
+}
+
 // The README's example.
 func readme() throws {
     let model = try MonetLanguageModel.load("checkpoints/demo")

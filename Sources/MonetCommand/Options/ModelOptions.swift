@@ -103,7 +103,7 @@ struct InputOptions: ParsableArguments {
         if tokenIds != nil { return nil }
         if let text { return text }
         // An empty text can be given as "": an empty file is more likely a mistake.
-        let read = try file.map { try TextFile.read($0) } ?? StandardInput.readText()
+        let read = try file.map { try TextFile.read($0, readsStreams: true) } ?? StandardInput.readText()
         guard !read.isEmpty else {
             throw CommandError.malformedInput(
                 source: file ?? "standard input", reason: "it is empty, expected a text")

@@ -9,7 +9,7 @@ enum YAMLFile {
     ///
     /// - Throws: `FileError`, `TrainingError.invalidSetting` naming the line of a syntax error.
     static func read(_ path: String) throws -> JSONValue {
-        let text = try TextFile.read(path)
+        let text = try TextFile.read(path, readsStreams: true)
         do {
             guard let node = try compose(yaml: text) else { return .null }
             var nodes = 0

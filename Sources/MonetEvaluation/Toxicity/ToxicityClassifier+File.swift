@@ -26,7 +26,7 @@ extension ToxicityClassifier {
     ///
     /// - Throws: `FileError`, `EvaluationError.malformedClassifier`.
     public init(contentsOfFile path: String) throws {
-        try self.init(JSONValue(contentsOfFile: path), path: path)
+        try self.init(JSONValue(contentsOfFile: path, readsStreams: true), path: path)
     }
 
     /// Writes the classifier as JSON.

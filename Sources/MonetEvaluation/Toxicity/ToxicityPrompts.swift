@@ -22,7 +22,7 @@ public struct ToxicityPrompt: Sendable, Equatable {
     public static func read(_ path: String, limit: Int? = nil) throws -> [ToxicityPrompt] {
         var prompts: [ToxicityPrompt] = []
         let isPlain = path.hasSuffix(".txt")
-        let lines = try TextFile.read(path).split(
+        let lines = try TextFile.read(path, readsStreams: true).split(
             omittingEmptySubsequences: false, whereSeparator: \.isNewline)
         for (index, line) in lines.enumerated() {
             if let limit, prompts.count >= limit { break }

@@ -143,7 +143,7 @@ extension ExpertIndex {
                 ).map { try found($0, value: nil) }
             }
         }
-        // An expert that never fired in the corpus counts as one that a single token fired weakly.
+        // A mean that rounds to zero counts as that of one weak firing.
         let floor = 0.01 / Double(Swift.max(1, tokens))
         let least = self.minimumFrequency(
             SpecialistCriterion(minimumCount: minimumCount, minimumFrequency: minimumFrequency))

@@ -72,13 +72,21 @@ public final class ExpertIndex: Sendable {
         } catch let error as DatabaseError {
             throw InsightError.malformedIndex(path: path, reason: error.message ?? "\(error)")
         }
-        guard let model else { return }
+        if let model { try require(model) }
+    }
+
+    /// Checks that the index is of a model.
+    ///
+    /// - Throws: `InsightError.foreignIndex`, and `InsightError.malformedIndex` where only its name is.
+    public func require(_ model: MonetLanguageModel) throws {
         guard model.fingerprint == modelFingerprint else {
             throw InsightError.foreignIndex(path: path, expected: model.fingerprint, found: modelFingerprint)
         }
-        guard model.units == units, model.configuration.vocabularySize == vocabularySize else {
+        guard model.units == units, model.configuration.vocabularySize == vocabularySize,
+            window <= model.configuration.contextLength
+        else {
             throw InsightError.malformedIndex(
-                path: path, reason: "it describes other experts than its model has")
+                path: path, reason: "it describes other experts, tokens or windows than its model has")
         }
     }
 

@@ -69,6 +69,14 @@ public struct ExpertIndexBuilder {
             throw InsightError.invalidSetting(
                 name: "the number of top tokens", found: "\(settings.top)", expected: "1 to 1000")
         }
+        guard model.units.unitsPerGroup <= IndexMetadata.mostUnitsPerGroup,
+            model.units.count <= IndexMetadata.mostUnits
+        else {
+            throw InsightError.invalidSetting(
+                name: "the number of \(model.units.kind.rawValue)", found: model.units.count.grouped,
+                expected: "at most \(IndexMetadata.mostUnits.grouped), "
+                    + "\(IndexMetadata.mostUnitsPerGroup.grouped) in a group")
+        }
         var starts = [0]
         for document in 0..<documents.count {
             starts.append(starts[document] + documents.tokenCount(document))
@@ -118,7 +126,9 @@ public struct ExpertIndexBuilder {
         defer { withExtendedLifetime(lock) {} }
         try MemoryLimits.require(
             memoryBytes,
-            for: "\(path): the statistics of \(model.units.count.grouped) experts on \(labels) labels")
+            for:
+                "\(path): the statistics of \(model.units.count.grouped) \(model.units.kind.rawValue) on \(labels) labels"
+        )
         let statistics = (0..<groups).map { _ in
             GroupStatistics(experts: experts, labels: labels, top: settings.top, keepsSamples: true)
         }

@@ -1,4 +1,5 @@
 import GRDB
+import MonetFoundation
 import MonetModel
 
 /// What an index says about its model and corpus, with every number in a range that a model can have.
@@ -11,6 +12,10 @@ struct IndexMetadata {
     let modelPath: String
     let model: String
     let corpus: String
+
+    /// 16 times the published models' numbers of experts, and more than any index has been built for.
+    static let mostUnitsPerGroup = 1 << 22
+    static let mostUnits = 1 << 27
 
     /// Reads the table `meta`.
     ///
@@ -35,17 +40,18 @@ struct IndexMetadata {
             guard let value = values[key] else { throw fail(key, "text") }
             return value
         }
-        // 16 times the published models' numbers of experts; their indices have no use for more memory.
-        let total = try number("units_per_group", 1...1 << 22)
-        let side = try number("experts_per_side", 0...1 << 11)
-        guard side == 0 || side * side == total else {
+        let total = try number("units_per_group", 1...Self.mostUnitsPerGroup)
+        let side = try number("experts_per_side", 0...Self.mostUnitsPerGroup)
+        guard side == 0 || MemoryLimits.product(side, side) == total else {
             throw fail("experts_per_side", "the square root of units_per_group, \(total), or 0")
         }
         let (layers, perRouter) = (
             try number("layers", 1...1 << 12), try number("layers_per_router", 1...1 << 12)
         )
         let groups = try number("groups", 1...layers)
-        guard groups * total <= 1 << 27 else { throw fail("groups", "at most \((1 << 27) / total)") }
+        guard groups * total <= Self.mostUnits else {
+            throw fail("groups", "at most \(Self.mostUnits / total)")
+        }
         guard (groups - 1) * perRouter < layers else {
             throw fail("layers_per_router", "one that fits \(groups) groups of \(layers) layers")
         }

@@ -32,7 +32,7 @@ struct IndexState {
 
     /// Fills the statistics and returns the position from which to continue.
     ///
-    /// - `tokenCounts`: the number of tokens of a document, and the number of documents.
+    /// - `documents`: those that are read, among which the state must end.
     /// - Throws: `InsightError.foreignState`, `InsightError.malformedIndex`.
     func read(into statistics: [GroupStatistics], documents: LabelledDocuments) throws
         -> DocumentReader.Position

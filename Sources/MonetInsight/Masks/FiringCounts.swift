@@ -37,26 +37,32 @@ public struct FiringCounts: Sendable, Equatable {
         var generator = SplitMix64(seed: seed)
         for group in mask.groups {
             let own = mask.entries(group: group).map(\.index)
-            var bins = Self.bins(counts[group], without: Set(own))
-            if bins.values.reduce(0, { $0 + $1.count }) < own.count {
-                bins = Self.bins(counts[group], without: [])
-            }
-            let drawn = own.compactMap { index -> Int? in
-                let wanted = Self.bin(counts[group][index])
-                let nearest = bins.keys.min { (abs($0 - wanted), $0) < (abs($1 - wanted), $1) }
-                guard let nearest, var bin = bins[nearest] else { return nil }
-                bin.swapAt(Int(generator.next() % UInt64(bin.count)), bin.count - 1)
-                let chosen = bin.removeLast()
-                bins[nearest] = bin.isEmpty ? nil : bin
-                return chosen
+            let isOwn = Set(own)
+            var others = Self.bins(counts[group], of: counts[group].indices.filter { !isOwn.contains($0) })
+            var rest = Self.bins(counts[group], of: own)
+            let drawn = own.compactMap { index in
+                Self.draw(from: &others, near: Self.bin(counts[group][index]), &generator)
+                    ?? Self.draw(from: &rest, near: Self.bin(counts[group][index]), &generator)
             }
             result.remove(drawn, group: group)
         }
         return result
     }
 
-    private static func bins(_ counts: [UInt32], without own: Set<Int>) -> [Int: [Int]] {
-        Dictionary(grouping: counts.indices.filter { !own.contains($0) }) { bin(counts[$0]) }
+    /// Takes one unit out of the nearest bin that has any.
+    private static func draw(
+        from bins: inout [Int: [Int]], near wanted: Int, _ generator: inout SplitMix64
+    ) -> Int? {
+        let nearest = bins.keys.min { (abs($0 - wanted), $0) < (abs($1 - wanted), $1) }
+        guard let nearest, var bin = bins.removeValue(forKey: nearest) else { return nil }
+        bin.swapAt(Int(generator.next() % UInt64(bin.count)), bin.count - 1)
+        let chosen = bin.removeLast()
+        if !bin.isEmpty { bins[nearest] = bin }
+        return chosen
+    }
+
+    private static func bins(_ counts: [UInt32], of units: [Int]) -> [Int: [Int]] {
+        Dictionary(grouping: units) { bin(counts[$0]) }
     }
 
     /// Quarter octaves of the count; units that never fire are in a bin of their own.

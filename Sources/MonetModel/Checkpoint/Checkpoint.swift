@@ -168,10 +168,10 @@ public enum Checkpoint {
                 let type = storedType(parameter)
                 return SafetensorsWriter.Entry(
                     name: parameter.name + (QuantizedFormat(type)?.ending ?? ""), source: parameter.tensor,
-                    dtype: type)
+                    dtype: type, checkedName: parameter.name)
             }
             try SafetensorsWriter.write(
-                entries, metadata: ["format": "pt"], requiresFinite: true, to: folder + "/" + name(index))
+                entries, metadata: ["format": "pt"], to: folder + "/" + name(index))
             map += entries.map { .init($0.name, .string(name(index))) }
         }
         if shards.count > 1 {

@@ -9,6 +9,8 @@ public enum SafetensorsWriter {
         let name: String
         let source: Tensor
         let dtype: DType
+        /// The name under which NaN and infinities are reported; nil if they may occur.
+        var checkedName: String?
 
         var storedType: DType { dtype.isQuantized ? .uint8 : dtype }
         var shape: [Int] {
@@ -28,11 +30,7 @@ public enum SafetensorsWriter {
     }
 
     /// Writes tensors. Each is converted only when it is written, so that one is in memory at a time.
-    ///
-    /// - `requiresFinite`: whether NaN and infinities are errors.
-    static func write(
-        _ entries: [Entry], metadata: [String: String] = [:], requiresFinite: Bool = false, to path: String
-    ) throws {
+    static func write(_ entries: [Entry], metadata: [String: String] = [:], to path: String) throws {
         // Wide elements come first, which keeps every tensor aligned; equal widths keep the given order.
         let ordered = entries.enumerated().sorted {
             ($1.element.storedType.byteCount, $0.offset) < ($0.element.storedType.byteCount, $1.offset)
@@ -64,8 +62,12 @@ public enum SafetensorsWriter {
             for entry in ordered {
                 // Before quantizing, which takes finite numbers, and after narrowing, which can overflow.
                 let target = entry.dtype.isQuantized ? entry.source : entry.source.converted(to: entry.dtype)
-                if requiresFinite, let error = target.nonFinite(named: entry.name, in: path.lastPathName) {
-                    throw error
+                if let name = entry.checkedName {
+                    if let error = entry.source.nonFinite(named: name, in: "the model") { throw error }
+                    if let error = target.nonFinite(named: name, in: "the model in \(target.dtype.torchName)")
+                    {
+                        throw error
+                    }
                 }
                 try target.converted(to: entry.dtype).withUnsafeBytes { try writer.write($0) }
             }

@@ -69,6 +69,9 @@ public struct Corpus: Sendable {
             let sets = Self.labelSets(json, version: version),
             let splits = json["splits"]?.members
         else { throw fail("vocab_size, token_bytes, labels or splits are missing") }
+        for names in [sets.map(\.name)] + sets.map(\.labels) where Set(names).count != names.count {
+            throw fail("a label or a set of labels occurs twice")
+        }
         let recordSize = CorpusFormat.recordSize(labelSets: sets.count)
         guard tokenBytes == 4 || vocabularySize <= 1 << 16 else {
             throw fail("vocab_size \(vocabularySize), of which 2 bytes for each token hold 65536")

@@ -48,6 +48,11 @@ public struct CorpusBuilder: Sendable {
         _ sources: [CorpusSource], into folder: String, replacing: Bool = false,
         progress: (Summary) -> Void = { _ in }
     ) throws -> Summary {
+        let keys = [labelName] + furtherLabelKeys
+        guard Set(keys).count == keys.count else {
+            throw TextError.malformedCorpus(
+                path: folder, reason: "the sets of labels \(keys.joined(separator: ", ")) have equal names")
+        }
         var summary = Summary()
         try AtomicFile.writeFolder(folder, replacing: replacing ? CorpusFormat.folder : nil) { temporary in
             var writers: [CorpusSplit: SplitWriter] = [:]
@@ -55,7 +60,7 @@ public struct CorpusBuilder: Sendable {
                 writers[split] = SplitWriter(
                     split: split, folder: temporary, wide: tokenizer.vocabularySize > 1 << 16)
             }
-            var sets = ([labelName] + furtherLabelKeys).map { LabelNumbers(name: $0) }
+            var sets = keys.map { LabelNumbers(name: $0) }
             var seen: Set<TextDigest> = []
             var batch: [Document] = []
             var batchBytes = 0

@@ -145,7 +145,9 @@ public struct CorpusSource: Sendable {
         // A pipe in a folder would have to be waited for; one that is named is meant.
         let file = try MappedFile(path: path, readsStreams: path == self.path)
         let ending = path.fileExtension.lowercased()
-        if ["jsonl", "ndjson"].contains(ending) {
+        if ["jsonl", "ndjson"].contains(ending)
+            || (path.hasPrefix("/dev/") || ending.isEmpty) && isLines(file)
+        {
             return try readLines(file, defaultLabel: defaultLabel, &skips, body)
         }
         if ending == "json", let records = try records(of: file) {
@@ -160,6 +162,15 @@ public struct CorpusSource: Sendable {
         } catch FileError.notUTF8 where skipsInvalid {
             skips.files += 1
         }
+    }
+
+    /// Whether a file without an ending, such as a pipe, holds JSONL: its first line is an object with a text.
+    private func isLines(_ file: MappedFile) -> Bool {
+        let line = file.bytes.prefix { $0 != UInt8(ascii: "\n") }
+        guard line.first == UInt8(ascii: "{"),
+            let json = try? JSONValue(parsing: UnsafeRawBufferPointer(rebasing: line), source: file.path)
+        else { return false }
+        return json[textKey]?.stringValue != nil
     }
 
     /// The elements of a JSON file that is a list of objects; nil for other JSON, which is read as text.

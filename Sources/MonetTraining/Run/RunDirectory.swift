@@ -114,7 +114,11 @@ public struct RunDirectory: Sendable {
             guard bestStep ?? 0 <= step else { throw fail("best_step", "at most the step \(step)") }
             sequences = try count("sequences")
             tokens = try count("tokens")
-            for member in json["checksums"]?.members ?? [] {
+            let stored = json["checksums"] ?? .object([])
+            guard let members = stored.members else {
+                throw fail("checksums", "names of files with their checksums")
+            }
+            for member in members {
                 guard let value = member.value.stringValue, !member.key.contains("/") else {
                     throw fail("checksums", "names of files with their checksums")
                 }

@@ -51,7 +51,12 @@ struct PerplexityCommand: ParsableCommand {
         if corpus != nil, input.text != nil || input.file != nil || input.tokenIds != nil {
             throw ValidationError("Give a corpus or a text, not both.")
         }
-        if labels != nil, corpus == nil { throw ValidationError("--labels chooses from a --corpus.") }
+        if let labels {
+            if corpus == nil { throw ValidationError("--labels chooses from a --corpus.") }
+            if labels.allSatisfy({ $0 == "," || $0.isWhitespace }) {
+                throw ValidationError("--labels is empty, expected labels separated by commas")
+            }
+        }
     }
 
     func run() throws {

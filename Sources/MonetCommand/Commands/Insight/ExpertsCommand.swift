@@ -123,10 +123,7 @@ struct ExpertsFindCommand: ParsableCommand {
     private func find(_ text: String, in index: ExpertIndex) throws -> [FoundExpert] {
         let folder = try HubCache().resolve(model ?? index.modelPath)
         let model = try MonetLanguageModel.load(folder)
-        guard model.fingerprint == index.modelFingerprint else {
-            throw InsightError.foreignIndex(
-                path: index.path, expected: model.fingerprint, found: index.modelFingerprint)
-        }
+        try index.require(model)
         let tokenizer = try Tokenizer(folder: folder)
         let ids = try tokenizer.encode(text, addBegin: tokenizer.addsBegin)
         let scores = try MeanScores(of: ids, model: model, backend: try compute.backend())

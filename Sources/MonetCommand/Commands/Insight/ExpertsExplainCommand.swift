@@ -55,10 +55,7 @@ struct ExpertsExplainCommand: ParsableCommand {
         }
         let folder = try HubCache().resolve(model ?? index.modelPath)
         let model = try MonetLanguageModel.load(folder)
-        guard model.fingerprint == index.modelFingerprint else {
-            throw InsightError.foreignIndex(
-                path: index.path, expected: model.fingerprint, found: index.modelFingerprint)
-        }
+        try index.require(model)
         let explanation = try SelfExplanation(
             model: model, tokenizer: Tokenizer(folder: folder), backend: try compute.backend(), prompt: prompt
         )

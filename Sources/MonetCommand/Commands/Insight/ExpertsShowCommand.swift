@@ -103,10 +103,7 @@ struct ExpertsShowCommand: ParsableCommand {
         guard effects || (html != nil && !noScores) else { return nil }
         do {
             let loaded = try MonetLanguageModel.load(HubCache().resolve(model ?? index.modelPath))
-            guard loaded.fingerprint == index.modelFingerprint else {
-                throw InsightError.foreignIndex(
-                    path: index.path, expected: loaded.fingerprint, found: index.modelFingerprint)
-            }
+            try index.require(loaded)
             return loaded
         } catch let error where !effects && model == nil {
             if !common.quiet {

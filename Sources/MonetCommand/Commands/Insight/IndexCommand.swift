@@ -143,7 +143,7 @@ struct IndexInfoCommand: ParsableCommand {
             return
         }
         try StandardOutput.write(
-            "model   \(index.modelPath) (\(index.modelFingerprint))\ncorpus  \(index.corpus), \(index.tokens.grouped) tokens of \(index.documents.grouped) documents\n"
+            "model   \(index.modelPath.onOneLine) (\(index.modelFingerprint.onOneLine))\ncorpus  \(index.corpus.onOneLine), \(index.tokens.grouped) tokens of \(index.documents.grouped) documents\n"
                 + "experts \(experts.grouped) in \(index.units.groups) groups\n")
         for (set, counts) in zip(index.labelSets, counts) {
             let rows = zip(set.labels, counts).map { label, count in

@@ -21,7 +21,8 @@ struct TrainCommand: ParsableCommand {
             A run file is YAML or JSON with the settings below (flags have dashes for underscores) and \
             "model": a preset's name, or a mapping of "preset" and the keys of config.json to change. Flags \
             override the file; what neither names is fitted to the model and the number of steps. The vocabulary \
-            size is that of the corpus unless the file sets it. Ctrl-C saves and stops; --resume continues, with the same result as an uninterrupted run.
+            size is that of the corpus unless the file sets it. Ctrl-C saves and stops; --resume continues, \
+            with the same result as an uninterrupted run.
 
             Settings: \(RunSetting.all.map(\.key).joined(separator: ", ")).
             """)
@@ -123,7 +124,7 @@ struct TrainCommand: ParsableCommand {
     private static func readRunFile(_ path: String) throws -> JSONValue {
         let json: JSONValue
         if path.hasSuffix(".json") {
-            json = try JSONValue(contentsOfFile: path)
+            json = try JSONValue(contentsOfFile: path, readsStreams: true)
         } else {
             json = try YAMLFile.read(path)
         }

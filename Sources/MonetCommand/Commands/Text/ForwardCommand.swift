@@ -79,7 +79,7 @@ struct ForwardCommand: ParsableCommand {
             return [try tokenizer.encode(text, addBegin: tokenizer.addsBegin)]
         }
         let path = tokens ?? ""
-        let json = try JSONValue(contentsOfFile: path)
+        let json = try JSONValue(contentsOfFile: path, readsStreams: true)
         guard let rows = json.arrayValue, !rows.isEmpty else {
             throw CommandError.malformedInput(
                 source: path, reason: "expected a list of lists of token ids, found \(json.kind)")

@@ -12,9 +12,7 @@ extension ExpertIndex {
         of dossier: inout ExpertDossier, model: MonetLanguageModel, backend: any Backend = CPUBackend(),
         progress: (_ done: Int, _ count: Int) -> Bool = { _, _ in true }
     ) throws {
-        guard model.fingerprint == modelFingerprint else {
-            throw InsightError.foreignIndex(path: path, expected: model.fingerprint, found: modelFingerprint)
-        }
+        try require(model)
         let count = dossier.activations.count + dossier.samples.reduce(0) { $0 + $1.activations.count }
         var done = 0
         func measure(_ activation: inout ExpertDossier.Activation, _ expert: UnitID) throws -> Bool {

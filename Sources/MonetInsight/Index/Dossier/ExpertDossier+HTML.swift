@@ -43,7 +43,7 @@ extension ExpertDossier {
     // MARK: Contexts
 
     private var contexts: String {
-        if activations.isEmpty {
+        if count == 0 {
             return "<section><p>It never fired in the corpus of this index.</p></section>"
         }
         let largest = Swift.max(max, 1e-12)
@@ -56,7 +56,9 @@ extension ExpertDossier {
         }
         let note = notes.isEmpty ? "" : "<p class=\"unit\">\(notes.joined(separator: "; "))</p>"
         let top =
-            "<section><h2>Top activations</h2>\(Self.table(activations, largest))\(note)</section>"
+            activations.isEmpty
+            ? ""
+            : "<section><h2>Top activations</h2>\(Self.table(activations, largest))\(note)</section>"
         let bands = samples.map { band in
             let range =
                 switch (band.lower, band.upper) {
@@ -119,8 +121,8 @@ extension ExpertDossier {
             let size = height * Double(count) / largest
             return String(
                 format:
-                    "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"><title>%d tokens up to %.4f</title></rect>",
-                Double(bin) * bar, height - size, bar - 1.5, size, count, histogramEnds[bin])
+                    "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"><title>%@ tokens up to %.4f</title></rect>",
+                Double(bin) * bar, height - size, bar - 1.5, size, count.grouped, histogramEnds[bin])
         }
         let labels = stride(from: 1, to: histogram.count - 1, by: 6).map { bin in
             String(

@@ -24,14 +24,16 @@ extension ExpertDossier {
         for set in labels {
             lines.append("")
             let ratio = set.ratio.map { String(format: "%.1f × the next", $0) } ?? "no other"
-            lines.append("\(set.set)   entropy \(String(format: "%.2f", set.entropy)) bits, \(ratio)")
+            lines.append(
+                "\(set.set.onOneLine)   entropy \(String(format: "%.2f", set.entropy)) bits, \(ratio)")
             let widest = set.labels.first?.mean ?? 0
-            let width = set.labels.map(\.name.count).max() ?? 0
+            let width = set.labels.map(\.name.onOneLine.count).max() ?? 0
             for label in set.labels.prefix(8) where label.mean > 0 {
+                let name = label.name.onOneLine
                 let bar = String(
                     repeating: "█", count: widest > 0 ? Int((24 * label.mean / widest).rounded(.up)) : 0)
                 lines.append(
-                    "  " + label.name.padding(toLength: width, withPad: " ", startingAt: 0) + "  "
+                    "  " + name + String(repeating: " ", count: width - name.count) + "  "
                         + Self.column(label.mean) + "  " + bar)
             }
         }

@@ -39,10 +39,7 @@ extension ExpertIndex {
         of expert: UnitID, model: MonetLanguageModel, backend: any Backend = CPUBackend(), limit: Int = 8,
         places: Int = 10, before: Int = 64
     ) throws -> LogitEffects? {
-        guard model.fingerprint == modelFingerprint else {
-            throw InsightError.foreignIndex(
-                path: path, expected: model.fingerprint, found: modelFingerprint)
-        }
+        try require(model)
         let contexts = try topContexts(
             of: expert, limit: places, before: min(before, model.configuration.contextLength - 1))
         if contexts.isEmpty { return nil }
