@@ -42,7 +42,8 @@ public struct HeatMap: Sendable {
         let cell = Self.cell
         let longest = Double(labels.map(\.count).max() ?? 0)
         // The corner says what rows and columns are, however short the labels.
-        let (left, top) = (max(130, longest * 7.2 + 34), longest * 5.4 + 64)
+        let longestRow = max(longest, Double(control?.name.count ?? 0))
+        let (left, top) = (max(130, longestRow * 7.2 + 34), longest * 5.4 + 64)
         let columns = Double(labels.count + averages.count)
         let width = max(left + columns * cell + longest * 4 + 24, Double(title.count) * 8.6 + 24)
         let rows = Double(labels.count) + (control == nil ? 0 : 1)
