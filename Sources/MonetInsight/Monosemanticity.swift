@@ -44,9 +44,7 @@ public struct Monosemanticity: Sendable, Equatable {
         of documents: LabelledDocuments, model: MonetLanguageModel, backend: any Backend = CPUBackend(),
         minimumCount: Int = 50, seed: UInt64 = 0, progress: (Int) -> Bool = { _ in true }
     ) throws {
-        guard let set = documents.labelSets.first, set.labels.count > 1 else {
-            throw InsightError.noLabels(origin: documents.origin)
-        }
+        let set = try documents.requireLabels()
         let reading = try UnitReading(documents, labels: set.labels.count, model, backend, seed, progress)
         self.init(reading, unit: model.units.kind, minimumCount)
     }

@@ -410,6 +410,25 @@ import Testing
         }
     }
 
+    @Test func aValueForEachDocumentIsNoLabel() throws {
+        try withTemporaryFolder { folder in
+            let lines = (0..<5000).map { #"{"text": "sea", "label": "\#($0)"}"# }
+            try AtomicFile.write(lines.joined(separator: "\n") + "\n", to: folder + "/l.jsonl")
+            let documents = try LabelledDocuments(
+                sources: [CorpusSource(path: folder + "/l.jsonl")],
+                tokenizer: Tokenizer(path: Fixture.path("text/trained.model")))
+            let model = try Self.model()
+            for attempt in [
+                { _ = try Self.builder(model, documents) },
+                { _ = try LabelStatistics(of: documents, model: model) },
+                { _ = try Monosemanticity(of: documents, model: model) },
+            ] as [() throws -> Void] {
+                let error = #expect(throws: InsightError.self) { try attempt() }
+                #expect("\(error.map { "\($0)" } ?? "")".contains("the number of labels is 5,000"))
+            }
+        }
+    }
+
     @Test func limitsTakeEquallyOfEveryLabel() throws {
         try withTemporaryFolder { folder in
             var lines = ""

@@ -136,6 +136,34 @@ public struct LabelledDocuments: Sendable {
         entries = tokens.map { Entry(tokens: $0, labels: []) }
     }
 
+    /// The number of labels in all sets.
+    public var labelCount: Int { labelSets.reduce(0) { $0 + $1.labels.count } }
+
+    /// Labels for which statistics are kept: a column with a value of its own for every document is no label.
+    private static let mostLabels = 4096
+
+    /// Checks that there are two labels or more in the first set, and not so many that they are something else.
+    ///
+    /// - Throws: `InsightError.noLabels`, `InsightError.invalidSetting`.
+    func requireLabels() throws -> LabelSet {
+        guard let set = labelSets.first, set.labels.count > 1 else {
+            throw InsightError.noLabels(origin: origin)
+        }
+        try requireFewLabels()
+        return set
+    }
+
+    /// - Throws: `InsightError.invalidSetting` for more labels than statistics are kept for.
+    func requireFewLabels() throws {
+        guard labelCount <= Self.mostLabels else {
+            throw InsightError.invalidSetting(
+                name: "\(origin): the number of labels", found: labelCount.grouped,
+                expected:
+                    "at most \(Self.mostLabels.grouped); a column with a value for each document is no label"
+            )
+        }
+    }
+
     /// The number of documents.
     public var count: Int { entries.count }
 

@@ -77,6 +77,7 @@ public struct ExpertIndexBuilder {
                 expected: "at most \(IndexMetadata.mostUnits.grouped), "
                     + "\(IndexMetadata.mostUnitsPerGroup.grouped) in a group")
         }
+        try documents.requireFewLabels()
         var starts = [0]
         for document in 0..<documents.count {
             starts.append(starts[document] + documents.tokenCount(document))
@@ -101,7 +102,7 @@ public struct ExpertIndexBuilder {
 
     private var groups: Int { model.units.groups }
     private var experts: Int { model.units.unitsPerGroup }
-    private var labels: Int { documents.labelSets.reduce(0) { $0 + $1.labels.count } }
+    private var labels: Int { documents.labelCount }
 
     /// The memory that the statistics take, in bytes.
     public var memoryBytes: Int {

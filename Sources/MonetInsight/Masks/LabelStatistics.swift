@@ -21,9 +21,7 @@ public struct LabelStatistics: Sendable {
         of documents: LabelledDocuments, model: MonetLanguageModel, backend: any Backend = CPUBackend(),
         progress: (Int) -> Bool = { _ in true }
     ) throws {
-        guard let set = documents.labelSets.first, set.labels.count > 1 else {
-            throw InsightError.noLabels(origin: documents.origin)
-        }
+        let set = try documents.requireLabels()
         let (units, labelCount) = (model.units, set.labels.count)
         try MemoryLimits.require(
             MemoryLimits.product(units.count, 8 * labelCount + 4),
