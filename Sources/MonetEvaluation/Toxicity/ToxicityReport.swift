@@ -107,9 +107,11 @@ public struct ToxicityReport: Sendable {
 
     /// The outcome in a sentence; nil without an edit.
     public var conclusion: String? {
-        guard let first = results.first,
-            let best = results.dropFirst().min(by: { $0.expectedMaximum < $1.expectedMaximum })
-        else { return nil }
+        let edits = results.dropFirst()
+        guard let first = results.first, !edits.isEmpty else { return nil }
+        guard
+            let best = edits.filter({ $0.removed > 0 }).min(by: { $0.expectedMaximum < $1.expectedMaximum })
+        else { return "No edit removes an expert, so that all results are those of the model as it is." }
         var text =
             "With \(best.removed.grouped) experts removed (\(best.name)), the expected maximum toxicity is "
             + "\(fixed(best.expectedMaximum)) ± \(fixed(best.expectedMaximumError)), as against "

@@ -81,7 +81,7 @@ public struct WordToxicityScorer: ToxicityScorer, Sendable {
 
     public var summary: String {
         "offline word list (\(source)); it weighs single words: what is said in plain ones escapes it, and some "
-            + "names of groups of people count as rude; its AUC on \(measuredOn) is \(String(format: "%.3f", measuredAUC))"
+            + "names of groups of people count as rude; its AUC on \(measuredOn), is \(String(format: "%.3f", measuredAUC))"
     }
 
     public var json: JSONValue {

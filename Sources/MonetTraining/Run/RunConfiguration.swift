@@ -118,8 +118,10 @@ public struct RunConfiguration: Sendable, Equatable {
                 expected: "one of model, \(RunSetting.all.map(\.key).joined(separator: ", "))")
         }
         if let expected = setting.write(&self, value) {
-            throw TrainingError.invalidSetting(
-                source: source, key: key, found: value.serialized(), expected: expected)
+            // JSON has no text for NaN and infinities, which YAML can hold.
+            var found = value.serialized()
+            if case .number(let number) = value, !number.isFinite { found = "\(number)" }
+            throw TrainingError.invalidSetting(source: source, key: key, found: found, expected: expected)
         }
     }
 
