@@ -12,7 +12,7 @@ public enum TrainingError: Error, Sendable, Equatable, CustomStringConvertible {
     public var description: String {
         switch self {
         case .invalidSetting(let source, let key, let found, let expected):
-            "\(source): \"\(key)\" is \(found), expected \(expected)"
+            "\(source): \(key.isEmpty ? "it" : "\"\(key)\"") is \(found), expected \(expected)"
         case .diverged(let step, let reason, let lastCheckpoint):
             "training stopped at step \(step): \(reason); "
                 + (lastCheckpoint.map { "the last good checkpoint is \($0)" } ?? "there is no checkpoint yet")

@@ -131,6 +131,37 @@ import Testing
         }
     }
 
+    /// SQL orders texts and bytes above all numbers: they must not make specialists.
+    @Test(arguments: ["ratio", "frequency"], ["'abc'", "x'00'", "-1"])
+    func specialistsAreNotMadeByValuesOfOtherTypes(column: String, value: String) throws {
+        try withTemporaryFolder { folder in
+            let built = try build(in: folder)
+            try DatabaseQueue(path: built.path).writeWithoutTransaction { database in
+                try database.execute(sql: "UPDATE OR IGNORE specialty SET \(column) = \(value)")
+            }
+            let index = try ExpertIndex(path: built.path)
+            let label = try index.label("sea")
+            #expect(throws: InsightError.self) { try index.specialists(of: label) }
+        }
+    }
+
+    /// An index is renamed to its place, which would replace a pipe or a device.
+    @Test func onlyFilesAreReplaced() throws {
+        try withTemporaryFolder { folder in
+            let model = try ExpertIndexTests.model()
+            let documents = try ExpertIndexTests.documents(model.configuration.vocabularySize, in: folder)
+            #expect(mkfifo(folder + "/pipe", 0o600) == 0)
+            for name in ["pipe", "."] {
+                #expect(throws: FileError.self) {
+                    try ExpertIndexTests.builder(model, documents).build(
+                        at: folder + "/" + name, replacing: true)
+                }
+            }
+            var status = stat()
+            #expect(stat(folder + "/pipe", &status) == 0 && status.st_mode & S_IFMT == S_IFIFO)
+        }
+    }
+
     /// Views that never end, triggers, tables of other columns.
     @Test func foreignSchemas() throws {
         try withTemporaryFolder { folder in

@@ -82,6 +82,13 @@ import Testing
             #expect(corpus.labelSets.map(\.name) == ["topic", "language"])
             #expect(corpus.labelSets.map(\.labels) == [["water", "l", "7"], ["en", "de"]])
             #expect(try corpus.documents(in: .train).map(\.labels) == [[0, 0], [0, 1], [1, 1], [2, -1]])
+            for keys in [["tpoic"], ["topic", "langauge"], ["topic", "topic"]] {
+                #expect(throws: TextError.self) {
+                    try CorpusBuilder(tokenizer: tokenizer, labelKeys: keys).build(
+                        [CorpusSource(path: folder + "/l.jsonl", labelKey: keys[0])], into: folder + "/d")
+                }
+                #expect(!FileManager.default.fileExists(atPath: folder + "/d"))
+            }
         }
     }
 

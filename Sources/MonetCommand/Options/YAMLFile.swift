@@ -15,7 +15,12 @@ enum YAMLFile {
             var nodes = 0
             return try value(node, path: path, depth: 0, &nodes)
         } catch let error as YamlError {
-            throw TrainingError.invalidSetting(source: path, key: "", found: "\(error)", expected: "YAML")
+            // Yams quotes the whole line, however long.
+            let text = "\(error)".split(separator: "\n").map { $0.trimmingCharacters(in: .whitespaces) }
+                .joined(separator: " ")
+            let found = text.count > 200 ? text.prefix(200) + " …" : text[...]
+            throw TrainingError.invalidSetting(
+                source: path, key: "", found: String(found), expected: "YAML")
         }
     }
 

@@ -142,6 +142,13 @@ public final class ExpertIndex: Sendable {
     public func label(_ name: String, set: String? = nil) throws -> Label {
         let sets = try set.map { [try labelSet($0)] } ?? labelSets
         guard !sets.isEmpty else { throw InsightError.noLabels(origin: path) }
+        let holders = sets.filter { $0.labels.contains { $0.name == name } }
+        guard holders.count < 2 else {
+            throw InsightError.invalidSetting(
+                name: "\(path): the label '\(name)'",
+                found: "in the sets \(holders.map(\.name).joined(separator: " and "))",
+                expected: "one of them to be named")
+        }
         guard let label = sets.flatMap(\.labels).first(where: { $0.name == name }) else {
             throw InsightError.unknownLabel(
                 label: name, known: sets.flatMap(\.labels).map(\.name), origin: path)
@@ -153,14 +160,20 @@ public final class ExpertIndex: Sendable {
     public func specialists(
         of label: Label, _ criterion: SpecialistCriterion = SpecialistCriterion()
     ) throws -> [UnitID] {
-        try read { database in
+        let least = minimumFrequency(criterion)
+        return try read { database in
             try rows(
                 database,
                 sql: """
-                    SELECT router_group, expert FROM specialty
-                    WHERE label = ? AND ratio >= ? AND frequency >= ? ORDER BY router_group, expert
-                    """, [label.id, criterion.ratio, minimumFrequency(criterion)]
-            ).map { try expert($0) }
+                    SELECT router_group, expert, ratio, frequency FROM specialty
+                    WHERE label = ? ORDER BY router_group, expert
+                    """, [label.id]
+            ).compactMap { row in
+                // Compared here, because SQL orders values of other types above all numbers.
+                let isChosen =
+                    try row.number("ratio") >= criterion.ratio && row.share("frequency") >= least
+                return isChosen ? try expert(row) : nil
+            }
         }
     }
 

@@ -123,6 +123,8 @@ public struct ExpertIndexBuilder {
         if FileManager.default.fileExists(atPath: path), !replacing {
             throw FileError.alreadyExists(path: path)
         }
+        // The file is made beside its place and renamed, which would replace a device.
+        if FileManager.default.fileExists(atPath: path) { try MappedFile.requireRegularFile(path) }
         let lock = try FileLock.acquire(path + ".lock", for: path)
         defer { withExtendedLifetime(lock) {} }
         try MemoryLimits.require(

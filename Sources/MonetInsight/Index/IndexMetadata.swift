@@ -58,6 +58,9 @@ struct IndexMetadata {
         guard let kind = UnitLayout.Kind(rawValue: try text("units")) else {
             throw fail("units", "experts or neurons")
         }
+        guard (kind == .experts) == (side > 0) else {
+            throw fail("experts_per_side", kind == .experts ? "1 or more for experts" : "0 for neurons")
+        }
         units = UnitLayout(
             kind: kind,
             layersOfGroup: (0..<groups).map {

@@ -137,6 +137,8 @@ public enum Checkpoint {
         try AtomicFile.write(
             JSONValue.object(generation).serialized(pretty: true) + "\n", to: folder + "/" + generationFile)
 
+        // Packed tensors have other names than those of the files.
+        if quantization != nil, let error = model.parameters.firstNonFinite() { throw error }
         let parameters =
             try quantization == nil
             ? model.parameters : model.parameters.packed(model.configuration).withRouterScreens()

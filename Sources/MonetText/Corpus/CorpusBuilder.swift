@@ -62,6 +62,7 @@ public struct CorpusBuilder: Sendable {
             }
             var sets = keys.map { LabelNumbers(name: $0) }
             var seen: Set<TextDigest> = []
+            var found: Set<String> = []
             var batch: [Document] = []
             var batchBytes = 0
 
@@ -69,6 +70,7 @@ public struct CorpusBuilder: Sendable {
                 let encoded = encode(batch)
                 for (document, ids) in zip(batch, encoded) {
                     let ids = try ids.get()
+                    for key in keys where document.columns?[key] != nil { found.insert(key) }
                     let further = furtherLabelKeys.map { document.columns?[$0]?.label }
                     let labels = ([document.label] + further).enumerated().map { set, label in
                         label.map { sets[set].number(of: $0) } ?? CorpusFormat.noLabel
@@ -101,6 +103,12 @@ public struct CorpusBuilder: Sendable {
                 throw TextError.malformedCorpus(
                     path: sources.map(\.path).joined(separator: ", "), reason: "no text was found")
             }
+            // Labels may all come from names of files; another key was meant to be in the data.
+            for key in keys where key != "label" && !found.contains(key) {
+                throw TextError.malformedCorpus(
+                    path: sources.map(\.path).joined(separator: ", "),
+                    reason: "no document has the label column \"\(key)\"")
+            }
             var splits: [JSONValue.Member] = []
             for split in CorpusSplit.allCases {
                 if let entry = try writers[split]?.finish() { splits.append(.init(split.rawValue, entry)) }
@@ -127,7 +135,7 @@ public struct CorpusBuilder: Sendable {
             results.deinitialize()
             results.deallocate()
         }
-        DispatchQueue.concurrentPerform(iterations: documents.count) { index in
+        ParallelLoop.run(documents.count) { index in
             let result = Result {
                 try tokenizer.encode(documents[index].text, addBegin: true)
                     + (tokenizer.endID.map { [$0] } ?? [])
