@@ -3,7 +3,8 @@ import Synchronization
 
 /// A loop whose turns run on several threads, and on the caller's alone where the system grants no other.
 ///
-/// Dispatch's `concurrentPerform` waits without end in that case.
+/// Dispatch's `concurrentPerform` waits without end in that case. For modules below `MonetCompute`, whose
+/// `WorkerPool` serves the many short loops of a model.
 package enum ParallelLoop {
     /// Calls `body` with every number below `count`, each once.
     package static func run(_ count: Int, _ body: @Sendable (Int) -> Void) {

@@ -29,7 +29,9 @@ public enum ShrinkingFiles {
         var path: UnsafeMutablePointer<CChar>?
     }
 
-    /// A fixed table, which a signal handler can read without locks: more files are mapped without a name.
+    /// A fixed table, allocated once and never moved, so that a signal handler can read it without a lock. Entries
+    /// change under `lock` alone; the handler reads that of a mapping in use, which no thread removes. Further
+    /// files are mapped without a name.
     private static let capacity = 1024
     nonisolated(unsafe) private static let table: UnsafeMutablePointer<Entry> = {
         let table = UnsafeMutablePointer<Entry>.allocate(capacity: capacity)
