@@ -20,6 +20,7 @@ let package = Package(
         .library(name: "MonetTraining", targets: ["MonetTraining"]),
         .library(name: "MonetInsight", targets: ["MonetInsight"]),
         .library(name: "MonetEvaluation", targets: ["MonetEvaluation"]),
+        .library(name: "MonetServer", targets: ["MonetServer"]),
         .executable(name: "monet", targets: ["MonetCommand"]),
     ],
     dependencies: [
@@ -27,6 +28,11 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.0.0"),
         .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.0"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-nio-extras", from: "1.35.0"),
     ],
     targets: [
         .target(
@@ -58,12 +64,26 @@ let package = Package(
         .target(
             name: "MonetEvaluation", dependencies: runtime + ["MonetGeneration", "MonetInsight"],
             resources: [.embedInCode("Resources/toxicity-words.json")]),
+        // The only module that needs SwiftNIO: programs that import the others do not build it.
+        .target(
+            name: "MonetServer",
+            dependencies: runtime + [
+                "MonetGeneration", "MonetInsight", "MonetEvaluation",
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOHTTPTypes", package: "swift-nio-extras"),
+                .product(name: "Logging", package: "swift-log"),
+            ]),
         // The command line's module has another name than its product: file systems that ignore case would
         // take `monet` for the library `Monet`.
         .target(name: "Monet", dependencies: library),
         .executableTarget(
             name: "MonetCommand",
             dependencies: library + [
+                "MonetServer",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Yams", package: "Yams"),
@@ -81,7 +101,9 @@ let package = Package(
         .testTarget(
             name: "MonetComputeTests",
             dependencies: runtime + ["CMonetKernels", "EmulatedKernels", "TestSupport"]),
-        .testTarget(name: "MonetModelTests", dependencies: runtime + ["TestSupport"]),
+        .testTarget(
+            name: "MonetModelTests",
+            dependencies: runtime + ["CMonetKernels", "EmulatedKernels", "TestSupport"]),
         .testTarget(name: "MonetTextTests", dependencies: runtime + ["TestSupport"]),
         .testTarget(name: "MonetTrainingTests", dependencies: runtime + ["MonetTraining", "TestSupport"]),
         .testTarget(name: "MonetGenerationTests", dependencies: library + ["TestSupport"]),

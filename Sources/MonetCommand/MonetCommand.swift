@@ -6,6 +6,7 @@ import MonetFoundation
 import MonetGeneration
 import MonetInsight
 import MonetModel
+import MonetServer
 import MonetText
 import MonetTraining
 
@@ -29,7 +30,7 @@ struct MonetCommand: ParsableCommand {
         version: "0.1.0",
         subcommands: [
             TrainCommand.self, TokenizerCommand.self, CorpusCommand.self, GenerateCommand.self,
-            ChatCommand.self,
+            ChatCommand.self, ServeCommand.self,
             TraceCommand.self, IndexCommand.self, ExpertsCommand.self, MaskCommand.self, EditCommand.self,
             UnlearnMatrixCommand.self, MonosemanticityCommand.self, ToxicityCommand.self,
             InfoCommand.self, ForwardCommand.self, PerplexityCommand.self,
@@ -37,7 +38,7 @@ struct MonetCommand: ParsableCommand {
             InitCommand.self, BenchCommand.self,
         ])
 
-    static func main() {
+    static func main() async {
         StandardStreams.reserve()
         Interruption.reset()
         ShrinkingFiles.report()
@@ -45,7 +46,11 @@ struct MonetCommand: ParsableCommand {
         signal(SIGXFSZ, SIG_IGN)
         do {
             var command = try parsed(Array(CommandLine.arguments.dropFirst()))
-            try command.run()
+            if var command = command as? any AsyncParsableCommand {
+                try await command.run()
+            } else {
+                try command.run()
+            }
         } catch let error where isExpected(error) {
             StandardError.write("error: \("\(error)".withoutControls)\(hint(for: error))\n")
             Foundation.exit(EXIT_FAILURE)
@@ -103,7 +108,7 @@ struct MonetCommand: ParsableCommand {
     private static func isExpected(_ error: any Error) -> Bool {
         switch error {
         case is FileError, is ComputeError, is ModelError, is TextError, is TrainingError, is GenerationError,
-            is InsightError, is EvaluationError, is CommandError:
+            is InsightError, is EvaluationError, is ServerError, is CommandError:
             true
         default: false
         }

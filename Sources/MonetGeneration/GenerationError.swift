@@ -10,6 +10,8 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
     case invalidToken(id: Int, vocabularySize: Int)
     /// Text was requested from a model without a tokenizer.
     case missingTokenizer(purpose: String)
+    /// The service that was to run a text has stopped.
+    case stopped
 
     public var description: String {
         switch self {
@@ -20,6 +22,7 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
         case .invalidToken(let id, let size): "token \(id) is not in the model's vocabulary of \(size)"
         case .missingTokenizer(let purpose):
             "\(purpose) needs the tokenizer, and the checkpoint has no tokenizer.model"
+        case .stopped: "the generation has been stopped"
         }
     }
 }

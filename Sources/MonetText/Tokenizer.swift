@@ -338,6 +338,33 @@ public final class Tokenizer: @unchecked Sendable {
         return String(decoding: UnsafeRawBufferPointer(start: out, count: Int(count)), as: UTF8.self)
     }
 
+    /// The text of ids with that of special tokens, which `encode` turns into the same ids again where a text has one
+    /// encoding.
+    ///
+    /// - Throws: `TextError.unknownTokenID`.
+    public func textWithSpecialTokens(_ ids: [Int32]) throws -> String {
+        var text = ""
+        var plain: [Int32] = []
+        var follows = false
+        func takePlain() throws {
+            guard !plain.isEmpty else { return }
+            var decoder = StreamingDecoder(tokenizer: self, continuing: follows && !addsSpaceAfterSpecial)
+            text += try plain.map { try decoder.append($0) }.joined() + decoder.finish()
+            plain = []
+        }
+        for id in ids {
+            if try kind(id) == .control {
+                try takePlain()
+                text += try piece(id)
+                follows = true
+            } else {
+                plain.append(id)
+            }
+        }
+        try takePlain()
+        return text
+    }
+
     /// The piece of an id, with `▁` for a space, as the model stores it; the text of an added token; nothing for an
     /// id without a name.
     public func piece(_ id: Int32) throws -> String {

@@ -199,7 +199,7 @@ typedef struct monet_kernels {
 
     /// rows[MONET_INT8] computed on integers; faster for three or more rows of activations.
     monet_row_kernels int8_on_integers;
-    /// rows[MONET_BF16] for activations with separated even and odd columns; faster for four or more rows of them.
+    /// rows[MONET_BF16] for activations with separated even and odd columns.
     monet_row_kernels even_odd_bf16;
     /// By enum monet_row_format.
     monet_row_kernels rows[MONET_ROW_FORMATS];

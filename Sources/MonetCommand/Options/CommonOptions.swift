@@ -40,6 +40,12 @@ struct ComputeOptions: ParsableArguments {
     @Option(help: "Precision of dense matrix products: float32 or bfloat16.")
     var dtype: ComputePrecision?
 
+    @Flag(
+        help: ArgumentHelp(
+            "Sum in an order that depends on neither the batch, the chunks of a prompt nor the threads.",
+            discussion: "A text then has the same log-probabilities, bit for bit, in any company."))
+    var batchInvariant = false
+
     func validate() throws {
         if let threads, !(1...1024).contains(threads) {
             throw ValidationError("--threads is \(threads), expected 1 to 1024")
@@ -52,7 +58,8 @@ struct ComputeOptions: ParsableArguments {
     func backend(precision: ComputePrecision? = nil) throws -> CPUBackend {
         try Kernels.validateEnvironment()
         let pool = threads.map { WorkerPool(threadCount: $0) } ?? .shared
-        return CPUBackend(pool: pool, precision: precision ?? dtype ?? .float32)
+        return CPUBackend(
+            pool: pool, precision: precision ?? dtype ?? .float32, isBatchInvariant: batchInvariant)
     }
 }
 

@@ -15,6 +15,10 @@ public struct CPUBackend: Backend {
     public let precision: ComputePrecision
     /// How expert layers run.
     public let expertExecution: ExpertExecution
+    /// Whether a row of a result depends on its own row of the input alone, bit for bit: every sum has one
+    /// order, whatever the number of rows, sequences, chunks of a prompt and threads. Without it, few and many
+    /// rows run through different algorithms, which round differently.
+    public let isBatchInvariant: Bool
     /// The sizes at which the backend switches between algorithms.
     public let policy: DispatchPolicy
     let matrixProduct: MatrixProduct
@@ -22,8 +26,10 @@ public struct CPUBackend: Backend {
     /// A backend on `pool` with the kernels of one instruction set.
     public init(
         pool: WorkerPool = .shared, instructionSet: Kernels = .best, precision: ComputePrecision = .float32,
-        expertExecution: ExpertExecution = .automatic, policy: DispatchPolicy = DispatchPolicy()
+        expertExecution: ExpertExecution = .automatic, isBatchInvariant: Bool = false,
+        policy: DispatchPolicy = DispatchPolicy()
     ) {
+        self.isBatchInvariant = isBatchInvariant
         self.expertExecution = expertExecution
         self.pool = pool
         self.instructionSet = instructionSet
@@ -43,6 +49,7 @@ public struct CPUBackend: Backend {
 
     public var name: String {
         "cpu-\(instructionSet.name), \(pool.threadCount) threads, \(precision.rawValue)"
+            + (isBatchInvariant ? ", batch-invariant" : "")
     }
 
     // MARK: Checks

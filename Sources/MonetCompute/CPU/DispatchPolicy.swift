@@ -11,10 +11,6 @@ public struct DispatchPolicy: Sendable, Equatable {
     /// AVX-512 BF16): the tiles of these kernels have eight rows, beyond which every further tile reads the weights
     /// again. A limit of the kernels; others were not timed.
     public var roundedRowsInRegisters = 8
-    /// Rows of activations by the same bfloat16 weights from which it pays to keep even and odd columns apart.
-    /// Dense products of a step of eight streams: 75.5 → 68.2 ms; experts with one or two tokens each, which this
-    /// excludes: 18.7 → 20.9 ms.
-    public var evenOddRows = 4
     /// Rows of activations from which rows of int8 are multiplied as integers. Four rows: 64 → 83 to 110 GMAC/s; one
     /// row gains nothing, because memory is its limit.
     public var integerRows = 3

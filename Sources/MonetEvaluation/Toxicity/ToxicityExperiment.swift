@@ -160,7 +160,7 @@ public struct ToxicityExperiment {
                 switch event.kind {
                 case .finished(let result): texts[event.request] = result.text
                 case .failed(let error): throw error
-                case .step, .observed: break
+                case .scored, .step, .observed: break
                 }
             }
         }

@@ -15,6 +15,8 @@ public struct GenerationRequest: Sendable {
     public var observed: Set<HookPoint> = []
     /// Whether the events carry the units of every token.
     public var observesUnits = false
+    /// Whether the events carry the log-probability of every prompt token, with this many alternatives.
+    public var scoredAlternatives: Int?
 
     /// A request for a continuation.
     public init(
@@ -58,6 +60,8 @@ public final class BatchEngine {
     public struct Event {
         /// What happened.
         public enum Kind {
+            /// Prompt tokens were scored, in order.
+            case scored([ScoredToken])
             /// A token was drawn.
             case token(GeneratedToken)
             /// Tokens ran whose values were requested.
@@ -125,6 +129,10 @@ public final class BatchEngine {
         let start: ContinuousClock.Instant
         var promptEnd: ContinuousClock.Instant?
         var error: (any Error)?
+        /// Prompt tokens taken from another sequence.
+        var cached = 0
+        /// Prompt tokens that have been scored.
+        var scored = 0
 
         /// Whether its prompt has been processed.
         var isDecoding: Bool { promptEnd != nil && pending.count == 1 }
@@ -142,6 +150,12 @@ public final class BatchEngine {
     public var isIdle: Bool { waiting.isEmpty && running.isEmpty }
     /// The number of running sequences.
     public var runningCount: Int { running.count }
+    /// The number of requests that wait for a free slot.
+    public var waitingCount: Int { waiting.count }
+    /// Tokens whose keys and values are in memory, of running and of kept sequences.
+    public var cachedTokenCount: Int {
+        running.reduce(0) { $0 + $1.cache.count } + kept.reduce(0) { $0 + $1.cache.count }
+    }
     /// Prompt tokens so far whose keys and values were reused from other sequences.
     public private(set) var reusedTokens = 0
 
@@ -232,7 +246,8 @@ public final class BatchEngine {
             input.keepsUnits = input.keepsUnits || running[part.index].request.observesUnits
         }
         let output = try model.forward(input, on: backend)
-        // Only sequences without pending tokens need logits, and only those of their last row.
+        // Only sequences without pending tokens need logits, and only those of their last row; scored prompts have
+        // theirs computed apart, because they need those of every row.
         var rows: [Int32] = []
         var seen = 0
         for (index, tokens) in batch {
@@ -247,6 +262,11 @@ public final class BatchEngine {
             let range = first..<(first + tokens.count)
             first = range.upperBound
             observe(index, output, range, &events)
+            do {
+                try score(index, output, range, &events)
+            } catch {
+                running[index].error = error
+            }
             running[index].cache = output.caches[number]
             running[index].pending.removeFirst(tokens.count)
             guard running[index].pending.isEmpty, let logits else { continue }
@@ -262,6 +282,42 @@ public final class BatchEngine {
                 running[index].error = error
             }
         }
+    }
+
+    /// Rows whose logits are in memory at a time.
+    private static let scoredRows = 32
+
+    /// Scores the prompt tokens that follow each row; the first token of a text has nothing before it.
+    private func score(_ index: Int, _ output: ForwardOutput, _ rows: Range<Int>, _ events: inout [Event])
+        throws
+    {
+        let request = running[index].request
+        guard let alternatives = request.scoredAlternatives else { return }
+        let tokens = request.tokens
+        var scores: [ScoredToken] = []
+        if running[index].scored == 0 {
+            scores.append(ScoredToken(id: tokens[0], logProbability: nil, alternatives: []))
+        }
+        // Row r of the sequence predicts token r + 1.
+        let first = running[index].cache.count
+        let predicting = min(rows.count, tokens.count - 1 - first)
+        for start in stride(from: 0, to: max(0, predicting), by: Self.scoredRows) {
+            let count = min(Self.scoredRows, predicting - start)
+            let part = (rows.lowerBound + start)..<(rows.lowerBound + start + count)
+            let logits = try model.logits(output.hidden.value.slice(part), on: backend)
+            let (values, width) = (logits.floats(), logits.columnCount)
+            for row in 0..<count {
+                let id = tokens[first + start + row + 1]
+                let probabilities = LogProbabilities(Array(values[(row * width)..<((row + 1) * width)]))
+                scores.append(
+                    ScoredToken(
+                        id: id, logProbability: probabilities[id],
+                        alternatives: alternatives > 0 ? probabilities.top(alternatives) : []))
+            }
+        }
+        guard !scores.isEmpty else { return }
+        running[index].scored += scores.count
+        events.append(Event(request: running[index].number, kind: .scored(scores)))
     }
 
     private func observe(_ index: Int, _ output: ForwardOutput, _ rows: Range<Int>, _ events: inout [Event]) {
@@ -304,13 +360,38 @@ public final class BatchEngine {
         return batch
     }
 
-    /// Assigns free slots to waiting requests.
+    /// Assigns free slots to waiting requests, in order, except for those whose prompt is being processed as the
+    /// prompt of another: they wait to share it.
     private func admit() {
-        while running.count < limits.sequences, !waiting.isEmpty {
-            var next = waiting.removeFirst()
+        var place = 0
+        while running.count < limits.sequences, place < waiting.count {
+            if isBeingProcessed(waiting[place].request) {
+                place += 1
+                continue
+            }
+            var next = waiting.remove(at: place)
             takePrefix(&next)
             running.append(next)
         }
+    }
+
+    /// Whether a running prompt shares more of its tokens with a request than it has processed so far.
+    private func isBeingProcessed(_ request: GenerationRequest) -> Bool {
+        guard canShare(request) else { return false }
+        return running.contains { other in
+            guard other.promptEnd == nil, !other.isOver, other.request.mask == request.mask else {
+                return false
+            }
+            let shared = zip(other.request.tokens, request.tokens.dropLast()).prefix { $0 == $1 }.count
+            return shared >= limits.shortestPrefix && shared > other.cache.count
+        }
+    }
+
+    /// Whether keys and values of other sequences can stand for a request's: not if every token has to run.
+    private func canShare(_ request: GenerationRequest) -> Bool {
+        let trained = model.rotationsDependOnLength ? model.configuration.maxPositionEmbeddings : .max
+        return request.tokens.count <= trained && request.observed.isEmpty && !request.observesUnits
+            && request.scoredAlternatives == nil
     }
 
     /// Reuses the keys and values of the longest prefix shared with another sequence of equal mask. The last
@@ -318,9 +399,7 @@ public final class BatchEngine {
     private func takePrefix(_ next: inout Running) {
         let request = next.request
         let trained = model.rotationsDependOnLength ? model.configuration.maxPositionEmbeddings : .max
-        guard request.tokens.count <= trained, request.observed.isEmpty, !request.observesUnits else {
-            return
-        }
+        guard canShare(request) else { return }
         let candidates = (kept + running.map { ($0.cache, $0.request.mask) }).filter {
             $0.cache.count <= trained && $0.mask == request.mask
         }
@@ -332,6 +411,7 @@ public final class BatchEngine {
         else { return }
         next.cache = candidates[best].cache.prefix(shared[best])
         next.pending = Array(request.tokens.dropFirst(shared[best]))
+        next.cached = shared[best]
         reusedTokens += shared[best]
     }
 
@@ -348,7 +428,8 @@ public final class BatchEngine {
                     request: ended.number,
                     kind: .finished(
                         GenerationResult(
-                            promptTokens: ended.request.tokens.count, tokens: ended.progress.tokens, text: "",
+                            promptTokens: ended.request.tokens.count, cachedTokens: ended.cached,
+                            tokens: ended.progress.tokens, text: "",
                             finishReason: ended.progress.finishReason ?? .length,
                             promptSeconds: (promptEnd - ended.start).seconds,
                             decodeSeconds: (.now - promptEnd).seconds))))

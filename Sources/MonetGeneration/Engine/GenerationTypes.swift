@@ -25,6 +25,16 @@ public struct GeneratedToken: Sendable, Equatable {
     public let alternatives: [TokenProbability]
 }
 
+/// A token of a prompt, scored.
+public struct ScoredToken: Sendable, Equatable {
+    /// The token.
+    public let id: Int32
+    /// log p of the token given those before it; nil for the first token of a text.
+    public let logProbability: Double?
+    /// The most likely tokens at this position, if requested.
+    public let alternatives: [TokenProbability]
+}
+
 /// Progress of a generation.
 public struct GenerationStep: Sendable, Equatable {
     /// The token drawn; nil for text that was held back until the end.
@@ -47,6 +57,8 @@ public enum FinishReason: String, Sendable, Codable {
 public struct GenerationResult: Sendable {
     /// The number of prompt tokens.
     public let promptTokens: Int
+    /// Prompt tokens whose keys and values were those of an earlier text.
+    public var cachedTokens = 0
     /// The tokens drawn; if there is an end token, it is the last.
     public let tokens: [GeneratedToken]
     /// All text, without stop strings; empty without a tokenizer.

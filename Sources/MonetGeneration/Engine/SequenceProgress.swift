@@ -30,7 +30,7 @@ struct SequenceProgress {
 
     /// Draws a token from the logits after the last one.
     mutating func next(_ logits: [Float]) throws -> GeneratedToken {
-        let id = try sampler.next(logits, history: history)
+        let id = try sampler.next(logits, history: history, drawn: tokens.lazy.map(\.id))
         let probabilities = LogProbabilities(logits)
         history.append(id)
         let token = GeneratedToken(

@@ -14,6 +14,8 @@ public final class TextEngine {
     public struct Event {
         /// What happened.
         public enum Kind {
+            /// Prompt tokens were scored, in order.
+            case scored([ScoredToken])
             /// A token and the text that is now complete, or text that was held back until the end.
             case step(GenerationStep)
             /// Tokens ran whose values were requested.
@@ -59,12 +61,20 @@ public final class TextEngine {
     /// Ends a request; the tokens drawn so far are its result.
     public func finish(_ request: Int) { engine.finish(request) }
 
+    /// The number of running sequences.
+    public var runningCount: Int { engine.runningCount }
+    /// The number of requests that wait for a free slot.
+    public var waitingCount: Int { engine.waitingCount }
+    /// Tokens whose keys and values are in memory.
+    public var cachedTokenCount: Int { engine.cachedTokenCount }
+
     /// Runs one forward pass over all running texts.
     public func step() -> [Event] {
         engine.step().flatMap { event -> [Event] in
             let number = event.request
             func made(_ kind: Event.Kind) -> Event { Event(request: number, kind: kind) }
             switch event.kind {
+            case .scored(let tokens): return [made(.scored(tokens))]
             case .observed(let observation): return [made(.observed(observation))]
             case .failed(let error):
                 forget(number)

@@ -13,6 +13,12 @@ public struct SamplingSettings: Sendable, Equatable, Codable {
     public var minP = 0.0
     /// Divides positive and multiplies negative logits of earlier tokens (Keskar et al. 2019); 1 is off.
     public var repetitionPenalty = 1.0
+    /// Subtracted from the logits of tokens that were drawn before (OpenAI); 0 is off.
+    public var presencePenalty = 0.0
+    /// Subtracted from a token's logit for every time that it was drawn before (OpenAI); 0 is off.
+    public var frequencyPenalty = 0.0
+    /// Added to the logits of some tokens (OpenAI).
+    public var logitBias: [Int32: Float] = [:]
     /// Equal seeds draw equal tokens.
     public var seed: UInt64 = 0
 
@@ -45,10 +51,18 @@ public struct SamplingSettings: Sendable, Equatable, Codable {
         try require(
             repetitionPenalty > 0 && repetitionPenalty <= 100, "repetition-penalty", repetitionPenalty,
             "a number above 0, at most 100")
+        for (name, value) in [
+            ("presence-penalty", presencePenalty), ("frequency-penalty", frequencyPenalty),
+        ] {
+            try require((-2...2).contains(value), name, value, "a number from -2 to 2")
+        }
+        for (id, bias) in logitBias {
+            try require((-100...100).contains(bias), "logit-bias of \(id)", bias, "a number from -100 to 100")
+        }
     }
 }
 
-/// Draws tokens with repetition penalty, temperature, top-k, top-p and min-p, in Hugging Face's order.
+/// Draws tokens with penalties, temperature, top-k, top-p and min-p, in Hugging Face's order.
 ///
 ///     var sampler = try Sampler(settings)
 ///     let id = try sampler.next(logits, history: ids)
@@ -70,9 +84,25 @@ public struct Sampler: Sendable {
     /// - Parameters:
     ///   - logits: one per token of the vocabulary.
     ///   - history: the tokens so far, to which the repetition penalty applies.
+    ///   - drawn: those of them that were drawn, to which the penalties of presence and frequency apply.
     /// - Throws: `GenerationError.logitsNotFinite`.
-    public mutating func next(_ logits: [Float], history: [Int32]) throws -> Int32 {
+    public mutating func next(
+        _ logits: [Float], history: [Int32], drawn: some Sequence<Int32> = EmptyCollection()
+    )
+        throws -> Int32
+    {
         var logits = logits
+        for (id, bias) in settings.logitBias where id >= 0 && Int(id) < logits.count {
+            logits[Int(id)] += bias
+        }
+        if settings.presencePenalty != 0 || settings.frequencyPenalty != 0 {
+            var counts: [Int32: Int] = [:]
+            for id in drawn { counts[id, default: 0] += 1 }
+            for (id, count) in counts where id >= 0 && Int(id) < logits.count {
+                logits[Int(id)] -= Float(
+                    settings.presencePenalty + Double(count) * settings.frequencyPenalty)
+            }
+        }
         if settings.repetitionPenalty != 1 {
             let penalty = Float(settings.repetitionPenalty)
             for id in Set(history) where id >= 0 && Int(id) < logits.count {

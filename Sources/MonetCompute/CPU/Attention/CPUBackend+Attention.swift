@@ -4,6 +4,8 @@ import Foundation
 extension CPUBackend {
     /// Query rows and keys of one block: its scores stay in the cache, no T × T matrix is stored.
     private static var queryBlock: Int { 64 }
+    /// Query rows whose scores for all keys are kept, in batch-invariant attention.
+    private static var invariantQueries: Int { 16 }
     private static var keyBlock: Int { 512 }
 
     public func attention(_ input: AttentionInput) throws -> AttentionResult {
@@ -33,9 +35,10 @@ extension CPUBackend {
         }
         try append(key: result.key, input: input, layout: layout)
         var tasks: [AttentionTask] = []
+        let block = isBatchInvariant ? Self.invariantQueries : Self.queryBlock
         for (index, segment) in layout.segments.enumerated() where segment.count > 1 {
-            for start in stride(from: 0, to: segment.count, by: Self.queryBlock) {
-                let rows = start..<min(segment.count, start + Self.queryBlock)
+            for start in stride(from: 0, to: segment.count, by: block) {
+                let rows = start..<min(segment.count, start + block)
                 for group in 0..<input.keyValueHeads {
                     tasks.append(AttentionTask(segment: index, rows: rows, group: group))
                 }
@@ -50,9 +53,9 @@ extension CPUBackend {
                 segment.cache?.keys, new: result.key, segment: segment, group: task.group, layout: layout)
             let values = CachedRows(
                 segment.cache?.values, new: input.value, segment: segment, group: task.group, layout: layout)
-            attendBlock(
-                AttentionWork(task: task, segment: segment, keys: keys, values: values, result: result),
-                layout)
+            let work = AttentionWork(
+                task: task, segment: segment, keys: keys, values: values, result: result)
+            if isBatchInvariant { attendInOrder(work, layout) } else { attendBlock(work, layout) }
         }
     }
 
@@ -115,6 +118,48 @@ extension CPUBackend {
                     largest.pointer[place] + log(sums.pointer[place])
             }
         }
+    }
+
+    /// The same for a block of rows of which each is computed as `attendSingleTokens` computes one: scores of all
+    /// keys, their softmax, and the sum over all values in order.
+    private func attendInOrder(_ work: AttentionWork, _ layout: AttentionLayout) {
+        let (width, rows) = (layout.headWidth, work.task.rows)
+        let firstRow = work.segment.firstRow + rows.lowerBound
+        let visible = work.segment.position + rows.upperBound
+        guard let keys = work.keys.kernels(instructionSet), let values = work.values.kernels(instructionSet)
+        else { return }
+        let scores = Tensor(uninitialized: [rows.count, visible])
+        let index = Tensor(uninitialized: [rows.count], dtype: .int32)
+        let places = index.address.assumingMemoryBound(to: Int32.self)
+        for row in 0..<rows.count { places[row] = Int32(row) }
+        // Sums of values that are stored without scales round as those of float32 values.
+        let wide = work.values.dtype.isQuantized ? nil : work.values.operand(0..<visible, backend: self)
+        for head in (work.task.group * layout.headsPerKey)..<((work.task.group + 1) * layout.headsPerKey) {
+            let offset = firstRow * layout.queryStride + head * width
+            keys.dot(
+                scores.pointer, visible, work.result.query.pointer + offset, layout.queryStride * 4, nil,
+                rows.count, work.keys.address, work.keys.rowBytes, visible, width, nil)
+            let out = work.result.output.pointer + offset
+            for row in 0..<rows.count {
+                let line = scores.pointer + row * visible
+                let seen = work.segment.position + rows.lowerBound + row + 1
+                work.result.logSumExp.pointer[(firstRow + row) * layout.heads + head] = kernels.softmax(
+                    line, layout.scale, seen)
+                if seen < visible { memset(line + seen, 0, (visible - seen) * 4) }
+                memset(out + row * layout.queryStride, 0, width * 4)
+            }
+            if let wide {
+                kernels.scatter_add(
+                    out, layout.queryStride, places, rows.count, scores.pointer, visible,
+                    wide.operand.address.assumingMemoryBound(to: Float.self), wide.operand.stride, visible,
+                    width)
+            } else {
+                values.accumulate(
+                    out, layout.queryStride, nil, rows.count, scores.pointer, visible, work.values.address,
+                    work.values.rowBytes, visible, 0, width, width, nil)
+            }
+        }
+        withExtendedLifetime(wide?.copy) {}
     }
 
     /// Rotates the heads of a sequence's rows, forward (sign 1) or back (-1); `target` may be `source`.

@@ -56,7 +56,7 @@ extension CPUBackend {
 
     /// Whether gathered execution is faster or the only one available.
     private func isGathered(_ routing: ExpertRouting) -> Bool {
-        expertExecution == .sparse || routing.needsPairs
+        expertExecution == .sparse || routing.needsPairs || isBatchInvariant
             || (expertExecution != .dense && routing.left.shape[0] > policy.denseTokens)
     }
 }

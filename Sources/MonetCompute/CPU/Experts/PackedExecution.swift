@@ -28,7 +28,8 @@ extension CPUBackend {
 
     /// Up to this many tokens, reading or widening the weights costs more than the products.
     private var fewTokens: Int {
-        roundsManyInKernels ? policy.roundedRowsInRegisters : policy.rowsInRegisters
+        if isBatchInvariant { return .max }
+        return roundsManyInKernels ? policy.roundedRowsInRegisters : policy.rowsInRegisters
     }
 
     // MARK: Up-projection
@@ -53,9 +54,7 @@ extension CPUBackend {
             let stored = sides[side].up.weight.dtype
             // For many tokens, 4-bit rows are widened, and activations need no rounding.
             let read = isSmall || stored != .int4Rows ? stored : .float32
-            let selection = sides[side].selection
-            let together = selection.entryCount / max(1, selection.occupied.count)
-            if isSmall { return rowKernels(read, rows: x.rowCount, together: together) }
+            if isSmall { return rowKernels(read, rows: x.rowCount) }
             if rounds[side] { return kernels.rounded_bf16 }
             return read == .bfloat16 ? kernels.even_odd_bf16 : instructionSet.rows(read)
         }
@@ -135,31 +134,57 @@ extension CPUBackend {
     /// Adds coefficients · weights of every entry to its token's row.
     private func project(_ sides: [PackedSide], width: Int) throws {
         let tokens = sides[0].output.rowCount
-        if tokens <= fewTokens {
+        if tokens <= (isBatchInvariant ? policy.rowsInRegisters : fewTokens) {
             projectFew(sides, width: width, tokens: tokens)
         } else {
-            for side in sides { projectMany(side, width: width, tokens: tokens) }
+            for side in sides {
+                // Otherwise a token's sums are in one piece: it belongs to one thread.
+                let shares =
+                    isBatchInvariant
+                    ? self.shares(side.selection, sides: sides.count) : [side.selection.occupied.indices]
+                projectMany(side, shares, width: width, tokens: tokens)
+            }
         }
     }
+
+    /// The shares of a side's experts that are summed separately and then added in order: indices of
+    /// `selection.occupied`. A batch-invariant sum divides all experts, whichever a batch selects.
+    private func shares(_ selection: ExpertSelection, sides: Int) -> [Range<Int>] {
+        let occupied = selection.occupied
+        if isBatchInvariant {
+            let parts = max(1, Self.invariantShares / sides)
+            let bounds = (0...parts).map { part in
+                let first = selection.experts * part / parts
+                return occupied.firstIndex { Int($0) >= first } ?? occupied.count
+            }
+            return zip(bounds, bounds.dropFirst()).map { $0..<$1 }
+        }
+        // Two shares per thread balance the load; every additional share costs a row of sums for each token.
+        let parts = pool.threadCount == 1 ? 1 : max(1, 2 * pool.threadCount / sides)
+        return (0..<parts).map { (occupied.count * $0 / parts)..<(occupied.count * ($0 + 1) / parts) }
+    }
+
+    /// Shares of all sides together in batch-invariant sums, the same for any number of threads.
+    private static var invariantShares: Int { 8 }
 
     /// The experts are divided into shares, each of which one thread sums for all tokens; the shares are then
     /// added in order, so that the result does not depend on which thread summed which.
     private func projectFew(_ sides: [PackedSide], width: Int, tokens: Int) {
-        // Two shares per thread balance the load; every additional share costs a row of sums for each token.
-        let parts = pool.threadCount == 1 ? 1 : max(1, 2 * pool.threadCount / sides.count)
+        let shares = sides.map { self.shares($0.selection, sides: sides.count) }
+        let parts = shares[0].count
         let partial = Tensor(uninitialized: [sides.count * parts, tokens, width])
         pool.parallel(chunks: sides.count * parts) { chunk in
             let side = sides[chunk / parts]
             let selection = side.selection
             let sums = partial.pointer + chunk * tokens * width
             memset(sums, 0, tokens * width * 4)
-            let (part, rows) = (chunk % parts, side.coefficients.columnCount - 1)
+            let (share, rows) = (shares[chunk / parts][chunk % parts], side.coefficients.columnCount - 1)
             let (format, biasFormat) = (side.format, side.biasFormat)
             let (rowBytes, biasBytes) = (side.rows.rowByteCount, side.bias.rowByteCount)
             let (weights, bias) = (side.rows.address, side.bias.address)
             let (tokensOfEntries, allCoefficients) = (selection.rows, side.coefficients.pointer)
             let count = selection.occupied.count
-            for place in (count * part / parts)..<(count * (part + 1) / parts) {
+            for place in share {
                 let expert = Int(selection.occupied[place])
                 let first = selection.offsets[expert]
                 let entryCount = selection.offsets[expert + 1] - first
@@ -190,14 +215,14 @@ extension CPUBackend {
     }
 
     /// Each thread sums all experts for its tokens, in blocks of columns whose sums stay in the cache.
-    private func projectMany(_ side: PackedSide, width: Int, tokens: Int) {
+    private func projectMany(_ side: PackedSide, _ shares: [Range<Int>], width: Int, tokens: Int) {
         let selection = side.selection
         let rows = side.coefficients.columnCount
         let block = min(512, (tokens + pool.threadCount - 1) / pool.threadCount)
         let panel = min(width, max(64, (1 << 16) / block / 64 * 64))
         let panelStride = panel + 16
         let rounded =
-            roundsManyInKernels
+            roundsManyInKernels && !isBatchInvariant
             ? RoundedDownProjection(
                 rows: side.rows, bias: side.bias, coefficients: side.coefficients, instructionSet, pool: pool)
             : nil
@@ -214,22 +239,27 @@ extension CPUBackend {
             let scratch = rounded?.scratch(columns: panel)
             for first in stride(from: 0, to: width, by: panel) {
                 let columns = first..<min(width, first + panel)
-                memset(sums.address, 0, sums.byteCount)
-                for (place, expert) in selection.occupied.enumerated() where !entries[place].isEmpty {
-                    if let rounded, let scratch {
-                        rounded.add(
-                            Int(expert), entries[place], columns: columns, to: sums,
-                            rows: localRows + entries[place].lowerBound, scratch: scratch)
-                    } else {
-                        add(
-                            side, Int(expert), entries[place], columns: columns, to: sums,
-                            rows: localRows + entries[place].lowerBound, wide: wide)
+                for share in shares {
+                    memset(sums.address, 0, sums.byteCount)
+                    for place in share where !entries[place].isEmpty {
+                        let (expert, rows) = (
+                            Int(selection.occupied[place]), localRows + entries[place].lowerBound
+                        )
+                        if let rounded, let scratch {
+                            rounded.add(
+                                expert, entries[place], columns: columns, to: sums, rows: rows,
+                                scratch: scratch)
+                        } else {
+                            add(
+                                side, expert, entries[place], columns: columns, to: sums, rows: rows,
+                                wide: wide)
+                        }
                     }
-                }
-                for (place, token) in range.enumerated() {
-                    memcpy(
-                        side.output.pointer + token * side.output.columnCount + side.column + first,
-                        sums.pointer + place * panelStride, columns.count * 4)
+                    for (place, token) in range.enumerated() {
+                        let out =
+                            side.output.pointer + token * side.output.columnCount + side.column + first
+                        kernels.add(out, out, sums.pointer + place * panelStride, columns.count)
+                    }
                 }
             }
         }
@@ -241,6 +271,21 @@ extension CPUBackend {
         rows tokens: UnsafePointer<Int32>, wide: Tensor
     ) {
         let (rows, stride) = (side.coefficients.columnCount, wide.columnCount)
+        if isBatchInvariant, side.rows.dtype.isQuantized {
+            // Scales are multiplied with the coefficients, as for few tokens.
+            let (out, first) = (sums.pointer - columns.lowerBound, entries.lowerBound)
+            let (rowBytes, biasBytes) = (side.rows.rowByteCount, side.bias.rowByteCount)
+            side.format.accumulate(
+                out, sums.columnCount, tokens, entries.count, side.coefficients.pointer + first * rows, rows,
+                side.rows.address + expert * (rows - 1) * rowBytes, rowBytes, rows - 1, columns.lowerBound,
+                columns.count, side.rows.columnCount, nil)
+            side.biasFormat.accumulate(
+                out, sums.columnCount, tokens, entries.count,
+                side.coefficients.pointer + first * rows + rows - 1, rows,
+                side.bias.address + expert * biasBytes, biasBytes, 1, columns.lowerBound, columns.count,
+                side.bias.columnCount, nil)
+            return
+        }
         for row in 0..<(rows - 1) {
             side.rows.readRow(
                 expert * (rows - 1) + row, columns: columns, into: wide.pointer + row * stride,

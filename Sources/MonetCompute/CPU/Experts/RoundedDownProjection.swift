@@ -12,12 +12,13 @@ extension CPUBackend {
     var roundsManyInKernels: Bool { roundsInKernels && instructionSet.bfloat16OutrunsFloat32 }
 
     /// The products of `rows` rows of activations with rows of weights of one type in this precision; nil for
-    /// integers. `together` of the rows are multiplied with the same weights, all of them by default.
-    func rowKernels(_ dtype: DType, rows: Int, together: Int? = nil) -> monet_row_kernels? {
+    /// integers.
+    func rowKernels(_ dtype: DType, rows: Int) -> monet_row_kernels? {
         switch dtype {
         case .bfloat16 where roundsInKernels: kernels.rounded_bf16
-        case .bfloat16 where (together ?? rows) >= policy.evenOddRows: kernels.even_odd_bf16
-        case .int8Rows where kernels.integers_pay != 0 && rows >= policy.integerRows: kernels.int8_on_integers
+        case .bfloat16: kernels.even_odd_bf16
+        case .int8Rows where kernels.integers_pay != 0 && (isBatchInvariant || rows >= policy.integerRows):
+            kernels.int8_on_integers
         default: instructionSet.rows(dtype)
         }
     }

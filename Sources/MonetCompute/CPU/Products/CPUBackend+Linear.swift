@@ -68,14 +68,15 @@ extension CPUBackend {
     }
 
     private func fewRows(of weight: Tensor) -> Int {
-        roundsInKernels && weight.dtype == .bfloat16
+        if isBatchInvariant { return .max }
+        return roundsInKernels && weight.dtype == .bfloat16
             ? policy.roundedRowsInRegisters : policy.rowsInRegisters
     }
 
     /// Whether few rows are multiplied in float32. Reading weights dominates their cost, so that rounding
     /// activations would gain nothing; float32 weights are rounded only if the precision requires it.
     private func readsInRegisters(_ weight: Tensor) -> Bool {
-        precision == .float32 || weight.dtype != .float32
+        isBatchInvariant || precision == .float32 || weight.dtype != .float32
     }
 
     /// output (+)= x · weightᵀ. Output rows lie `stride` apart.

@@ -72,7 +72,7 @@ extension CPUBackend {
         let router = prepared.router
         let logits =
             try x.rowCount <= min(policy.screenedTokens, policy.rowsInRegisters)
-            && router.sides.allSatisfy { $0.rounded != nil }
+            && router.sides.allSatisfy { $0.rounded != nil } && !(isBatchInvariant && roundsInKernels)
             ? screenedLogits(x, prepared) : projections(x, weights: router.sides.map(\.weight))
         func probabilities(_ side: Int) throws -> Tensor {
             let logits = logits[side]
@@ -99,11 +99,14 @@ extension CPUBackend {
         let norms = (0..<tokens).map {
             Float(kernels.sum_of_squares(x.pointer + $0 * width, width).squareRoot() * (1 + 1e-6))
         }
-        let activations = prepared.formats.map { RowActivations(x, columns: width, for: $0, pool: pool) }
+        let formats =
+            isBatchInvariant
+            ? router.sides.compactMap { rowKernels($0.weight.dtype, rows: tokens) } : prepared.formats
+        let activations = formats.map { RowActivations(x, columns: width, for: $0, pool: pool) }
         pool.parallel(chunks: router.sides.count * router.heads) { index in
             let (side, head) = (index / router.heads, index % router.heads)
             let (weight, rule) = (router.sides[side].weight, rules[side])
-            let (format, activations) = (prepared.formats[side], activations[side])
+            let (format, activations) = (formats[side], activations[side])
             let experts = weight.rowCount / router.heads
             let mean = rule.mean[head]
             let distance = rule.threshold * (rule.variance[head] + rule.epsilon).squareRoot()

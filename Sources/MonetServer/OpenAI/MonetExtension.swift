@@ -1,0 +1,123 @@
+import MonetFoundation
+import MonetGeneration
+import MonetInsight
+import MonetModel
+
+/// What the `monet` object of a request asks for: edits for this request alone, and what to report.
+struct MonetExtension: Sendable {
+    /// Strengths for this request, in addition to those of the model that it names.
+    var mask: UnitMask?
+    /// Scores of units to report with every token.
+    var units: TextRequest.UnitSelection?
+    /// Hook points whose values to report.
+    var hooks: [HookPoint] = []
+
+    /// Whether anything is reported.
+    var observes: Bool { units != nil || !hooks.isEmpty }
+
+    static let unitPattern = "[0-9]{1,6}/[0-9]{1,9}"
+
+    static let schema = Schema.object([
+        .init(
+            "masks",
+            .array(
+                .either([
+                    .string(lengths: 1...200),
+                    .object([
+                        .init("name", .string(lengths: 1...200), "The name of a mask.", isRequired: true),
+                        .init(
+                            "strength", .number(0...1000),
+                            "0 removes the mask's experts (the default), 1 leaves them unchanged, 2 doubles them."
+                        ),
+                    ]),
+                ]), counts: 0...64),
+            "Masks of the server by name, for this request alone."),
+        .init(
+            "strengths", .map(.number(0...1000), keyPattern: unitPattern),
+            "Strengths of single experts by group/index: 0 removes, 1 leaves unchanged, 2 doubles."),
+        .init(
+            "remove", .array(.string(pattern: unitPattern), counts: 0...1_000_000),
+            "Experts to remove, by group/index."),
+        .init(
+            "experts_per_token", .integer(1...256),
+            "Report the experts with the highest scores of each group, for every token that ran."),
+        .init(
+            "unit_scores", .array(.string(pattern: unitPattern), counts: 1...4096),
+            "Report the scores of these experts for every token that ran."),
+        .init(
+            "hidden_states", .array(.string(lengths: 1...100), counts: 1...64),
+            "Report values at these hook points, named as in TransformerLens, for every token that ran."),
+    ])
+
+    init() {}
+
+    /// Reads a checked object.
+    ///
+    /// - Throws: `APIError` for names that the model does not have, and for keys that exclude each other.
+    init(_ value: JSONValue?, _ served: ServedModel) throws {
+        guard let value, !value.isNull else { return }
+        func add(_ other: UnitMask) { mask = mask.map { $0.union(other) } ?? other }
+        for (index, item) in (value["masks"]?.arrayValue ?? []).enumerated() {
+            let name = item.stringValue ?? item["name"]?.stringValue ?? ""
+            guard let named = served.mask(named: name) else {
+                let known = served.masks.map { "'\($0.name)'" }.joined(separator: ", ")
+                throw APIError.invalid(
+                    "monet.masks[\(index)]",
+                    "there is no mask '\(name)'; "
+                        + (known.isEmpty ? "the server has none" : "there are \(known)"),
+                    code: "mask_not_found")
+            }
+            add(named.applied(strength: Float(item["strength"]?.doubleValue ?? 0)))
+        }
+        let units = served.model.units
+        func unit(_ name: String, _ place: String) throws -> UnitID {
+            do {
+                return try UnitID(parsing: name, in: units)
+            } catch {
+                throw APIError.invalid(place, "\(error)")
+            }
+        }
+        var strengths: [Int: [(index: Int, strength: Float)]] = [:]
+        for member in value["strengths"]?.members ?? [] {
+            let id = try unit(member.key, "monet.strengths")
+            strengths[id.group, default: []].append((id.index, Float(member.value.doubleValue ?? 1)))
+        }
+        for (index, item) in (value["remove"]?.arrayValue ?? []).enumerated() {
+            let id = try unit(item.stringValue ?? "", "monet.remove[\(index)]")
+            strengths[id.group, default: []].append((id.index, 0))
+        }
+        if !strengths.isEmpty {
+            var own = UnitMask(units)
+            for (group, values) in strengths { own.set(values, group: group) }
+            add(own)
+        }
+        let perToken = value["experts_per_token"]?.intValue
+        let wanted = value["unit_scores"]?.arrayValue
+        if perToken != nil, wanted != nil {
+            throw APIError.invalid(
+                "monet.unit_scores", "monet.unit_scores and monet.experts_per_token exclude each other")
+        }
+        if let perToken { self.units = .highest(perToken) }
+        if let wanted {
+            self.units = .of(
+                try wanted.enumerated().map { index, item in
+                    let id = try unit(item.stringValue ?? "", "monet.unit_scores[\(index)]")
+                    return (id.group, id.index)
+                })
+        }
+        hooks = try (value["hidden_states"]?.arrayValue ?? []).enumerated().map { index, item in
+            let place = "monet.hidden_states[\(index)]"
+            guard let point = HookPoint(item.stringValue ?? "") else {
+                throw APIError.invalid(
+                    place,
+                    "\(place) is \(item.serialized()), expected a name like \"blocks.0.hook_resid_post\"")
+            }
+            do {
+                try served.model.check([point])
+            } catch {
+                throw APIError.invalid(place, "\(error)")
+            }
+            return point
+        }
+    }
+}
