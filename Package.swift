@@ -76,7 +76,11 @@ let package = Package(
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOHTTPTypes", package: "swift-nio-extras"),
                 .product(name: "Logging", package: "swift-log"),
-            ]),
+            ],
+            resources: [
+                "index.html", "explorer.css", "address.js", "api.js", "basket.js", "dom.js", "dossier.js",
+                "edit.js", "experts.js", "main.js", "results.js", "save.js", "write.js",
+            ].map { .embedInCode("Resources/\($0)") }),
         // The command line's module has another name than its product: file systems that ignore case would
         // take `monet` for the library `Monet`.
         .target(name: "Monet", dependencies: library),

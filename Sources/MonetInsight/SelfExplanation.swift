@@ -66,6 +66,15 @@ public struct SelfExplanation {
         ).loss
     }
 
+    /// Answers for an expert of an index, from its top tokens; none for one that never fired.
+    public func explanations(
+        of expert: UnitID, in index: ExpertIndex, samples: Int, seed: UInt64 = 0, maxNewTokens: Int = 32
+    ) throws -> [ExpertDossier.Explanation] {
+        try answers(
+            for: index.topTokenIDs(of: expert), samples: samples, seed: seed, maxNewTokens: maxNewTokens
+        ).map { .init(text: $0, prompt: prompt, isCredible: isCredible) }
+    }
+
     /// Answers for the expert that fires on `tokens`: the most likely one, then samples.
     public func answers(for tokens: [Int32], samples: Int, seed: UInt64 = 0, maxNewTokens: Int = 32) throws
         -> [String]

@@ -84,8 +84,10 @@ public struct ModelServer: Sendable {
     private func endpoints(_ admission: Admission, _ metrics: ServerMetrics) -> [Endpoint] {
         var all = OpenAIEndpoints(holder: holder, admission: admission, metrics: metrics).all
         all += StatusEndpoints(holder: holder, admission: admission, metrics: metrics, options: options).all
+        all += ExplorerEndpoints(holder: holder, admission: admission).all
+        all += ExplorerPage.endpoints
         let document = OpenAPIDocument(
-            endpoints: all, needsKey: !options.apiKeys.isEmpty, version: "1"
+            endpoints: all.filter { !ExplorerPage.paths.contains($0.path) }, needsKey: !options.apiKeys.isEmpty, version: "1"
         ).json
         all.append(
             Endpoint(

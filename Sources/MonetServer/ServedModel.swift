@@ -20,8 +20,12 @@ public struct ServedModel: Sendable {
     public let tokenizer: Tokenizer
     /// The engine, shared by all edited models.
     public let generation: GenerationService
-    /// The masks by name, in order.
+    /// The masks by name, in order; those of the explorer's folder are not among them.
     public let masks: [(name: String, mask: UnitMask)]
+    /// What the explorer shows.
+    public let explorer: ExplorerSources
+    /// The device that measurements run on.
+    let backend: any Backend
     /// When the model was loaded, in seconds since 1970.
     let created = Int(Date().timeIntervalSince1970)
     /// Maximum tokens of prompt and answer together.
@@ -32,9 +36,11 @@ public struct ServedModel: Sendable {
     /// - Throws: `ServerError.invalidMaskName`.
     public init(
         folder: String, name: String? = nil, model: MonetLanguageModel, tokenizer: Tokenizer,
-        generation: GenerationService, contextLength: Int? = nil,
-        masks: [(name: String, mask: UnitMask)] = []
+        generation: GenerationService, backend: any Backend = CPUBackend(), contextLength: Int? = nil,
+        masks: [(name: String, mask: UnitMask)] = [], explorer: ExplorerSources = ExplorerSources()
     ) throws {
+        (self.explorer, self.backend) = (explorer, backend)
+        if let index = explorer.index { try index.require(model) }
         self.folder = folder
         let last = URL(fileURLWithPath: folder).standardizedFileURL.lastPathComponent
         self.name = name ?? last
@@ -55,7 +61,16 @@ public struct ServedModel: Sendable {
     }
 
     /// The names of all models, the one as it is first.
-    public var names: [String] { [name] + masks.map { name + ":" + $0.name } }
+    public var names: [String] { [name] + maskNames.map { name + ":" + $0 } }
+
+    /// The names of all masks: those given, then those of the folder.
+    public var maskNames: [String] {
+        let own = masks.map(\.name)
+        return own + (folderOfMasks?.names() ?? []).filter { !own.contains($0) }
+    }
+
+    /// The folder in which masks are saved.
+    var folderOfMasks: MaskFolder? { explorer.maskFolder.map { MaskFolder(path: $0) } }
 
     /// The mask of a model's name; nil for the model as it is.
     ///
@@ -64,7 +79,7 @@ public struct ServedModel: Sendable {
         if requested == name || aliases.contains(requested) { return nil }
         for base in [name] + aliases where requested.hasPrefix(base + ":") {
             let suffix = requested.dropFirst(base.count + 1)
-            if let found = masks.first(where: { $0.name == suffix }) { return found.mask }
+            if let found = try mask(named: String(suffix)) { return found }
         }
         throw APIError(
             .notFound,
@@ -72,6 +87,46 @@ public struct ServedModel: Sendable {
             param: "model", code: "model_not_found")
     }
 
-    /// A mask by its name.
-    func mask(named name: String) -> UnitMask? { masks.first { $0.name == name }?.mask }
+    /// A mask by its name; nil if there is none.
+    func mask(named name: String) throws -> UnitMask? {
+        if let own = masks.first(where: { $0.name == name }) { return own.mask }
+        guard let folder = folderOfMasks, folder.names().contains(name) else { return nil }
+        return try folder.mask(name, for: model).mask
+    }
+
+    // MARK: Measuring
+
+    /// Scores of units on each token of a text, and the tokens.
+    ///
+    /// - Throws: `APIError` naming `param` for a text that does not fit.
+    func unitScores(_ text: String, _ param: String, _ selection: TextRequest.UnitSelection) async throws -> (
+        tokens: [Int32], rows: [[UnitScore]]
+    ) {
+        let tokens = try CompletionEndpoint.prompt(text, self, param).tokens
+        guard tokens.count <= contextLength else {
+            throw APIError.invalid(
+                param, "\(param) has \(tokens.count) tokens, the model's context holds \(contextLength)",
+                code: "context_length_exceeded")
+        }
+        var settings = GenerationSettings()
+        settings.maxNewTokens = 0
+        var request = TextRequest(GenerationRequest(tokens, settings: settings))
+        request.units = selection
+        var rows: [[UnitScore]] = []
+        for try await event in generation.events(request) {
+            if case .ran(_, let units, _) = event { rows += units }
+        }
+        guard rows.count == tokens.count else { throw CancellationError() }
+        return (tokens, rows)
+    }
+
+    /// Mean scores, over a text's tokens, of the units that it fires.
+    func meanScores(_ text: String, _ param: String) async throws -> [UnitID: Double] {
+        let (tokens, rows) = try await unitScores(text, param, .highest(.max))
+        var sums: [UnitID: Double] = [:]
+        for score in rows.joined() {
+            sums[UnitID(group: score.group, index: score.index), default: 0] += Double(score.score)
+        }
+        return sums.mapValues { $0 / Double(tokens.count) }
+    }
 }

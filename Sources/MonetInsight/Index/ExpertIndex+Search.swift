@@ -16,8 +16,15 @@ public struct ExpertQuery: Sendable, Equatable {
     public var minimumFrequency = 0.0
     /// The sort key, largest first.
     public var sort: Sort?
-    /// Maximum number of experts.
+    /// Whether the smallest come first.
+    public var isAscending = false
+    /// Maximum number of experts, after the first `offset` ones.
     public var limit = 20
+    public var offset = 0
+    /// Only experts with this tag.
+    public var tag: String?
+    /// Only experts whose notes, tags, explanations, strongest labels or top tokens contain this text.
+    public var text: String?
 
     /// What orders the result.
     public enum Sort: String, Sendable, CaseIterable {
@@ -59,13 +66,15 @@ extension ExpertIndex {
     ///
     /// - Throws: `InsightError.invalidSetting` for a sort key that the query does not support.
     public func find(_ query: ExpertQuery) throws -> [FoundExpert] {
-        guard query.label == nil || query.token == nil else {
+        guard [query.label != nil, query.token != nil, query.text != nil, query.tag != nil]
+            .count(where: { $0 }) < 2
+        else {
             throw InsightError.invalidSetting(
-                name: "the search", found: "a label and a token", expected: "one of them")
+                name: "the search", found: "several of label, token, tag and text", expected: "one of them")
         }
         var conditions = ["e.frequency >= :frequency"]
         var arguments: [String: any DatabaseValueConvertible] = [
-            "frequency": minimumFrequency(query.criterion), "limit": query.limit,
+            "frequency": minimumFrequency(query.criterion), "limit": query.limit, "offset": query.offset,
         ]
         if let group = query.group {
             conditions.append("e.router_group = :group")
@@ -91,7 +100,8 @@ extension ExpertIndex {
                 query.sort ?? .share,
                 [.share: "t.share", .mean: "e.mean", .frequency: "e.frequency", .max: "e.max"])
         } else {
-            source = "expert e"
+            source = try matches(query, &arguments).map { "(\($0)) m CROSS JOIN expert e ON "
+                + "e.router_group = m.router_group AND e.expert = m.expert" } ?? "expert e"
             value = "NULL"
             order = try column(
                 query.sort ?? .frequency, [.mean: "e.mean", .frequency: "e.frequency", .max: "e.max"])
@@ -102,10 +112,44 @@ extension ExpertIndex {
                 sql: """
                     SELECT e.router_group, e.expert, e.mean, e.frequency, e.max, \(value) AS value
                     FROM \(source) WHERE \(conditions.joined(separator: " AND "))
-                    ORDER BY \(order) DESC LIMIT :limit
+                    ORDER BY \(order) \(query.isAscending ? "ASC" : "DESC") LIMIT :limit OFFSET :offset
                     """, StatementArguments(arguments)
             ).map { row in try found(row, value: value == "NULL" ? nil : row.number("value")) }
         }
+    }
+
+    /// The most experts of each kind of match that a search for a text looks at.
+    private static let mostMatches = 2000
+
+    /// A query for the experts with a tag, or with a text in what is known of them; nil if neither is asked for.
+    private func matches(_ query: ExpertQuery, _ arguments: inout [String: any DatabaseValueConvertible]) throws
+        -> String?
+    {
+        if let tag = query.tag {
+            arguments["tag"] = tag
+            return hasNotes
+                ? "SELECT router_group, expert FROM tag WHERE tag = :tag"
+                : "SELECT 0 AS router_group, 0 AS expert WHERE 0 AND :tag IS NULL"
+        }
+        guard let text = query.text?.trimmingCharacters(in: .whitespaces), !text.isEmpty else { return nil }
+        let escaped = text.reduce(into: "") { $0 += "\\%_".contains($1) ? "\\\($1)" : "\($1)" }
+        arguments["pattern"] = "%\(escaped)%"
+        arguments["word"] = text
+        let like = "LIKE :pattern ESCAPE '\\'"
+        let labels = labelSets.flatMap(\.labels).filter { $0.name.localizedCaseInsensitiveContains(text) }
+        var parts = [
+            "SELECT router_group, expert FROM explanation WHERE text \(like)",
+            "SELECT router_group, expert FROM expert_token WHERE token IN "
+                + "(SELECT id FROM token WHERE trim(text) = :word) LIMIT \(Self.mostMatches)",
+        ]
+        parts += labels.map {
+            "SELECT router_group, expert FROM specialty WHERE label = \($0.id) "
+                + "ORDER BY ratio DESC LIMIT \(Self.mostMatches)"
+        }
+        if hasNotes {
+            parts += ["note WHERE text", "tag WHERE tag"].map { "SELECT router_group, expert FROM \($0) \(like)" }
+        }
+        return parts.map { "SELECT * FROM (\($0))" }.joined(separator: " UNION ")
     }
 
     private func found(_ row: IndexRow, value: Double?) throws -> FoundExpert {
@@ -121,6 +165,36 @@ extension ExpertIndex {
                 expected: columns.keys.map(\.rawValue).sorted().joined(separator: ", ") + " here")
         }
         return column
+    }
+
+    /// The experts that fire on a text and not, or less, on another, sorted by mean score in the first times the
+    /// logarithm of its ratio to that in the second.
+    ///
+    /// - `scores`, `others`: mean scores over the texts' tokens, by expert.
+    public func find(
+        firedBy scores: [UnitID: Double], butNotBy others: [UnitID: Double], group: Int? = nil, limit: Int = 20,
+        floor: Double
+    ) throws -> [FoundExpert] {
+        let weighted = scores.compactMap { unit, score -> (weight: Double, unit: UnitID, score: Double)? in
+            let other = Swift.max(others[unit] ?? 0, floor)
+            guard group.map({ $0 == unit.group }) ?? true, score > other else { return nil }
+            return (score * log(score / other), unit, score)
+        }
+        let best = weighted.sorted {
+            ($1.weight, $0.unit.group, $0.unit.index) < ($0.weight, $1.unit.group, $1.unit.index)
+        }.prefix(limit)
+        return try read { database in
+            try best.compactMap { entry in
+                try row(
+                    database,
+                    sql: """
+                        SELECT router_group, expert, mean, frequency, max FROM expert
+                        WHERE router_group = ? AND expert = ?
+                        """, [entry.unit.group, entry.unit.index]
+                ).map { try found($0, value: entry.score) }
+                    ?? FoundExpert(expert: entry.unit, mean: 0, frequency: 0, max: 0, value: entry.score)
+            }
+        }
     }
 
     /// The experts that fire more on a text than on the corpus, sorted by mean score in the text times

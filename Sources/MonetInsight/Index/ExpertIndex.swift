@@ -25,6 +25,9 @@ public final class ExpertIndex: Sendable {
     /// Tokens per window in which documents were read.
     public let window: Int
     let vocabularySize: Int
+    /// Whether notes, tags and explanations can be stored.
+    public let isWritable: Bool
+    let hasNotes: Bool
     private let database: IndexDatabase
     private var queue: DatabaseQueue { database.queue }
 
@@ -47,11 +50,12 @@ public final class ExpertIndex: Sendable {
     /// Opens an index and checks its schema and sizes.
     ///
     /// - `model`: refuses an index of another model.
-    /// - `writable`: whether explanations will be added.
+    /// - `writable`: whether explanations, notes and tags will be added.
     /// - Throws: `FileError.unreadable`, `InsightError`.
     public init(path: String, model: MonetLanguageModel? = nil, writable: Bool = false) throws {
         try MappedFile.requireRegularFile(path)
         self.path = path
+        isWritable = writable
         do {
             var configuration = Configuration()
             configuration.readonly = !writable
@@ -60,11 +64,16 @@ public final class ExpertIndex: Sendable {
                 try database.execute(sql: "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;")
             }
             database = try IndexDatabase(path: path, configuration: configuration)
-            let (meta, sets) = try database.queue.read { database in
-                try IndexSchema.check(database, path: path)
-                let meta = try IndexMetadata(database, path: path)
-                return (meta, try Self.labelSets(database, meta, path: path))
+            if writable {
+                _ = try database.queue.read { try IndexSchema.check($0, path: path) }
+                try database.queue.write { try IndexSchema.upgrade($0) }
             }
+            let (hasNotes, meta, sets) = try database.queue.read { database in
+                let hasNotes = try IndexSchema.check(database, path: path)
+                let meta = try IndexMetadata(database, path: path)
+                return (hasNotes, meta, try Self.labelSets(database, meta, path: path))
+            }
+            self.hasNotes = hasNotes
             (units, tokens, documents) = (meta.units, meta.tokens, meta.documents)
             (window, vocabularySize) = (meta.window, meta.vocabularySize)
             (modelPath, modelFingerprint, corpus) = (meta.modelPath, meta.model, meta.corpus)
@@ -233,12 +242,23 @@ public final class ExpertIndex: Sendable {
             [expert.group, expert.index])?.firings("activations", documents: documents) ?? []
     }
 
+    /// Runs statements that change the index; SQLite's errors become errors that name the file.
+    func write(_ body: (Database) throws -> Void) throws {
+        guard isWritable else {
+            throw InsightError.unwritableIndex(path: path, reason: "it is open for reading only")
+        }
+        do {
+            try queue.write(body)
+        } catch let error as DatabaseError {
+            throw InsightError.unwritableIndex(path: path, reason: error.message ?? "\(error)")
+        }
+    }
+
     /// Stores descriptions of an expert, replacing earlier ones. The index must be open for writing.
     ///
     /// - Throws: `InsightError.unwritableIndex`.
     public func replaceExplanations(of expert: UnitID, by explanations: [ExpertDossier.Explanation]) throws {
-        do {
-            try queue.write { database in
+            try write { database in
                 try database.execute(
                     sql: "DELETE FROM explanation WHERE router_group = ? AND expert = ?",
                     arguments: [expert.group, expert.index])
@@ -251,8 +271,5 @@ public final class ExpertIndex: Sendable {
                         ])
                 }
             }
-        } catch let error as DatabaseError {
-            throw InsightError.unwritableIndex(path: path, reason: error.message ?? "\(error)")
-        }
     }
 }

@@ -3,14 +3,38 @@ import GRDB
 /// The tables of an expert index, an SQLite file. `Docs/Monet.docc/ExpertIndex.md` describes them.
 package enum IndexSchema {
     /// `PRAGMA user_version`; an index of another version is refused.
-    package static let version = 2
+    package static let version = 3
+    /// A version without the tables of notes, which are added when such an index is opened for writing.
+    static let versionWithoutNotes = 2
     /// `PRAGMA application_id`: "MnEx".
     static let application: Int32 = 0x4d6e_4578
 
     /// The statements that create the tables, by name.
-    static let tables: [(name: String, sql: String)] = statements.split(separator: ";").map {
-        let sql = $0.split(whereSeparator: \.isWhitespace).joined(separator: " ")
-        return (String(sql.split(separator: " ")[2]), sql)
+    static let tables = named(statements) + noteTables
+
+    /// The tables that users write to.
+    private static let noteTables = named(
+        """
+        CREATE TABLE note (
+            router_group INTEGER NOT NULL, expert INTEGER NOT NULL, text TEXT NOT NULL,
+            PRIMARY KEY (router_group, expert)) WITHOUT ROWID;
+        CREATE TABLE tag (
+            tag TEXT NOT NULL, router_group INTEGER NOT NULL, expert INTEGER NOT NULL,
+            PRIMARY KEY (tag, router_group, expert)) WITHOUT ROWID
+        """)
+
+    private static func named(_ statements: String) -> [(name: String, sql: String)] {
+        statements.split(separator: ";").map {
+            let sql = $0.split(whereSeparator: \.isWhitespace).joined(separator: " ")
+            return (String(sql.split(separator: " ")[2]), sql)
+        }
+    }
+
+    /// Adds the tables that an older index lacks.
+    static func upgrade(_ database: Database) throws {
+        guard try Int.fetchOne(database, sql: "PRAGMA user_version") == versionWithoutNotes else { return }
+        for table in noteTables { try database.execute(sql: table.sql) }
+        try database.execute(sql: "PRAGMA user_version = \(version)")
     }
 
     private static let statements = """
@@ -64,16 +88,19 @@ package enum IndexSchema {
     /// Checks that a database is an index of this version, with these tables and nothing that runs by itself.
     ///
     /// - Throws: `InsightError.malformedIndex`, `InsightError.unsupportedSchema`.
-    static func check(_ database: Database, path: String) throws {
+    /// - Returns: whether it has the tables of notes.
+    static func check(_ database: Database, path: String) throws -> Bool {
         func fail(_ reason: String) -> InsightError { .malformedIndex(path: path, reason: reason) }
         guard try Int32.fetchOne(database, sql: "PRAGMA application_id") == application else {
             throw fail("it is another kind of SQLite file")
         }
         let found = try Int.fetchOne(database, sql: "PRAGMA user_version") ?? 0
-        guard found == version else {
+        guard found == version || found == versionWithoutNotes else {
             throw InsightError.unsupportedSchema(path: path, found: found, expected: version)
         }
-        var known = Dictionary(uniqueKeysWithValues: tables.map { ($0.name, $0.sql) })
+        let hasNotes = found == version
+        var known = Dictionary(
+            uniqueKeysWithValues: (hasNotes ? tables : named(statements)).map { ($0.name, $0.sql) })
         for row in try Row.fetchAll(database, sql: "SELECT type, name, sql FROM sqlite_schema") {
             let entry = IndexRow(row, path: path)
             let (type, name) = (try entry.text("type"), try entry.text("name"))
@@ -84,5 +111,6 @@ package enum IndexSchema {
             guard sql == expected else { throw fail("table \(name) has other columns") }
         }
         if let missing = known.keys.min() { throw fail("there is no table \(missing)") }
+        return hasNotes
     }
 }

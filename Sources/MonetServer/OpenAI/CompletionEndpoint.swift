@@ -130,8 +130,14 @@ struct CompletionEndpoint: Sendable {
     }
 
     /// The tokens of a text, after a begin token if the model's texts have one and this one does not begin with it.
+    ///
+    /// Clients that decode ids to a text before they send it write a space after the begin token, which some versions of
+    /// transformers read back as no token and some as one: here it is none, so that such texts keep their ids.
     static func prompt(_ text: String, _ served: ServedModel, _ place: String) throws -> Prompt {
-        var tokens = try served.tokenizer.encode(text, parsingSpecial: true)
+        let begin = served.tokenizer.specialTokenTexts["bos_token"] ?? ""
+        let isDecoded = !begin.isEmpty && text.hasPrefix(begin + " ")
+        var tokens = try served.tokenizer.encode(
+            isDecoded ? begin + text.dropFirst(begin.count + 1) : text, parsingSpecial: true)
         let addsBegin = served.tokenizer.addsBegin && tokens.first != served.tokenizer.beginID
         if addsBegin, let begin = served.tokenizer.beginID { tokens.insert(begin, at: 0) }
         guard !tokens.isEmpty else { throw APIError.invalid(place, "\(place) has no tokens") }

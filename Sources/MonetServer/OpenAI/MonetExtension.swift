@@ -59,8 +59,8 @@ struct MonetExtension: Sendable {
         func add(_ other: UnitMask) { mask = mask.map { $0.union(other) } ?? other }
         for (index, item) in (value["masks"]?.arrayValue ?? []).enumerated() {
             let name = item.stringValue ?? item["name"]?.stringValue ?? ""
-            guard let named = served.mask(named: name) else {
-                let known = served.masks.map { "'\($0.name)'" }.joined(separator: ", ")
+            guard let named = try served.mask(named: name) else {
+                let known = served.maskNames.map { "'\($0)'" }.joined(separator: ", ")
                 throw APIError.invalid(
                     "monet.masks[\(index)]",
                     "there is no mask '\(name)'; "

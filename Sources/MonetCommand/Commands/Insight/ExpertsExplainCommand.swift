@@ -66,11 +66,10 @@ struct ExpertsExplainCommand: ParsableCommand {
         }
         var results: [JSONValue] = []
         for id in ids {
-            let answers = try explanation.answers(
-                for: index.topTokenIDs(of: id), samples: samples, seed: seed, maxNewTokens: maxNewTokens)
-            try index.replaceExplanations(
-                of: id,
-                by: answers.map { .init(text: $0, prompt: prompt, isCredible: explanation.isCredible) })
+            let explanations = try explanation.explanations(
+                of: id, in: index, samples: samples, seed: seed, maxNewTokens: maxNewTokens)
+            try index.replaceExplanations(of: id, by: explanations)
+            let answers = explanations.map(\.text)
             results.append([
                 "expert": .string(id.description), "credible": .bool(explanation.isCredible),
                 "prompt_loss": .number(explanation.promptLoss),

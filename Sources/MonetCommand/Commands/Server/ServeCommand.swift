@@ -4,8 +4,10 @@ import Logging
 import MonetCompute
 import MonetFoundation
 import MonetGeneration
+import MonetInsight
 import MonetModel
 import MonetServer
+import MonetText
 
 struct ServeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -32,6 +34,23 @@ struct ServeCommand: AsyncParsableCommand {
         help: ArgumentHelp(
             "A mask as a model of its own, MODEL:NAME; may be repeated.", valueName: "name=file"))
     var mask: [String] = []
+    @Option(
+        help: ArgumentHelp(
+            "A folder of mask files: each is a model too, and the explorer saves masks there.", valueName: "dir"))
+    var maskDir: String?
+    @Option(
+        help: ArgumentHelp(
+            "An expert index for the explorer; notes and tags are stored in it.", valueName: "path"))
+    var index: String?
+    @Flag(help: "Open the index for reading only.")
+    var readOnly = false
+    @Option(
+        help: ArgumentHelp(
+            "A corpus folder, on whose held-out documents the explorer measures what an edit costs.",
+            valueName: "dir"))
+    var corpus: String?
+    @Option(help: ArgumentHelp("A folder of reports that the explorer shows.", valueName: "dir"))
+    var results: String?
     @Option(
         help: ArgumentHelp(
             "A key that clients must send; may be repeated. Can also be set as MONET_API_KEY.",
@@ -97,6 +116,12 @@ struct ServeCommand: AsyncParsableCommand {
         let logger = common.logger
         let options = try options()
         let folder = try modelOptions.folder()
+        for (option, path) in [("mask-dir", maskDir), ("results", results)] {
+            var isFolder: ObjCBool = false
+            guard let path, !FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) || !isFolder.boolValue
+            else { continue }
+            throw CommandError.malformedInput(source: "--\(option) \(path)", reason: "it is no folder")
+        }
         try Kernels.validateEnvironment()
         let started = ContinuousClock.now
         let server = ModelServer(options: options, logger: logger) { port in
@@ -123,12 +148,16 @@ struct ServeCommand: AsyncParsableCommand {
                     mask: try MaskOptions.read(String(parts[1]), for: model, logger).mask
                 )
             }
+            var explorer = ExplorerSources()
+            explorer.index = try index.map { try ExpertIndex(path: $0, model: model, writable: !readOnly) }
+            explorer.corpus = try corpus.map { try Corpus(folder: $0) }
+            (explorer.maskFolder, explorer.resultFolder) = (maskDir, results)
             let served = try ServedModel(
                 folder: modelOptions.model, name: name, model: model, tokenizer: tokenizer,
                 generation: try GenerationService(
                     model: model, tokenizer: tokenizer, backend: backend, limits: limits,
                     contextLength: context, cacheType: cache.kvDtype.dtype),
-                contextLength: context, masks: masks)
+                backend: backend, contextLength: context, masks: masks, explorer: explorer)
             logger.notice(
                 "ready after \((ContinuousClock.now - started).seconds.text(2)) s: \(served.names.joined(separator: ", "))"
             )

@@ -45,7 +45,8 @@ extension ExpertDossier {
 }
 
 extension LogitEffects {
-    func json() -> JSONValue {
+    /// The effects as JSON.
+    public func json() -> JSONValue {
         func list(_ tokens: [Token]) -> JSONValue {
             .array(
                 tokens.map {
