@@ -21,6 +21,7 @@ let package = Package(
         .library(name: "MonetInsight", targets: ["MonetInsight"]),
         .library(name: "MonetEvaluation", targets: ["MonetEvaluation"]),
         .library(name: "MonetServer", targets: ["MonetServer"]),
+        .library(name: "MonetHub", targets: ["MonetHub"]),
         .executable(name: "monet", targets: ["MonetCommand"]),
     ],
     dependencies: [
@@ -28,6 +29,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.0.0"),
         .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.0"),
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
@@ -64,6 +66,9 @@ let package = Package(
         .target(
             name: "MonetEvaluation", dependencies: runtime + ["MonetGeneration", "MonetInsight"],
             resources: [.embedInCode("Resources/toxicity-words.json")]),
+        .target(
+            name: "MonetHub",
+            dependencies: runtime + [.product(name: "Crypto", package: "swift-crypto")]),
         // The only module that needs SwiftNIO: programs that import the others do not build it.
         .target(
             name: "MonetServer",
@@ -87,7 +92,7 @@ let package = Package(
         .executableTarget(
             name: "MonetCommand",
             dependencies: library + [
-                "MonetServer",
+                "MonetHub", "MonetServer",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Yams", package: "Yams"),

@@ -4,6 +4,7 @@ import MonetCompute
 import MonetEvaluation
 import MonetFoundation
 import MonetGeneration
+import MonetHub
 import MonetInsight
 import MonetModel
 import MonetServer
@@ -30,7 +31,7 @@ struct MonetCommand: ParsableCommand {
         version: "0.1.0",
         subcommands: [
             TrainCommand.self, TokenizerCommand.self, CorpusCommand.self, GenerateCommand.self,
-            ChatCommand.self, ServeCommand.self,
+            ChatCommand.self, ServeCommand.self, DownloadCommand.self,
             TraceCommand.self, IndexCommand.self, ExpertsCommand.self, MaskCommand.self, EditCommand.self,
             UnlearnMatrixCommand.self, MonosemanticityCommand.self, ToxicityCommand.self,
             InfoCommand.self, ForwardCommand.self, PerplexityCommand.self,
@@ -97,6 +98,8 @@ struct MonetCommand: ParsableCommand {
     private static func hint(for error: any Error) -> String {
         switch error {
         case FileError.alreadyExists: "; --overwrite replaces it"
+        case FileError.unreadable(let name, let reason) where reason.contains("no complete snapshot"):
+            "; 'monet download \(name)' gets it"
         case InsightError.foreignState: "; delete the file or give --overwrite to start again"
         case EvaluationError.foreignRecords: "; give another --records, or --overwrite"
         case TrainingError.runExists: "; continue it with --resume or choose another folder"
@@ -108,7 +111,7 @@ struct MonetCommand: ParsableCommand {
     private static func isExpected(_ error: any Error) -> Bool {
         switch error {
         case is FileError, is ComputeError, is ModelError, is TextError, is TrainingError, is GenerationError,
-            is InsightError, is EvaluationError, is ServerError, is CommandError:
+            is InsightError, is EvaluationError, is ServerError, is HubError, is CommandError:
             true
         default: false
         }
