@@ -10,6 +10,8 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
     case invalidToken(id: Int, vocabularySize: Int)
     /// Text was requested from a model without a tokenizer.
     case missingTokenizer(purpose: String)
+    /// A line of a file of prompts that cannot be used.
+    case malformedPrompt(source: String, line: Int, reason: String)
     /// The service that was to run a text has stopped.
     case stopped
 
@@ -22,6 +24,7 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
         case .invalidToken(let id, let size): "token \(id) is not in the model's vocabulary of \(size)"
         case .missingTokenizer(let purpose):
             "\(purpose) needs the tokenizer, and the checkpoint has no tokenizer.model"
+        case .malformedPrompt(let source, let line, let reason): "\(source), line \(line): \(reason)"
         case .stopped: "the generation has been stopped"
         }
     }

@@ -22,7 +22,9 @@ struct HubConnection {
 
     /// The text at an address of the hub.
     func text(_ url: String, named name: String, missing: String) throws -> String {
-        let answer = try repeated(url, named: name, missing: missing) { try self.request("GET", $0, following: true) }
+        let answer = try repeated(url, named: name, missing: missing) {
+            try self.request("GET", $0, following: true)
+        }
         return String(decoding: answer.body, as: UTF8.self)
     }
 
@@ -79,9 +81,12 @@ struct HubConnection {
                 // An attempt that brought something is not one of those that count.
                 if Int(lseek(descriptor, 0, SEEK_END)) > before { (attempt, wait) = (1, settings.backOff) }
                 guard attempt < settings.attempts else {
-                    throw HubError.failed(url: file.url.absoluteString.shortened, attempts: attempt, reason: reason)
+                    throw HubError.failed(
+                        url: file.url.absoluteString.shortened, attempts: attempt, reason: reason)
                 }
-                try pause(max(asked ?? 0, wait)) { progress(Int(lseek(descriptor, 0, SEEK_END)), file.size, 0) }
+                try pause(max(asked ?? 0, wait)) {
+                    progress(Int(lseek(descriptor, 0, SEEK_END)), file.size, 0)
+                }
                 wait *= 2
             }
         }
@@ -105,9 +110,15 @@ struct HubConnection {
 
     /// The file's hash of the kind that a tag is: SHA-256 for large files, Git's SHA-1 otherwise; nil for other tags.
     private static func hash(_ path: String, like etag: String, size: Int) throws -> String? {
-        guard etag.utf8.allSatisfy({ UInt8(ascii: "0")...UInt8(ascii: "9") ~= $0 || UInt8(ascii: "a")...UInt8(ascii: "f") ~= ($0 | 0x20) })
+        guard
+            etag.utf8.allSatisfy({
+                UInt8(ascii: "0")...UInt8(ascii: "9") ~= $0
+                    || UInt8(ascii: "a")...UInt8(ascii: "f") ~= ($0 | 0x20)
+            })
         else { return nil }
-        func text(_ bytes: some Sequence<UInt8>) -> String { bytes.map { String(format: "%02x", $0) }.joined() }
+        func text(_ bytes: some Sequence<UInt8>) -> String {
+            bytes.map { String(format: "%02x", $0) }.joined()
+        }
         func read(_ body: (Data) -> Void) throws {
             guard let handle = FileHandle(forReadingAtPath: path) else {
                 throw FileError.unreadable(path: path, reason: "it has gone")
@@ -148,7 +159,8 @@ struct HubConnection {
         request.setValue("identity", forHTTPHeaderField: "Accept-Encoding")
         if offset > 0 { request.setValue("bytes=\(offset)-", forHTTPHeaderField: "Range") }
         let hub = URL(string: settings.endpoint)
-        if let token = settings.token, url.scheme == hub?.scheme, url.host == hub?.host, url.port == hub?.port {
+        if let token = settings.token, url.scheme == hub?.scheme, url.host == hub?.host, url.port == hub?.port
+        {
             request.setValue("Bearer \(token)", forHTTPHeaderField: "Authorization")
         }
         return request
@@ -159,10 +171,13 @@ struct HubConnection {
         for _ in 0..<8 {
             let transfer = HubTransfer()
             let outcome = try transfer.run(authorized(method, url), settings.timeout) { _ in true }
-            if case .failed(let reason, let wait) = outcome, transfer.status == 0 || transfer.status >= 500 || transfer.status == 429 {
+            if case .failed(let reason, let wait) = outcome,
+                transfer.status == 0 || transfer.status >= 500 || transfer.status == 429
+            {
                 throw Retry(reason: reason, wait: wait)
             }
-            let answer = Answer(status: transfer.status, url: url, headers: transfer.headers, body: transfer.body)
+            let answer = Answer(
+                status: transfer.status, url: url, headers: transfer.headers, body: transfer.body)
             guard (300..<400).contains(transfer.status), let location = transfer.headers["location"],
                 let next = URL(string: location, relativeTo: url)?.absoluteURL
             else { return answer }
@@ -182,7 +197,8 @@ struct HubConnection {
     private func repeated(
         _ text: String, named name: String, missing: String, _ body: (URL) throws -> Answer
     ) throws -> Answer {
-        guard let url = URL(string: text), url.scheme == "http" || url.scheme == "https", url.host != nil else {
+        guard let url = URL(string: text), url.scheme == "http" || url.scheme == "https", url.host != nil
+        else {
             throw HubError.failed(url: text, attempts: 0, reason: "it is no http or https address")
         }
         var wait = settings.backOff
@@ -193,10 +209,12 @@ struct HubConnection {
                 case 200..<400: return answer
                 case 401, 403:
                     // The hub answers 401 for repositories that do not exist, unless a token shows who asks.
-                    throw HubError.notAllowed(name: name, status: answer.status, hasToken: settings.token != nil)
+                    throw HubError.notAllowed(
+                        name: name, status: answer.status, hasToken: settings.token != nil)
                 case 404: throw HubError.notFound(what: missing)
                 default:
-                    throw HubError.failed(url: text, attempts: attempt, reason: "the hub answers \(answer.status)")
+                    throw HubError.failed(
+                        url: text, attempts: attempt, reason: "the hub answers \(answer.status)")
                 }
             } catch let retry as Retry {
                 guard attempt < settings.attempts else {

@@ -70,7 +70,9 @@ public struct HubDownload: Sendable {
         settings: Settings = Settings(), takesAll: Bool = false
     ) throws {
         let parts = name.split(separator: "/", omittingEmptySubsequences: false)
-        guard parts.count == 2, parts.allSatisfy({ Self.isWord($0) }) else { throw HubError.invalidName(name) }
+        guard parts.count == 2, parts.allSatisfy({ Self.isWord($0) }) else {
+            throw HubError.invalidName(name)
+        }
         guard !revision.isEmpty, revision.split(separator: "/").allSatisfy({ Self.isWord($0) }) else {
             throw HubError.notFound(what: "revision '\(revision)' of \(name)")
         }
@@ -108,7 +110,8 @@ public struct HubDownload: Sendable {
                 arrived += new
                 return progress(
                     Progress(
-                        file: file, place: place, files: ordered.count, done: done, total: total, arrived: arrived,
+                        file: file, place: place, files: ordered.count, done: done, total: total,
+                        arrived: arrived,
                         seconds: (.now - began).seconds))
             }
         }
@@ -123,7 +126,9 @@ public struct HubDownload: Sendable {
     /// Files of a checkpoint that this package reads, and its documents.
     private static func isRead(_ file: String) -> Bool {
         guard !file.contains("/") else { return false }
-        return [".safetensors", ".safetensors.index.json", ".py", ".md", ".jinja"].contains { file.hasSuffix($0) }
+        return [".safetensors", ".safetensors.index.json", ".py", ".md", ".jinja"].contains {
+            file.hasSuffix($0)
+        }
             || [
                 "config.json", "generation_config.json", "tokenizer.model", "tokenizer.json",
                 "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "LICENSE",
@@ -134,13 +139,18 @@ public struct HubDownload: Sendable {
         let url = "\(settings.endpoint)/api/models/\(name)/revision/\(revision)"
         let answer = try hub.text(url, named: name, missing: "model \(name) with a revision '\(revision)'")
         let json = try JSONValue(parsing: answer, source: url)
-        guard let commit = json["sha"]?.stringValue, Self.isWord(commit), let list = json["siblings"]?.arrayValue
+        guard let commit = json["sha"]?.stringValue, Self.isWord(commit),
+            let list = json["siblings"]?.arrayValue
         else {
-            throw HubError.failed(url: url, attempts: 1, reason: "the answer has no \"sha\" or no \"siblings\"")
+            throw HubError.failed(
+                url: url, attempts: 1, reason: "the answer has no \"sha\" or no \"siblings\"")
         }
         let files = try list.compactMap { $0["rfilename"]?.stringValue }.map { file in
             let parts = file.split(separator: "/", omittingEmptySubsequences: false)
-            guard parts.allSatisfy({ !$0.isEmpty && $0 != "." && $0 != ".." && !$0.contains("\\") && !$0.contains("\0") })
+            guard
+                parts.allSatisfy({
+                    !$0.isEmpty && $0 != "." && $0 != ".." && !$0.contains("\\") && !$0.contains("\0")
+                })
             else { throw HubError.invalidFile(name: file) }
             return file
         }
@@ -158,7 +168,8 @@ public struct HubDownload: Sendable {
         let url = "\(settings.endpoint)/\(name)/resolve/\(commit)/\(escaped)"
         let found = try hub.metadata(url, named: name, missing: "file \(file) in \(name)")
         guard Self.isWord(found.etag) else {
-            throw HubError.failed(url: url, attempts: 1, reason: "the answer's ETag is '\(found.etag.prefix(80))'")
+            throw HubError.failed(
+                url: url, attempts: 1, reason: "the answer's ETag is '\(found.etag.prefix(80))'")
         }
         let blob = root + "/blobs/" + found.etag
         let size = (try? FileManager.default.attributesOfItem(atPath: blob)[.size] as? Int) ?? nil

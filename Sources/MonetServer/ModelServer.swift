@@ -87,7 +87,8 @@ public struct ModelServer: Sendable {
         all += ExplorerEndpoints(holder: holder, admission: admission).all
         all += ExplorerPage.endpoints
         let document = OpenAPIDocument(
-            endpoints: all.filter { !ExplorerPage.paths.contains($0.path) }, needsKey: !options.apiKeys.isEmpty, version: "1"
+            endpoints: all.filter { !ExplorerPage.paths.contains($0.path) },
+            needsKey: !options.apiKeys.isEmpty, version: "1"
         ).json
         all.append(
             Endpoint(

@@ -45,7 +45,7 @@ struct MaskOptions: ParsableArguments {
         return file
     }
 
-    private static func parse(_ argument: String) throws -> (path: String, strength: Float) {
+    static func parse(_ argument: String) throws -> (path: String, strength: Float) {
         if FileManager.default.fileExists(atPath: argument) { return (argument, 0) }
         guard let colon = argument.lastIndex(of: ":") else { return (argument, 0) }
         guard let strength = Float(argument[argument.index(after: colon)...]) else {

@@ -28,7 +28,8 @@ extension ExpertIndex {
         return try read { database in
             let key: StatementArguments = [expert.group, expert.index]
             let text = try row(
-                database, sql: "SELECT text FROM note WHERE router_group = ? AND expert = ?", key)?.text("text")
+                database, sql: "SELECT text FROM note WHERE router_group = ? AND expert = ?", key)?.text(
+                    "text")
             let tags = try rows(
                 database, sql: "SELECT tag FROM tag WHERE router_group = ? AND expert = ? ORDER BY tag", key)
             return ExpertNote(text: text ?? "", tags: try tags.map { try $0.text("tag") })
@@ -44,7 +45,8 @@ extension ExpertIndex {
             ("note", note.text.utf8.count, Self.longestNote), ("number of tags", tags.count, Self.mostTags),
             ("tag", tags.map(\.utf8.count).max() ?? 0, Self.longestTag),
         ] where found > most {
-            throw InsightError.invalidSetting(name: "the \(name)", found: "\(found)", expected: "at most \(most)")
+            throw InsightError.invalidSetting(
+                name: "the \(name)", found: "\(found)", expected: "at most \(most)")
         }
         try write { database in
             let key: StatementArguments = [expert.group, expert.index]
@@ -54,7 +56,8 @@ extension ExpertIndex {
             }
             if !note.text.isEmpty {
                 try database.execute(
-                    sql: "INSERT INTO note VALUES (?, ?, ?)", arguments: [expert.group, expert.index, note.text])
+                    sql: "INSERT INTO note VALUES (?, ?, ?)",
+                    arguments: [expert.group, expert.index, note.text])
             }
             for tag in tags.sorted() {
                 try database.execute(
@@ -68,8 +71,10 @@ extension ExpertIndex {
         guard hasNotes else { return [] }
         return try read { database in
             try rows(
-                database, sql: "SELECT tag, COUNT(*) AS experts FROM tag GROUP BY tag ORDER BY experts DESC, tag")
-                .map { (try $0.text("tag"), try $0.integer("experts", 0..<Int.max)) }
+                database,
+                sql: "SELECT tag, COUNT(*) AS experts FROM tag GROUP BY tag ORDER BY experts DESC, tag"
+            )
+            .map { (try $0.text("tag"), try $0.integer("experts", 0..<Int.max)) }
         }
     }
 
@@ -86,13 +91,16 @@ extension ExpertIndex {
     /// What is known of some experts at a glance: the strongest label of the first set, and the most common top
     /// tokens.
     public func summaries(of experts: [UnitID], tokens count: Int = 4) throws -> [ExpertSummary] {
-        let names = labelSets.first.map { Dictionary(uniqueKeysWithValues: $0.labels.map { ($0.id, $0.name) }) } ?? [:]
+        let names =
+            labelSets.first.map { Dictionary(uniqueKeysWithValues: $0.labels.map { ($0.id, $0.name) }) }
+            ?? [:]
         return try read { database in
             try experts.map { expert in
                 let key: StatementArguments = [expert.group, expert.index]
                 let specialty = try row(
                     database,
-                    sql: "SELECT label, ratio FROM specialty WHERE set_id = 0 AND router_group = ? AND expert = ?",
+                    sql:
+                        "SELECT label, ratio FROM specialty WHERE set_id = 0 AND router_group = ? AND expert = ?",
                     key)
                 let label = try specialty.map { try $0.integer("label", 0..<Int(UInt32.max)) }
                 var scores: [(text: String, score: Double)] = []
@@ -110,12 +118,14 @@ extension ExpertIndex {
                 let tags =
                     hasNotes
                     ? try rows(
-                        database, sql: "SELECT tag FROM tag WHERE router_group = ? AND expert = ? ORDER BY tag", key
+                        database,
+                        sql: "SELECT tag FROM tag WHERE router_group = ? AND expert = ? ORDER BY tag", key
                     ).map { try $0.text("tag") } : []
                 return ExpertSummary(
                     expert: expert, label: label.flatMap { names[$0] },
                     ratio: try specialty?.number("ratio"),
-                    tokens: scores.sorted { ($1.score, $0.text) < ($0.score, $1.text) }.prefix(count).map(\.text),
+                    tokens: scores.sorted { ($1.score, $0.text) < ($0.score, $1.text) }.prefix(count).map(
+                        \.text),
                     tags: tags)
             }
         }

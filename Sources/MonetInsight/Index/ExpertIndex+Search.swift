@@ -66,8 +66,9 @@ extension ExpertIndex {
     ///
     /// - Throws: `InsightError.invalidSetting` for a sort key that the query does not support.
     public func find(_ query: ExpertQuery) throws -> [FoundExpert] {
-        guard [query.label != nil, query.token != nil, query.text != nil, query.tag != nil]
-            .count(where: { $0 }) < 2
+        guard
+            [query.label != nil, query.token != nil, query.text != nil, query.tag != nil]
+                .count(where: { $0 }) < 2
         else {
             throw InsightError.invalidSetting(
                 name: "the search", found: "several of label, token, tag and text", expected: "one of them")
@@ -100,8 +101,11 @@ extension ExpertIndex {
                 query.sort ?? .share,
                 [.share: "t.share", .mean: "e.mean", .frequency: "e.frequency", .max: "e.max"])
         } else {
-            source = try matches(query, &arguments).map { "(\($0)) m CROSS JOIN expert e ON "
-                + "e.router_group = m.router_group AND e.expert = m.expert" } ?? "expert e"
+            source =
+                try matches(query, &arguments).map {
+                    "(\($0)) m CROSS JOIN expert e ON "
+                        + "e.router_group = m.router_group AND e.expert = m.expert"
+                } ?? "expert e"
             value = "NULL"
             order = try column(
                 query.sort ?? .frequency, [.mean: "e.mean", .frequency: "e.frequency", .max: "e.max"])
@@ -122,7 +126,8 @@ extension ExpertIndex {
     private static let mostMatches = 2000
 
     /// A query for the experts with a tag, or with a text in what is known of them; nil if neither is asked for.
-    private func matches(_ query: ExpertQuery, _ arguments: inout [String: any DatabaseValueConvertible]) throws
+    private func matches(_ query: ExpertQuery, _ arguments: inout [String: any DatabaseValueConvertible])
+        throws
         -> String?
     {
         if let tag = query.tag {
@@ -147,7 +152,9 @@ extension ExpertIndex {
                 + "ORDER BY ratio DESC LIMIT \(Self.mostMatches)"
         }
         if hasNotes {
-            parts += ["note WHERE text", "tag WHERE tag"].map { "SELECT router_group, expert FROM \($0) \(like)" }
+            parts += ["note WHERE text", "tag WHERE tag"].map {
+                "SELECT router_group, expert FROM \($0) \(like)"
+            }
         }
         return parts.map { "SELECT * FROM (\($0))" }.joined(separator: " UNION ")
     }
@@ -172,7 +179,8 @@ extension ExpertIndex {
     ///
     /// - `scores`, `others`: mean scores over the texts' tokens, by expert.
     public func find(
-        firedBy scores: [UnitID: Double], butNotBy others: [UnitID: Double], group: Int? = nil, limit: Int = 20,
+        firedBy scores: [UnitID: Double], butNotBy others: [UnitID: Double], group: Int? = nil,
+        limit: Int = 20,
         floor: Double
     ) throws -> [FoundExpert] {
         let weighted = scores.compactMap { unit, score -> (weight: Double, unit: UnitID, score: Double)? in

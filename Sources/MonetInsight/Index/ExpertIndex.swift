@@ -258,18 +258,18 @@ public final class ExpertIndex: Sendable {
     ///
     /// - Throws: `InsightError.unwritableIndex`.
     public func replaceExplanations(of expert: UnitID, by explanations: [ExpertDossier.Explanation]) throws {
-            try write { database in
+        try write { database in
+            try database.execute(
+                sql: "DELETE FROM explanation WHERE router_group = ? AND expert = ?",
+                arguments: [expert.group, expert.index])
+            for (sample, explanation) in explanations.enumerated() {
                 try database.execute(
-                    sql: "DELETE FROM explanation WHERE router_group = ? AND expert = ?",
-                    arguments: [expert.group, expert.index])
-                for (sample, explanation) in explanations.enumerated() {
-                    try database.execute(
-                        sql: "INSERT INTO explanation VALUES (?, ?, ?, ?, ?, ?)",
-                        arguments: [
-                            expert.group, expert.index, sample, explanation.text, explanation.prompt,
-                            explanation.isCredible,
-                        ])
-                }
+                    sql: "INSERT INTO explanation VALUES (?, ?, ?, ?, ?, ?)",
+                    arguments: [
+                        expert.group, expert.index, sample, explanation.text, explanation.prompt,
+                        explanation.isCredible,
+                    ])
             }
+        }
     }
 }

@@ -12,12 +12,14 @@ final class Cancellation: Sendable {
     func check() throws { if isRequested { throw CancellationError() } }
 
     /// Runs `body` on a thread of its own: the tasks' threads are few, and must not wait for a model.
-    static func onThread<Value: Sendable>(_ body: @escaping @Sendable (Cancellation) throws -> Value) async throws
+    static func onThread<Value: Sendable>(_ body: @escaping @Sendable (Cancellation) throws -> Value)
+        async throws
         -> Value
     {
         let cancellation = Cancellation()
         return try await withTaskCancellationHandler {
-            try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
+            try await withCheckedThrowingContinuation {
+                (continuation: CheckedContinuation<Value, any Error>) in
                 let thread = Thread { continuation.resume(with: Result { try body(cancellation) }) }
                 thread.stackSize = 1 << 23
                 thread.start()

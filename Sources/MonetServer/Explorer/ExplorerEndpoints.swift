@@ -18,7 +18,8 @@ struct ExplorerEndpoints: Sendable {
 
     static let unit: [Endpoint.Parameter] = [
         .init(name: "group", place: .path, schema: .integer(0...999_999), description: "The expert's group."),
-        .init(name: "index", place: .path, schema: .integer(0...999_999_999), description: "Its index there."),
+        .init(
+            name: "index", place: .path, schema: .integer(0...999_999_999), description: "Its index there."),
     ]
 
     static func index(_ served: ServedModel) throws -> ExpertIndex {
@@ -29,7 +30,9 @@ struct ExplorerEndpoints: Sendable {
     }
 
     static func unit(_ call: Endpoint.Call, _ units: UnitLayout) throws -> UnitID {
-        let (group, index) = (call.parameters["group"]?.intValue ?? -1, call.parameters["index"]?.intValue ?? -1)
+        let (group, index) = (
+            call.parameters["group"]?.intValue ?? -1, call.parameters["index"]?.intValue ?? -1
+        )
         return try translated("index") { try UnitID(parsing: "\(group)/\(index)", in: units) }
     }
 
@@ -93,14 +96,25 @@ struct ExplorerEndpoints: Sendable {
         Endpoint(
             method: .get, path: "/api/experts", summary: "Search the index.",
             parameters: [
-                .init(name: "label", place: .query, schema: .string(lengths: 1...500), description: "Experts of a label."),
-                .init(name: "set", place: .query, schema: .string(lengths: 1...500), description: "The label's set."),
-                .init(name: "token", place: .query, schema: .string(lengths: 1...200), description: "Experts of a token."),
-                .init(name: "tag", place: .query, schema: .string(lengths: 1...200), description: "Experts with a tag."),
+                .init(
+                    name: "label", place: .query, schema: .string(lengths: 1...500),
+                    description: "Experts of a label."),
+                .init(
+                    name: "set", place: .query, schema: .string(lengths: 1...500),
+                    description: "The label's set."),
+                .init(
+                    name: "token", place: .query, schema: .string(lengths: 1...200),
+                    description: "Experts of a token."),
+                .init(
+                    name: "tag", place: .query, schema: .string(lengths: 1...200),
+                    description: "Experts with a tag."),
                 .init(
                     name: "text", place: .query, schema: .string(lengths: 1...200),
-                    description: "Experts whose notes, tags, explanations, labels or top tokens contain a text."),
-                .init(name: "group", place: .query, schema: .integer(0...999_999), description: "Experts of a group."),
+                    description:
+                        "Experts whose notes, tags, explanations, labels or top tokens contain a text."),
+                .init(
+                    name: "group", place: .query, schema: .integer(0...999_999),
+                    description: "Experts of a group."),
                 .init(
                     name: "min_frequency", place: .query, schema: .number(0...1),
                     description: "Least share of tokens that fire an expert."),
@@ -114,8 +128,12 @@ struct ExplorerEndpoints: Sendable {
                 .init(
                     name: "order", place: .query, schema: .string(enumeration: ["desc", "asc"]),
                     description: "Largest or smallest first."),
-                .init(name: "limit", place: .query, schema: .integer(1...500), description: "Experts per page; 50."),
-                .init(name: "offset", place: .query, schema: .integer(0...100_000_000), description: "Experts to skip."),
+                .init(
+                    name: "limit", place: .query, schema: .integer(1...500),
+                    description: "Experts per page; 50."),
+                .init(
+                    name: "offset", place: .query, schema: .integer(0...100_000_000),
+                    description: "Experts to skip."),
             ], errors: [.notFound]
         ) { call in
             let served = try holder.model()
@@ -169,7 +187,8 @@ struct ExplorerEndpoints: Sendable {
     private var fired: Endpoint {
         Endpoint(
             method: .post, path: "/api/experts/fired",
-            summary: "The experts that a text fires: more than the corpus does, or more than another text does.",
+            summary:
+                "The experts that a text fires: more than the corpus does, or more than another text does.",
             body: .object([
                 .init("text", .string(lengths: 1...20_000), "The text.", isRequired: true),
                 .init("without", .string(lengths: 1...20_000), "A text that should not fire them."),
@@ -190,7 +209,8 @@ struct ExplorerEndpoints: Sendable {
                 let found: [FoundExpert]
                 if let without {
                     found = try index.find(
-                        firedBy: scores, butNotBy: try await served.meanScores(without, "without"), group: group,
+                        firedBy: scores, butNotBy: try await served.meanScores(without, "without"),
+                        group: group,
                         limit: limit, floor: 1e-4)
                 } else {
                     found = try index.find(firedBy: scores, group: group, limit: limit)
@@ -203,7 +223,8 @@ struct ExplorerEndpoints: Sendable {
 
     private var summaries: Endpoint {
         Endpoint(
-            method: .post, path: "/api/experts/summaries", summary: "What is known of some experts at a glance.",
+            method: .post, path: "/api/experts/summaries",
+            summary: "What is known of some experts at a glance.",
             body: .object([
                 .init(
                     "experts", .array(.string(pattern: MonetExtension.unitPattern), counts: 1...500),
@@ -213,17 +234,24 @@ struct ExplorerEndpoints: Sendable {
             let served = try holder.model()
             let index = try Self.index(served)
             let experts = try (call.body["experts"]?.arrayValue ?? []).map { item in
-                try Self.translated("experts") { try UnitID(parsing: item.stringValue ?? "", in: served.model.units) }
+                try Self.translated("experts") {
+                    try UnitID(parsing: item.stringValue ?? "", in: served.model.units)
+                }
             }
-            return .json(["experts": .array(try index.summaries(of: experts).map { .object(Self.members(of: $0)) })])
+            return .json([
+                "experts": .array(try index.summaries(of: experts).map { .object(Self.members(of: $0)) })
+            ])
         }
     }
 
     private var dossier: Endpoint {
         Endpoint(
-            method: .get, path: "/api/experts/{group}/{index}", summary: "All that the index knows of an expert.",
+            method: .get, path: "/api/experts/{group}/{index}",
+            summary: "All that the index knows of an expert.",
             parameters: Self.unit + [
-                .init(name: "context", place: .query, schema: .integer(0...100), description: "Tokens around each."),
+                .init(
+                    name: "context", place: .query, schema: .integer(0...100),
+                    description: "Tokens around each."),
                 .init(name: "top", place: .query, schema: .integer(0...100), description: "Most top tokens."),
             ], errors: [.notFound]
         ) { call in
@@ -249,7 +277,8 @@ struct ExplorerEndpoints: Sendable {
 
     private var note: Endpoint {
         Endpoint(
-            method: .post, path: "/api/experts/{group}/{index}/note", summary: "Store a note and tags of an expert.",
+            method: .post, path: "/api/experts/{group}/{index}/note",
+            summary: "Store a note and tags of an expert.",
             parameters: Self.unit,
             body: .object([
                 .init("note", .string(lengths: 0...ExpertIndex.longestNote), "The note.", isRequired: true),
@@ -290,7 +319,8 @@ struct ExplorerEndpoints: Sendable {
             let names = TokenNames(tokenizer: served.tokenizer)
             return .json(
                 try await call.context.whileConnected {
-                    let (tokens, rows) = try await served.unitScores(text, "text", .of([(unit.group, unit.index)]))
+                    let (tokens, rows) = try await served.unitScores(
+                        text, "text", .of([(unit.group, unit.index)]))
                     return [
                         "tokens": .array(tokens.map { .string(names.name($0)) }),
                         "scores": .array(rows.map { .number(Double($0.first?.score ?? 0)) }),
@@ -305,7 +335,8 @@ struct ExplorerEndpoints: Sendable {
         _ body: @escaping @Sendable (ExpertIndex, UnitID, ServedModel, Cancellation) throws -> JSONValue
     ) -> Endpoint {
         Endpoint(
-            method: .post, path: "/api/experts/{group}/{index}/" + path, summary: summary, parameters: Self.unit,
+            method: .post, path: "/api/experts/{group}/{index}/" + path, summary: summary,
+            parameters: Self.unit,
             body: .object([]), errors: [.notFound]
         ) { call in
             let served = try holder.model()
@@ -323,7 +354,8 @@ struct ExplorerEndpoints: Sendable {
     private var effects: Endpoint {
         measurement("effects", "The tokens that an expert promotes and suppresses, measured.") {
             index, unit, served, _ in
-            guard let effects = try index.logitEffects(of: unit, model: served.model, backend: served.backend) else {
+            guard let effects = try index.logitEffects(of: unit, model: served.model, backend: served.backend)
+            else {
                 return ["promoted": [], "suppressed": [], "places": 0]
             }
             return effects.json()

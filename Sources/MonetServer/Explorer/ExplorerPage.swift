@@ -32,7 +32,9 @@ enum ExplorerPage {
     /// The page and its files, for everyone: what they show needs the key.
     static var endpoints: [Endpoint] {
         files.map { file in
-            Endpoint(method: .get, path: file.path, summary: "The explorer.", answers: [file.type], isOpen: true) { _ in
+            Endpoint(
+                method: .get, path: file.path, summary: "The explorer.", answers: [file.type], isOpen: true
+            ) { _ in
                 Response(
                     status: .ok,
                     headers: [

@@ -32,7 +32,8 @@ struct MaskFolder: Sendable {
     func names() -> [String] {
         let files = (try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []
         return files.filter { $0.hasSuffix(Self.ending) }.map { String($0.dropLast(Self.ending.count)) }
-            .filter { (try? Regex(Self.namePattern).wholeMatch(in: $0)) != nil && !$0.contains("..") }.sorted()
+            .filter { (try? Regex(Self.namePattern).wholeMatch(in: $0)) != nil && !$0.contains("..") }
+            .sorted()
     }
 
     /// The file of a name.

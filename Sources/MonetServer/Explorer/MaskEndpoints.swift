@@ -52,7 +52,9 @@ struct MaskEndpoints: Sendable {
         Endpoint(
             method: .get, path: "/api/masks/{name}", summary: "The experts of a mask with their strengths.",
             parameters: [
-                .init(name: "name", place: .path, schema: .string(lengths: 1...200), description: "The mask's name.")
+                .init(
+                    name: "name", place: .path, schema: .string(lengths: 1...200),
+                    description: "The mask's name.")
             ], errors: [.notFound]
         ) { call in
             let served = try holder.model()
@@ -77,14 +79,17 @@ struct MaskEndpoints: Sendable {
         Endpoint(
             method: .post, path: "/api/masks", summary: "Save a mask file, which is then a model of its own.",
             body: .object([
-                .init("name", .string(pattern: MaskFolder.namePattern), "The file's name without .mask.", isRequired: true),
+                .init(
+                    "name", .string(pattern: MaskFolder.namePattern), "The file's name without .mask.",
+                    isRequired: true),
                 Self.strengths,
                 .init("overwrite", .boolean, "Whether to replace a mask of this name."),
             ]), errors: [.conflict]
         ) { call in
             let served = try holder.model()
             guard let folder = served.folderOfMasks else {
-                throw APIError(.forbidden, "the server saves no masks; start it with --mask-dir", code: "read_only")
+                throw APIError(
+                    .forbidden, "the server saves no masks; start it with --mask-dir", code: "read_only")
             }
             let name = call.body["name"]?.stringValue ?? ""
             let path = try folder.file(name)
@@ -95,7 +100,8 @@ struct MaskEndpoints: Sendable {
             let mask = try Self.mask(call, served)
             try Self.file(mask, served).write(to: path)
             return .json([
-                "name": .string(name), "model": .string(served.name + ":" + name), "experts": .integer(mask.count),
+                "name": .string(name), "model": .string(served.name + ":" + name),
+                "experts": .integer(mask.count),
             ])
         }
     }
@@ -111,7 +117,8 @@ struct MaskEndpoints: Sendable {
         ) { call in
             let served = try holder.model()
             let mask = try Self.mask(call, served)
-            let folder = FileManager.default.temporaryDirectory.appendingPathComponent("monet-mask-\(UUID())").path
+            let folder = FileManager.default.temporaryDirectory.appendingPathComponent("monet-mask-\(UUID())")
+                .path
             try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
             defer { try? FileManager.default.removeItem(atPath: folder) }
             try Self.file(mask, served).write(to: folder + "/own.mask")
@@ -128,7 +135,8 @@ struct MaskEndpoints: Sendable {
     private var damage: Endpoint {
         Endpoint(
             method: .post, path: "/api/damage",
-            summary: "What an edit costs on held-out texts: loss and next-token accuracy with and without it.",
+            summary:
+                "What an edit costs on held-out texts: loss and next-token accuracy with and without it.",
             body: .object([
                 .init(
                     "strengths", .map(.number(0...1000), keyPattern: MonetExtension.unitPattern),
@@ -146,10 +154,13 @@ struct MaskEndpoints: Sendable {
             let places = try admission.take(1)
             let limit = call.body["tokens"]?.intValue ?? 20_000
             return .events(call.context, keeping: places) { events in
-                let (progress, continuation) = AsyncStream<JSONValue>.makeStream(bufferingPolicy: .bufferingNewest(1))
+                let (progress, continuation) = AsyncStream<JSONValue>.makeStream(
+                    bufferingPolicy: .bufferingNewest(1))
                 async let result = Cancellation.onThread { cancellation in
                     defer { continuation.finish() }
-                    return try Self.damage(served, corpus, mask, limit, cancellation) { continuation.yield($0) }
+                    return try Self.damage(served, corpus, mask, limit, cancellation) {
+                        continuation.yield($0)
+                    }
                 }
                 for await step in progress { try await events.send(step) }
                 try await events.send(try await result)
@@ -173,7 +184,8 @@ struct MaskEndpoints: Sendable {
         }
         func json(_ score: HeldOutScore) -> JSONValue {
             [
-                "tokens": .integer(score.tokens), "loss": .number(score.loss), "accuracy": .number(score.accuracy),
+                "tokens": .integer(score.tokens), "loss": .number(score.loss),
+                "accuracy": .number(score.accuracy),
             ]
         }
         guard let set = sample.labelSets.first else {
@@ -190,7 +202,8 @@ struct MaskEndpoints: Sendable {
         }
         return [
             "all": [
-                "before": json(before.reduce(HeldOutScore(), +)), "after": json(after.reduce(HeldOutScore(), +)),
+                "before": json(before.reduce(HeldOutScore(), +)),
+                "after": json(after.reduce(HeldOutScore(), +)),
             ],
             "labels": .array(labels),
         ]
@@ -205,13 +218,17 @@ struct ResultEndpoints: Sendable {
 
     private func folder() throws -> ResultFolder {
         guard let path = try holder.model().explorer.resultFolder else {
-            throw APIError(.notFound, "the server has no results; start it with --results", code: "no_results")
+            throw APIError(
+                .notFound, "the server has no results; start it with --results", code: "no_results")
         }
         return ResultFolder(path: path)
     }
 
     private var list: Endpoint {
-        Endpoint(method: .get, path: "/api/results", summary: "Reports in the folder of results.", errors: [.notFound]) { _ in
+        Endpoint(
+            method: .get, path: "/api/results", summary: "Reports in the folder of results.",
+            errors: [.notFound]
+        ) { _ in
             .json([
                 "files": .array(
                     try folder().files().map {
@@ -225,7 +242,9 @@ struct ResultEndpoints: Sendable {
         Endpoint(
             method: .get, path: "/api/results/file", summary: "One of the reports.",
             parameters: [
-                .init(name: "name", place: .query, schema: .string(lengths: 1...1000), description: "Its name in the list.")
+                .init(
+                    name: "name", place: .query, schema: .string(lengths: 1...1000),
+                    description: "Its name in the list.")
             ],
             answers: [
                 "application/json", "text/html", "image/svg+xml", "text/csv", "text/plain", "image/png",

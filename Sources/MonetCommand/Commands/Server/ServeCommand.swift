@@ -36,7 +36,8 @@ struct ServeCommand: AsyncParsableCommand {
     var mask: [String] = []
     @Option(
         help: ArgumentHelp(
-            "A folder of mask files: each is a model too, and the explorer saves masks there.", valueName: "dir"))
+            "A folder of mask files: each is a model too, and the explorer saves masks there.",
+            valueName: "dir"))
     var maskDir: String?
     @Option(
         help: ArgumentHelp(
@@ -118,7 +119,8 @@ struct ServeCommand: AsyncParsableCommand {
         let folder = try modelOptions.folder()
         for (option, path) in [("mask-dir", maskDir), ("results", results)] {
             var isFolder: ObjCBool = false
-            guard let path, !FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) || !isFolder.boolValue
+            guard let path,
+                !FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) || !isFolder.boolValue
             else { continue }
             throw CommandError.malformedInput(source: "--\(option) \(path)", reason: "it is no folder")
         }

@@ -13,10 +13,17 @@ struct GenerateCommand: ParsableCommand {
               monet generate --model checkpoints/demo -f prompt.txt -n 64 --greedy
               echo "def main" | monet generate --model checkpoints/demo --temperature 0.7 --seed 1
               monet generate --model checkpoints/demo --token-ids "5 17 99" --greedy --json
+              monet generate --model checkpoints/demo --prompts prompts.jsonl --out results.jsonl
+              monet generate --model checkpoints/demo -p "And God said" --compare runs/scripture.mask
 
             The text streams to standard output. With --json, the output is one object: generated_ids \
             (prompt and continuation, as Hugging Face's generate returns them), new_ids, text, \
             finish_reason, and the log_probabilities of the new tokens.
+
+            --prompts reads a JSON object per line: prompt, token_ids or messages, and any of id, max_new_tokens, \
+            temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty, seed, stop, \
+            masks (paths) and strengths. Line i draws with --seed plus i (0 by default). A batch that was stopped \
+            continues with the same command.
             """)
 
     @OptionGroup var modelOptions: ModelOptions
@@ -36,9 +43,34 @@ struct GenerateCommand: ParsableCommand {
     var noCache = false
     @Flag(help: "Do not repeat the prompt before the continuation.")
     var noEcho = false
+    @Option(
+        help: ArgumentHelp("Continue the prompts of a file of JSON lines, many at a time.", valueName: "path")
+    )
+    var prompts: String?
+    @Option(
+        name: [.customShort("o"), .long],
+        help: ArgumentHelp("With --prompts: the file of results.", valueName: "path"))
+    var out: String?
+    @Option(help: "With --prompts: prompts that run at a time.")
+    var parallel = 16
+    @Option(
+        help: ArgumentHelp(
+            "Also continue the prompt with this mask, and show all side by side; may be repeated.",
+            valueName: "path[:strength]"))
+    var compare: [String] = []
+    @OptionGroup var overwriting: OverwriteOption
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
+        if (prompts == nil) != (out == nil) { throw ValidationError("--prompts and --out belong together.") }
+        if prompts != nil, prompt != nil || input.text != nil || input.file != nil || input.tokenIds != nil {
+            throw ValidationError("Give one of --prompts and a single prompt.")
+        }
+        if prompts != nil, !compare.isEmpty { throw ValidationError("--compare shows a single prompt.") }
+        if !(1...1024).contains(parallel) {
+            throw ValidationError("--parallel is \(parallel), expected 1 to 1024")
+        }
+        for argument in compare { _ = try MaskOptions.parse(argument) }
         if prompt != nil, input.text != nil || input.file != nil || input.tokenIds != nil {
             throw ValidationError("Give one of --prompt, a text, --file and --token-ids.")
         }
@@ -51,12 +83,20 @@ struct GenerateCommand: ParsableCommand {
         let logger = common.logger
         let (model, tokenizer) = try modelOptions.load(logger)
         let backend = try compute.backend()
+        if let prompts, let out {
+            return try PromptBatchRun(command: self, model: model, tokenizer: tokenizer, backend: backend)
+                .run(prompts, out)
+        }
         var input = input
         if let prompt { input.text = prompt }
         let ids = try input.ids(
             tokenizer, folder: modelOptions.model, vocabularySize: model.configuration.vocabularySize)
         var settings = try samplingOptions.settings(for: model, common.logger)
         settings.topLogProbabilities = logProbs
+        if !compare.isEmpty {
+            return try SideBySide(command: self, model: model, tokenizer: tokenizer, backend: backend)
+                .run(ids, settings)
+        }
         var cache = try samplingOptions.cache(for: model)
         var generator = TextGenerator(model: model, tokenizer: tokenizer, backend: backend)
         generator.mask = try masking.load(for: model, common.logger)

@@ -79,13 +79,16 @@ struct TokenizerTrainCommand: ParsableCommand {
 struct TokenizerEncodeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "encode",
-        abstract: "Encode lines of standard input as token ids.",
+        abstract: "Encode a text, or lines of standard input, as token ids.",
         discussion: """
             EXAMPLES
+              monet tokenizer encode --tokenizer checkpoints/demo "The sea"
               echo "The sea" | monet tokenizer encode --tokenizer checkpoints/demo
               monet tokenizer encode --tokenizer tokenizer.model --json < lines.txt
             """)
 
+    @Argument(help: "The text; by default lines are read from standard input.")
+    var text: String?
     @OptionGroup var options: TokenizerOptions
     @Flag(help: "Print a JSON list for each line.")
     var json = false
@@ -97,7 +100,7 @@ struct TokenizerEncodeCommand: ParsableCommand {
 
     func run() throws {
         let tokenizer = try options.open()
-        try StandardInput.forEachLine { line in
+        func write(_ line: String) throws {
             let ids = try tokenizer.encode(line, addBegin: addBos)
             let values: [JSONValue] = try ids.map {
                 pieces ? .string(try tokenizer.piece($0)) : .integer(Int($0))
@@ -107,6 +110,7 @@ struct TokenizerEncodeCommand: ParsableCommand {
                     ? JSONValue.array(values).serialized() + "\n"
                     : values.map { $0.stringValue ?? $0.serialized() }.joined(separator: " ") + "\n")
         }
+        if let text { try write(text) } else { try StandardInput.forEachLine(write) }
     }
 }
 
