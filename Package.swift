@@ -120,6 +120,15 @@ let package = Package(
             name: "MonetInsightTests",
             dependencies: library + ["TestSupport", .product(name: "GRDB", package: "GRDB.swift")]),
         .testTarget(name: "MonetEvaluationTests", dependencies: library + ["TestSupport"]),
+        .testTarget(
+            name: "MonetServerTests",
+            dependencies: runtime + [
+                "MonetGeneration", "MonetInsight", "MonetEvaluation", "MonetServer", "TestSupport",
+                .product(name: "Logging", package: "swift-log"),
+            ]),
+        .testTarget(
+            name: "MonetHubTests",
+            dependencies: runtime + ["MonetHub", "TestSupport", .product(name: "Crypto", package: "swift-crypto")]),
         .testTarget(name: "MonetCommandTests", dependencies: library + ["MonetCommand", "TestSupport"]),
     ],
     swiftLanguageModes: [.v6],

@@ -293,8 +293,7 @@ private final class HubTransfer: NSObject, URLSessionDataDelegate, @unchecked Se
             }
         }
         session.finishTasksAndInvalidate()
-        _ = progress(arrived.withLock { $0.bytes })
-        if isCancelled { return .cancelled }
+        if !progress(arrived.withLock { $0.bytes }) || isCancelled { return .cancelled }
         if let refusal { return refusal }
         if let error { return .failed(reason: (error as NSError).localizedDescription, wait: nil) }
         guard (200..<300).contains(status) else {

@@ -64,6 +64,7 @@ import Testing
                     case .token(let token): drawn[event.request, default: []].append(token.id)
                     case .finished(let result): results[event.request] = result
                     case .failed(let error): errors[event.request] = error
+                    case .scored: continue
                     case .observed(let values): observed[event.request, default: []].append(values)
                     }
                 }
@@ -337,7 +338,7 @@ import Testing
                 case .step(let step): texts[event.request, default: ""] += step.text
                 case .finished(let result): results[event.request] = result
                 case .failed(let error): Issue.record("\(error)")
-                case .observed: Issue.record("nothing was asked for")
+                case .observed, .scored: Issue.record("nothing was asked for")
                 }
             }
         }

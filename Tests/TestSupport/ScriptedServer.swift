@@ -7,7 +7,10 @@ import Synchronization
 public final class ScriptedServer: Sendable {
     /// What came in.
     public struct Request: Sendable {
+        public let method: String
         public let target: String
+        /// By their names in small letters.
+        public let headers: [String: String]
         public let body: String
     }
 
@@ -18,9 +21,14 @@ public final class ScriptedServer: Sendable {
         public var body = ""
         /// Seconds before it is sent.
         public var delay = 0.0
+        /// How much of the body is sent before the connection is cut; nil for all of it.
+        public var cut: Int?
 
-        public init(status: Int = 200, headers: [String: String] = [:], body: String = "", delay: Double = 0)
-        {
+        public init(
+            status: Int = 200, headers: [String: String] = [:], body: String = "", delay: Double = 0,
+            cut: Int? = nil
+        ) {
+            self.cut = cut
             self.status = status
             self.headers = headers
             self.body = body
@@ -101,28 +109,41 @@ public final class ScriptedServer: Sendable {
             let body = received[end.upperBound...]
             guard body.count >= length else { continue }
             let words = lines[0].split(separator: " ")
+            var headers: [String: String] = [:]
+            for line in lines.dropFirst() {
+                let parts = line.split(separator: ":", maxSplits: 1)
+                guard parts.count == 2 else { continue }
+                headers[parts[0].lowercased()] = parts[1].trimmingCharacters(in: .whitespaces)
+            }
             let request = Request(
-                target: words.count > 1 ? String(words[1]) : "", body: String(decoding: body, as: UTF8.self))
+                method: words.first.map(String.init) ?? "", target: words.count > 1 ? String(words[1]) : "",
+                headers: headers, body: String(decoding: body, as: UTF8.self))
             let number = seen.withLock { seen in
                 seen.append(request)
                 return seen.count - 1
             }
-            send(answer(request, number), to: connection)
+            send(answer(request, number), to: connection, withBody: request.method != "HEAD")
             return
         }
     }
 
-    private func send(_ answer: Answer, to connection: Int32) {
+    private func send(_ answer: Answer, to connection: Int32, withBody: Bool) {
         if answer.delay > 0 { Thread.sleep(forTimeInterval: answer.delay) }
         var head = "HTTP/1.1 \(answer.status) Status\r\nConnection: close\r\n"
         for (name, value) in answer.headers { head += "\(name): \(value)\r\n" }
-        head += "Content-Length: \(answer.body.utf8.count)\r\n\r\n"
-        let bytes = Array((head + answer.body).utf8)
-        #if os(Linux)
-            _ = Foundation.send(connection, bytes, bytes.count, Int32(MSG_NOSIGNAL))
-        #else
-            _ = Foundation.send(connection, bytes, bytes.count, 0)
-        #endif
+        if !answer.headers.keys.contains("Content-Length") { head += "Content-Length: \(answer.body.utf8.count)\r\n" }
+        let body = withBody ? Array(answer.body.utf8.prefix(answer.cut ?? .max)) : []
+        let bytes = Array((head + "\r\n").utf8) + body
+        var sent = 0
+        while sent < bytes.count {
+            #if os(Linux)
+                let count = bytes[sent...].withUnsafeBytes { Foundation.send(connection, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
+            #else
+                let count = bytes[sent...].withUnsafeBytes { Foundation.send(connection, $0.baseAddress, $0.count, 0) }
+            #endif
+            guard count > 0 else { return }
+            sent += count
+        }
     }
 }
 

@@ -259,6 +259,7 @@ public final class GenerationService: Sendable {
             }
         }
         for number in cancelled.compactMap({ texts.numbers[$0] }) { engine.finish(number) }
+        shared.withLock { $0.status.waiting = engine.waitingCount + $0.inbox.submitted.count }
         return true
     }
 
