@@ -62,7 +62,9 @@ extension Endpoint {
     private func parameterValues(_ request: Request, _ context: ServerContext) throws -> [String: JSONValue] {
         var result: [String: JSONValue] = [:]
         for parameter in parameters where parameter.place == .path {
-            guard let text = context.parameters.get(parameter.name) else { continue }
+            guard let text = context.parameters.get(parameter.name)?.removingPercentEncoding else {
+                throw APIError.invalid(parameter.name, "\(parameter.name) is no text in percent encoding")
+            }
             result[parameter.name] = try parameter.value(text)
         }
         for (key, text) in request.uri.queryParameters {
