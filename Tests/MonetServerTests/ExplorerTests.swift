@@ -26,8 +26,10 @@ import Testing
             let answer = try await server.get("/api/experts?" + query)
             #expect(answer.status == 400 && answer.param == param, "\(query): \(answer.text)")
         }
-        for path in ["/api/experts/0/999999999", "/api/experts/99/0", "/api/experts/x/y"] {
-            #expect(try await server.get(path).status == 400, "\(path)")
+        for (path, status) in [
+            ("/api/experts/0/999999999", 404), ("/api/experts/99/0", 404), ("/api/experts/x/y", 400),
+        ] {
+            #expect(try await server.get(path).status == status, "\(path)")
         }
     }
 

@@ -15,6 +15,8 @@ import Testing
         #expect(names == ["small", "small:without <b>some</b>"])
         #expect(try await server.get("/v1/models/small").json["id"] == "small")
         #expect(try await server.get("/v1/models/other").status == 404)
+        let edited = "/v1/models/small:without%20%3Cb%3Esome%3C%2Fb%3E"
+        #expect(try await server.get(edited).json["id"] == "small:without <b>some</b>")
         #expect(try await server.get("/health").json["status"] == "ok")
         let metrics = try await server.get("/metrics")
         #expect(metrics.text.contains("monet_http_requests_total{path=\"/v1/models\",status=\"200\"} 1"))

@@ -33,7 +33,11 @@ struct ExplorerEndpoints: Sendable {
         let (group, index) = (
             call.parameters["group"]?.intValue ?? -1, call.parameters["index"]?.intValue ?? -1
         )
-        return try translated("index") { try UnitID(parsing: "\(group)/\(index)", in: units) }
+        do {
+            return try UnitID(parsing: "\(group)/\(index)", in: units)
+        } catch {
+            throw APIError(.notFound, "\(error)", param: "index", code: "expert_not_found")
+        }
     }
 
     /// Runs something whose errors are about the request.
@@ -309,7 +313,8 @@ struct ExplorerEndpoints: Sendable {
         Endpoint(
             method: .post, path: "/api/experts/{group}/{index}/scores",
             summary: "An expert's score on each token of a text.", parameters: Self.unit,
-            body: .object([.init("text", .string(lengths: 1...20_000), "The text.", isRequired: true)])
+            body: .object([.init("text", .string(lengths: 1...20_000), "The text.", isRequired: true)]),
+            errors: [.notFound]
         ) { call in
             let served = try holder.model()
             let unit = try Self.unit(call, served.model.units)

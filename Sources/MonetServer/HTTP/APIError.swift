@@ -14,6 +14,8 @@ public struct APIError: Error, Sendable, Equatable {
     public var code: String?
     /// Seconds after which a client should try again.
     public var retryAfter: Int?
+    /// The methods that are possible instead.
+    var allowed: [String] = []
 
     /// Describes an error.
     public init(
@@ -22,6 +24,11 @@ public struct APIError: Error, Sendable, Equatable {
     ) {
         (self.status, self.message, self.param, self.code) = (status, message, param, code)
         self.retryAfter = retryAfter
+    }
+
+    init(_ status: HTTPResponse.Status, _ message: String, allowed: [String]) {
+        self.init(status, message)
+        self.allowed = allowed
     }
 
     /// A value of the request that cannot be used.
@@ -54,6 +61,7 @@ public struct APIError: Error, Sendable, Equatable {
     func response() -> Response {
         var response = Response.json(json, status: status)
         if let retryAfter { response.headers[.retryAfter] = "\(retryAfter)" }
+        if !allowed.isEmpty { response.headers[.allow] = (allowed + ["HEAD"]).joined(separator: ", ") }
         if status == .unauthorized { response.headers[.wwwAuthenticate] = "Bearer" }
         return response
     }

@@ -51,7 +51,8 @@ struct AnswerMiddleware: RouterMiddleware {
             if !methods.isEmpty {
                 return APIError(
                     .methodNotAllowed,
-                    "\(request.method.rawValue) is not possible here, \(methods.joined(separator: ", ")) is")
+                    "\(request.method.rawValue) is not possible here, \(methods.joined(separator: ", ")) is",
+                    allowed: methods)
             }
             return APIError(
                 .notFound, "there is nothing at \(path); /openapi.json lists what there is", code: "not_found"

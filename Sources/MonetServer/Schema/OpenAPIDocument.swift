@@ -61,7 +61,7 @@ struct OpenAPIDocument {
                         })))
         }
         var statuses = endpoint.errors
-        if endpoint.body != nil || endpoint.parameters.contains(where: { $0.place == .query }) {
+        if endpoint.body != nil || !endpoint.parameters.isEmpty {
             statuses.append(.badRequest)
         }
         if let body = endpoint.body {
