@@ -31,7 +31,7 @@ struct MonetCommand: ParsableCommand {
         version: "0.1.0",
         subcommands: [
             TrainCommand.self, TokenizerCommand.self, CorpusCommand.self, GenerateCommand.self,
-            ChatCommand.self, ServeCommand.self, DownloadCommand.self,
+            ChatCommand.self, ServeCommand.self, ExploreCommand.self, DownloadCommand.self,
             TraceCommand.self, IndexCommand.self, ExpertsCommand.self, MaskCommand.self, EditCommand.self,
             UnlearnMatrixCommand.self, MonosemanticityCommand.self, ToxicityCommand.self,
             InfoCommand.self, ForwardCommand.self, PerplexityCommand.self,

@@ -75,25 +75,24 @@ struct ExplorerEndpoints: Sendable {
                 .init("has_results", .bool(explorer.resultFolder != nil)),
             ]
             if let index = explorer.index {
-                members.append(
-                    .init(
-                        "index",
-                        [
-                            "tokens": .integer(index.tokens), "documents": .integer(index.documents),
-                            "corpus": .string(index.corpus), "is_writable": .bool(index.isWritable),
-                            "experts": .integer(try index.count()),
-                            "label_sets": .array(
-                                index.labelSets.map { set in
-                                    ["name": .string(set.name), "labels": list(set.labels.map(\.name))]
-                                }),
-                            "tags": .array(
-                                try index.tags().map {
-                                    ["tag": .string($0.tag), "experts": .integer($0.experts)]
-                                }),
-                        ]))
+                members.append(.init("index", try Self.json(index)))
             }
             return .json(.object(members))
         }
+    }
+
+    /// What an index says of itself.
+    static func json(_ index: ExpertIndex) throws -> JSONValue {
+        [
+            "tokens": .integer(index.tokens), "documents": .integer(index.documents),
+            "corpus": .string(index.corpus), "is_writable": .bool(index.isWritable),
+            "experts": .integer(try index.count()),
+            "label_sets": .array(
+                index.labelSets.map { set in
+                    ["name": .string(set.name), "labels": .array(set.labels.map { .string($0.name) })]
+                }),
+            "tags": .array(try index.tags().map { ["tag": .string($0.tag), "experts": .integer($0.experts)] }),
+        ]
     }
 
     private var experts: Endpoint {
@@ -269,7 +268,7 @@ struct ExplorerEndpoints: Sendable {
         }
     }
 
-    private static func json(_ dossier: ExpertDossier, _ index: ExpertIndex) throws -> JSONValue {
+    static func json(_ dossier: ExpertDossier, _ index: ExpertIndex) throws -> JSONValue {
         let note = try index.note(of: dossier.expert)
         return .object(
             (dossier.json().members ?? []) + [

@@ -95,7 +95,7 @@ export async function stored(path) {
     if (!(path in storedData)) {
         await new Promise((resolve, reject) => {
             const script = document.createElement("script");
-            script.src = "data/" + path.replace(/^\//, "").replaceAll("/", "-") + ".js";
+            script.src = "data-" + path.replaceAll("/", "-") + ".js";
             script.onload = resolve;
             script.onerror = () => reject(new RequestError("this copy does not contain " + path, 404));
             document.head.append(script);

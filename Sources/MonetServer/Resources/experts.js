@@ -94,12 +94,18 @@ export async function expertsView(view, info, query) {
             event.preventDefault();
             go("experts", { by: by.value, q: input?.value, without: without?.value, group: group.value, frequency: frequency.value });
         }
-    }, h("div", { class: "row" }, field("Search by", by), place, field("Group", group), field("Fires on at least %", frequency), h("button", { class: "main" }, "Search")));
+    }, h("div", { class: "row" }, field("Search by", by), place, isStatic ? null : [field("Group", group), field("Fires on at least %", frequency)], h("button", { class: "main" }, "Search")));
     replace(view, h("section", {}, h("h2", {}, "Experts"), h("p", { class: "soft" }, info.index.experts.toLocaleString("en") + " of " + (info.groups * info.units_per_group).toLocaleString("en") + " experts fired in " + info.index.tokens.toLocaleString("en") + " tokens of " + info.index.corpus), form), h("section", {}, result));
-    await attempt(() => search(result, query));
+    await attempt(() => search(result, info, query));
 }
 
-async function search(result, query) {
+/// A copy on a disk has the result of some searches, under the number of their label.
+function storedSearch(info, by, label) {
+    const labels = info.index.label_sets.flatMap((set) => set.labels);
+    return by === "label" ? "api/experts/label/" + labels.indexOf(label) : "api/experts";
+}
+
+async function search(result, info, query) {
     const by = query.get("by") ?? "";
     const offset = Number(query.get("offset") ?? 0);
     const names = { label: { key: "ratio", title: "ratio" }, token: { key: "share", title: "share" }, fired: { key: "value", title: "score in the text" } };
@@ -121,7 +127,7 @@ async function search(result, query) {
         else if (by === "label") values.set("min_count", 50);
         if (query.get("sort")) values.set("sort", query.get("sort"));
         if (query.get("order")) values.set("order", query.get("order"));
-        answer = await get(isStatic ? "api/experts" + (by === "label" ? "/label/" + query.get("q") : "") : "api/experts?" + values);
+        answer = await get(isStatic ? storedSearch(info, by, query.get("q")) : "api/experts?" + values);
     }
     const rows = answer.experts;
     say(rows.length + " experts in " + Math.round(performance.now() - began) + " ms");
