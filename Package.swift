@@ -75,10 +75,12 @@ let package = Package(
             dependencies: runtime + [
                 "MonetGeneration", "MonetInsight", "MonetEvaluation",
                 .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HummingbirdCore", package: "hummingbird"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOHTTPTypes", package: "swift-nio-extras"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -128,7 +130,9 @@ let package = Package(
             ]),
         .testTarget(
             name: "MonetHubTests",
-            dependencies: runtime + ["MonetHub", "TestSupport", .product(name: "Crypto", package: "swift-crypto")]),
+            dependencies: runtime + [
+                "MonetHub", "TestSupport", .product(name: "Crypto", package: "swift-crypto"),
+            ]),
         .testTarget(name: "MonetCommandTests", dependencies: library + ["MonetCommand", "TestSupport"]),
     ],
     swiftLanguageModes: [.v6],

@@ -44,8 +44,9 @@ struct HubConnection {
     }
 
     /// Downloads a file, continuing an earlier attempt, and checks its hash.
+    /// - `again`: asks the hub for the file once more, where an address that it gave has expired.
     func download(
-        _ file: File, to path: String, named name: String,
+        _ first: File, to path: String, named name: String, again: () throws -> File,
         _ progress: (_ done: Int, _ total: Int, _ new: Int) -> Bool
     ) throws {
         let partial = path + ".incomplete"
@@ -57,6 +58,7 @@ struct HubConnection {
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
             throw FileError.unwritable(path: partial, reason: "another process is downloading it")
         }
+        var file = first
         var attempt = 0
         var wait = settings.backOff
         while true {
@@ -69,9 +71,18 @@ struct HubConnection {
             attempt += 1
             let before = have
             let transfer = HubTransfer(descriptor: descriptor, path: partial, from: have)
-            let outcome = try transfer.run(authorized("GET", file.url, from: have), settings.timeout) { new in
-                have += new
-                return progress(have, file.size, new)
+            var outcome = try transfer.run(authorized("GET", file.url, from: have), settings.timeout) { new in
+                // A host that does not continue makes the file begin anew.
+                have = Int(lseek(descriptor, 0, SEEK_END))
+                // More than was announced is not the file.
+                return progress(min(have, file.size), file.size, new) && have <= file.size
+            }
+            if case .done = outcome, Int(lseek(descriptor, 0, SEEK_END)) != file.size {
+                outcome = .failed(reason: "the answer ends before the file does", wait: nil)
+            }
+            if case .cancelled = outcome, have > file.size {
+                ftruncate(descriptor, 0)
+                outcome = .failed(reason: "the answer is longer than the file", wait: nil)
             }
             switch outcome {
             case .done: continue
@@ -80,6 +91,11 @@ struct HubConnection {
             case .failed(let reason, let asked):
                 // An attempt that brought something is not one of those that count.
                 if Int(lseek(descriptor, 0, SEEK_END)) > before { (attempt, wait) = (1, settings.backOff) }
+                // An address elsewhere is valid for a while only.
+                if (300..<500).contains(transfer.status), transfer.status != 429, attempt < settings.attempts
+                {
+                    file = try again()
+                }
                 guard attempt < settings.attempts else {
                     throw HubError.failed(
                         url: file.url.absoluteString.shortened, attempts: attempt, reason: reason)

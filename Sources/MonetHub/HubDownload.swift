@@ -166,7 +166,10 @@ public struct HubDownload: Sendable {
             $0.addingPercentEncoding(withAllowedCharacters: .urlPathAllowed) ?? String($0)
         }.joined(separator: "/")
         let url = "\(settings.endpoint)/\(name)/resolve/\(commit)/\(escaped)"
-        let found = try hub.metadata(url, named: name, missing: "file \(file) in \(name)")
+        func described() throws -> HubConnection.File {
+            try hub.metadata(url, named: name, missing: "file \(file) in \(name)")
+        }
+        let found = try described()
         guard Self.isWord(found.etag) else {
             throw HubError.failed(
                 url: url, attempts: 1, reason: "the answer's ETag is '\(found.etag.prefix(80))'")
@@ -174,7 +177,7 @@ public struct HubDownload: Sendable {
         let blob = root + "/blobs/" + found.etag
         let size = (try? FileManager.default.attributesOfItem(atPath: blob)[.size] as? Int) ?? nil
         if size == nil || size != found.size {
-            try hub.download(found, to: blob, named: file, progress)
+            try hub.download(found, to: blob, named: file, again: described, progress)
         } else if !progress(found.size, found.size, 0) {
             throw CancellationError()
         }

@@ -1,6 +1,7 @@
 import Foundation
 import HTTPTypes
 import Hummingbird
+import HummingbirdCore
 import Logging
 import MonetFoundation
 import MonetGeneration
@@ -42,23 +43,28 @@ public struct ModelServer: Sendable {
     public func run() async throws {
         let admission = Admission(limit: options.parallel + options.queue)
         let metrics = ServerMetrics()
+        let connections = Connections(readSeconds: options.readSeconds)
         let endpoints = endpoints(admission, metrics)
         let application = Application(
             router: router(endpoints, metrics),
             server: .http1(
                 configuration: .init(
-                    additionalChannelHandlers: [ConnectionMonitor()], idleTimeout: .seconds(120),
+                    additionalChannelHandlers: [ConnectionMonitor(connections)], idleTimeout: .seconds(120),
                     httpDecoderConfiguration: .init(
                         maxHeaderFieldSize: options.headerBytes, maxHeaderListSize: options.headerBytes,
                         maxHeaderFieldCount: 200))),
-            configuration: .init(address: .hostname(options.host, port: options.port), serverName: "monet"),
+            configuration: .init(
+                address: .hostname(options.host, port: options.port), serverName: "monet",
+                availableConnectionsDelegate: MaximumAvailableConnections(options.connections)),
             onServerRunning: { channel in whenListening(channel.localAddress?.port ?? options.port) },
             logger: logger)
         let group = ServiceGroup(
             configuration: ServiceGroupConfiguration(
                 services: [
                     .init(service: application), .init(service: ModelLoading(holder: holder, load: load)),
-                    .init(service: Draining(admission: admission, seconds: options.stopSeconds)),
+                    .init(
+                        service: Draining(
+                            admission: admission, connections: connections, seconds: options.stopSeconds)),
                 ],
                 gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
         do {
@@ -145,6 +151,7 @@ private struct ModelLoading: Service {
 /// The first service to stop: refuses new requests, and waits until the running ones have ended.
 private struct Draining: Service {
     let admission: Admission
+    let connections: Connections
     let seconds: Double
 
     func run() async throws {
@@ -152,8 +159,10 @@ private struct Draining: Service {
         admission.drain()
         let end = ContinuousClock.now + .seconds(seconds)
         while admission.counts.requests > 0, ContinuousClock.now < end {
-            try? await Task.sleep(for: .milliseconds(20))
+            do { try await Task.sleep(for: .milliseconds(20)) } catch { break }
         }
+        // Who has not read its answer by now does not get the rest.
+        connections.closeAll()
     }
 }
 

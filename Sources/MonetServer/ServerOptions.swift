@@ -18,6 +18,10 @@ public struct ServerOptions: Sendable {
     public var parallel = 16
     /// Texts that may wait for a place; further requests get 429.
     public var queue = 256
+    /// Connections at a time; further ones wait to be accepted.
+    public var connections = 1024
+    /// Seconds that a client may leave an answer unread before its connection is closed.
+    public var readSeconds = 120.0
     /// Seconds that a forward pass may take before `/health` says that the engine stands still.
     public var stallSeconds = 60.0
     /// Seconds that running requests have to end when the server stops.
@@ -28,7 +32,15 @@ public struct ServerOptions: Sendable {
 
     /// Whether the address is reached from this machine only.
     public var isLoopback: Bool {
-        ["127.0.0.1", "localhost", "::1"].contains(host) || host.hasPrefix("127.")
+        Self.isLoopback(host)
+    }
+
+    /// Whether a name is one of this machine alone: a number in 127.0.0.0/8, and no name that begins like one.
+    static func isLoopback(_ name: String) -> Bool {
+        if ["localhost", "::1"].contains(name) { return true }
+        let parts = name.split(separator: ".", omittingEmptySubsequences: false)
+        return parts.count == 4 && parts[0] == "127"
+            && parts.allSatisfy { part in part.utf8.count <= 3 && UInt8(part) != nil }
     }
 }
 

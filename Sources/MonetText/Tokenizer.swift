@@ -40,6 +40,8 @@ public final class Tokenizer: @unchecked Sendable {
     private let added: [Int32: AddedToken]
     /// Whether a text after a special token gets SentencePiece's leading space.
     private let addsSpaceAfterSpecial: Bool
+    /// Bytes of the longest piece, of which a text's tokens have at most this many.
+    private let longest = Mutex<Int?>(nil)
     /// Whether words can be encoded separately; nil until a long text asks.
     private let separateWords = Mutex<Bool?>(nil)
 
@@ -336,6 +338,16 @@ public final class Tokenizer: @unchecked Sendable {
         guard count >= 0, let out else { throw TextError.tokenizerFailure(reason: takeMessage(message)) }
         defer { monet_sp_free(out) }
         return String(decoding: UnsafeRawBufferPointer(start: out, count: Int(count)), as: UTF8.self)
+    }
+
+    /// Bytes of the longest piece: a text has at least its own number of bytes divided by this many tokens.
+    public var longestPiece: Int {
+        longest.withLock { known in
+            if let known { return known }
+            let pieces = (0..<Int32(vocabularySize)).map { (try? piece($0).utf8.count) ?? 1 }
+            known = max(1, pieces.max() ?? 1)
+            return known ?? 1
+        }
     }
 
     /// The text of ids with that of special tokens, which `encode` turns into the same ids again where a text has one

@@ -8,7 +8,9 @@ import Testing
 
 /// Many texts at once on the service's thread, each as its own stream.
 @Suite struct GenerationServiceTests {
-    private static func tokenizer() throws -> Tokenizer { try Tokenizer(path: Fixture.path("text/trained.model")) }
+    private static func tokenizer() throws -> Tokenizer {
+        try Tokenizer(path: Fixture.path("text/trained.model"))
+    }
 
     private static func service(sequences: Int = 4, promptTokens: Int = 16) throws -> GenerationService {
         var limits = BatchEngine.Limits()
@@ -17,7 +19,8 @@ import Testing
         var configuration = smallConfiguration(.vertical)
         configuration.vocabularySize = tokenizer.vocabularySize
         return try GenerationService(
-            model: scrambledModel(configuration, seed: 4), tokenizer: tokenizer, backend: CPUBackend(isBatchInvariant: true), limits: limits)
+            model: scrambledModel(configuration, seed: 4), tokenizer: tokenizer,
+            backend: CPUBackend(isBatchInvariant: true), limits: limits)
     }
 
     private static func request(_ tokens: [Int32], count: Int, seed: UInt64 = 0) -> TextRequest {
@@ -28,8 +31,12 @@ import Testing
         return TextRequest(GenerationRequest(tokens, settings: settings))
     }
 
-    private static func result(_ service: GenerationService, _ request: TextRequest) async throws -> GenerationResult {
-        for try await event in service.events(request) { if case .finished(let result) = event { return result } }
+    private static func result(_ service: GenerationService, _ request: TextRequest) async throws
+        -> GenerationResult
+    {
+        for try await event in service.events(request) {
+            if case .finished(let result) = event { return result }
+        }
         throw CancellationError()
     }
 
@@ -46,7 +53,11 @@ import Testing
         try await withThrowingTaskGroup(of: (Int, [GeneratedToken]).self) { group in
             for (n, prompt) in prompts.enumerated() {
                 group.addTask {
-                    (n, try await Self.result(together, Self.request(prompt, count: 6 + n, seed: UInt64(n))).tokens)
+                    (
+                        n,
+                        try await Self.result(together, Self.request(prompt, count: 6 + n, seed: UInt64(n)))
+                            .tokens
+                    )
                 }
             }
             for try await (n, tokens) in group { #expect(tokens == expected[n], "text \(n)") }
@@ -100,7 +111,9 @@ import Testing
         var request = Self.request(tokens, count: 1)
         request.generation.scoredAlternatives = 3
         var scored: [ScoredToken] = []
-        for try await event in service.events(request) { if case .scored(let part) = event { scored += part } }
+        for try await event in service.events(request) {
+            if case .scored(let part) = event { scored += part }
+        }
         #expect(scored.map(\.id) == tokens)
         #expect(scored.first?.logProbability == nil)
         let model = service.model
@@ -124,7 +137,9 @@ import Testing
         let prompt = (0..<40).map { Int32(3 + $0) }
         let results = try await withThrowingTaskGroup(of: GenerationResult.self) { group in
             for seed in 0..<6 {
-                group.addTask { try await Self.result(service, Self.request(prompt, count: 4, seed: UInt64(seed))) }
+                group.addTask {
+                    try await Self.result(service, Self.request(prompt, count: 4, seed: UInt64(seed)))
+                }
             }
             return try await group.reduce(into: []) { $0.append($1) }
         }
@@ -139,7 +154,9 @@ import Testing
         var request = Self.request(tokens, count: 0)
         request.units = .highest(.max)
         var rows: [[UnitScore]] = []
-        for try await event in service.events(request) { if case .ran(_, let units, _) = event { rows += units } }
+        for try await event in service.events(request) {
+            if case .ran(_, let units, _) = event { rows += units }
+        }
         try #require(rows.count == 11)
         var input = ForwardInput([tokens])
         input.keepsUnits = true
@@ -158,7 +175,9 @@ import Testing
         }
         request.units = .of([(0, 3), (0, 0)])
         rows = []
-        for try await event in service.events(request) { if case .ran(_, let units, _) = event { rows += units } }
+        for try await event in service.events(request) {
+            if case .ran(_, let units, _) = event { rows += units }
+        }
         #expect(rows.allSatisfy { $0.map(\.index) == [3, 0] })
     }
 }

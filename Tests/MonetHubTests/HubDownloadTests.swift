@@ -65,7 +65,9 @@ import Testing
                 if number < faults.statuses.count {
                     return .init(status: faults.statuses[number], headers: ["Retry-After": "0"])
                 }
-                if let token, request.headers["authorization"] != "Bearer \(token)" { return .init(status: 401) }
+                if let token, request.headers["authorization"] != "Bearer \(token)" {
+                    return .init(status: 401)
+                }
                 let repository = "/ORG/NAME/resolve/\(Hub.commit)/"
                 if request.target.hasPrefix("/api/models/ORG/NAME/revision/main") {
                     let list = (siblings ?? Hub.files.keys.sorted()).map { "{\"rfilename\": \"\($0)\"}" }
@@ -79,11 +81,13 @@ import Testing
                     return .init(
                         status: 302,
                         headers: [
-                            "Location": elsewhere + "/signed?key=secret", "X-Linked-Etag": "\"\(Hub.sha256(body))\"",
+                            "Location": elsewhere + "/signed?key=secret",
+                            "X-Linked-Etag": "\"\(Hub.sha256(body))\"",
                             "X-Linked-Size": "\(body.utf8.count)", "ETag": "\"other\"",
                         ])
                 }
-                let isSpoiled = request.method == "GET" && request.target.hasSuffix("/" + (faults.spoiled ?? "?"))
+                let isSpoiled =
+                    request.method == "GET" && request.target.hasSuffix("/" + (faults.spoiled ?? "?"))
                 return .init(
                     headers: ["ETag": "\"\(Hub.gitHash(body))\""],
                     body: isSpoiled ? String(repeating: "?", count: body.utf8.count) : body)
@@ -157,7 +161,8 @@ import Testing
             #expect(content.map { String(decoding: $0, as: UTF8.self) } == Hub.weights)
             let ranges = hub.storage.requests.compactMap { $0.headers["range"] }
             #expect(ranges.first?.hasPrefix("bytes=") ?? false)
-            let leftovers = try FileManager.default.contentsOfDirectory(atPath: folder + "/models--ORG--NAME/blobs")
+            let leftovers = try FileManager.default.contentsOfDirectory(
+                atPath: folder + "/models--ORG--NAME/blobs")
             #expect(!leftovers.contains { $0.hasSuffix(".incomplete") })
         }
     }
@@ -169,7 +174,9 @@ import Testing
             #expect(throws: CancellationError.self) {
                 try download(hub, into: folder) { !($0.file == "model.safetensors" && $0.done > 0) }
             }
-            #expect(throws: FileError.self) { try HubCache(environment: ["HF_HUB_CACHE": folder]).resolve("ORG/NAME") }
+            #expect(throws: FileError.self) {
+                try HubCache(environment: ["HF_HUB_CACHE": folder]).resolve("ORG/NAME")
+            }
             let snapshot = try download(hub, into: folder)
             #expect(try HubCache(environment: ["HF_HUB_CACHE": folder]).resolve("ORG/NAME") == snapshot)
         }
@@ -186,9 +193,12 @@ import Testing
                 return
             }
             #expect(file == name)
-            let blobs = try FileManager.default.contentsOfDirectory(atPath: folder + "/models--ORG--NAME/blobs")
+            let blobs = try FileManager.default.contentsOfDirectory(
+                atPath: folder + "/models--ORG--NAME/blobs")
             #expect(!blobs.contains { $0.hasSuffix(".incomplete") })
-            #expect(throws: FileError.self) { try HubCache(environment: ["HF_HUB_CACHE": folder]).resolve("ORG/NAME") }
+            #expect(throws: FileError.self) {
+                try HubCache(environment: ["HF_HUB_CACHE": folder]).resolve("ORG/NAME")
+            }
         }
     }
 
@@ -242,7 +252,9 @@ import Testing
             try AtomicFile.write("hf_file\n", to: folder + "/token")
             var settings = HubDownload.Settings(environment: ["HF_HOME": folder, "HF_ENDPOINT": "http://h/"])
             #expect(settings.token == "hf_file" && settings.endpoint == "http://h" && !settings.isOffline)
-            settings = HubDownload.Settings(environment: ["HF_TOKEN": "hf_own", "HF_HOME": folder, "HF_HUB_OFFLINE": "YES"])
+            settings = HubDownload.Settings(environment: [
+                "HF_TOKEN": "hf_own", "HF_HOME": folder, "HF_HUB_OFFLINE": "YES",
+            ])
             #expect(settings.token == "hf_own" && settings.isOffline)
             #expect(settings.endpoint == "https://huggingface.co")
         }

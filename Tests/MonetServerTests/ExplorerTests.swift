@@ -15,14 +15,19 @@ import Testing
         #expect(rows.count == 3 && first.json["has_more"] == true)
         let next = try await server.get("/api/experts?limit=3&offset=3").json["experts"]?.arrayValue ?? []
         #expect(Set((rows + next).compactMap { $0["expert"]?.stringValue }).count == 6)
-        let ascending = try await server.get("/api/experts?limit=500&sort=max&order=asc").json["experts"]?.arrayValue ?? []
+        let ascending =
+            try await server.get("/api/experts?limit=500&sort=max&order=asc").json["experts"]?.arrayValue
+            ?? []
         let values = ascending.compactMap { $0["max"]?.doubleValue }
         #expect(values == values.sorted() && values.count > 3)
         let name = try #require(rows[0]["expert"]?.stringValue)
         let dossier = try await server.get("/api/experts/" + name)
         #expect(dossier.json["expert"]?.stringValue == name)
         #expect(dossier.json["activations"]?.arrayValue?.isEmpty == false)
-        for (query, param) in [("sort=other", "sort"), ("limit=0", "limit"), ("foo=1", "foo"), ("offset=x", "offset"), ("sort=ratio", "sort"), ("token=a&tag=b", "sort")] {
+        for (query, param) in [
+            ("sort=other", "sort"), ("limit=0", "limit"), ("foo=1", "foo"), ("offset=x", "offset"),
+            ("sort=ratio", "sort"), ("token=a&tag=b", "sort"),
+        ] {
             let answer = try await server.get("/api/experts?" + query)
             #expect(answer.status == 400 && answer.param == param, "\(query): \(answer.text)")
         }
@@ -35,7 +40,8 @@ import Testing
 
     @Test func measurementsOfAnExpert() async throws {
         let server = try await RunningServer(withIndex: true)
-        let row = try await server.get("/api/experts?limit=1&sort=frequency").json["experts"]?.arrayValue?.first
+        let row = try await server.get("/api/experts?limit=1&sort=frequency").json["experts"]?.arrayValue?
+            .first
         let name = try #require(row?["expert"]?.stringValue)
         let scores = try await server.post("/api/experts/\(name)/scores", ["text": "the sea and the shark"])
         #expect(scores.json["tokens"]?.arrayValue?.count == scores.json["scores"]?.arrayValue?.count)
@@ -44,7 +50,8 @@ import Testing
         #expect(effects.status == 200 && effects.json["places"]?.intValue ?? 0 > 0)
         let contexts = try await server.post("/api/experts/\(name)/contexts", [:])
         #expect(contexts.json["activations"]?.arrayValue?.first?["scores"]?.arrayValue != nil)
-        let fired = try await server.post("/api/experts/fired", ["text": "the sea and the shark", "limit": 5])
+        let fired = try await server.post(
+            "/api/experts/fired", ["text": "the sea and the shark", "limit": 5])
         #expect(fired.json["experts"]?.arrayValue?.count == 5)
         let contrast = try await server.post(
             "/api/experts/fired", ["text": "the sea", "without": "def main ( )", "limit": 500])
@@ -60,13 +67,19 @@ import Testing
         let tags = ["\"; DROP TABLE note; --", "<img src=x onerror=alert(1)>", "100%_", "ja 日本"]
         let stored = try await server.post(
             "/api/experts/\(name)/note",
-            ["note": "fires on <b>the</b> 'sea'", "tags": .array(tags.map { .string($0) } + ["", " 100%_ "])])
+            [
+                "note": "fires on <b>the</b> 'sea'",
+                "tags": .array(tags.map { .string($0) } + ["", " 100%_ "]),
+            ])
         #expect(stored.json["tags"]?.arrayValue?.compactMap(\.stringValue).sorted() == tags.sorted())
         let dossier = try await server.get("/api/experts/" + name).json
         #expect(dossier["note"] == "fires on <b>the</b> 'sea'")
-        for (key, value) in [("tag", tags[0]), ("tag", tags[2]), ("text", "'sea'"), ("text", "100%"), ("text", "DROP")] {
+        for (key, value) in [
+            ("tag", tags[0]), ("tag", tags[2]), ("text", "'sea'"), ("text", "100%"), ("text", "DROP"),
+        ] {
             let escaped = try #require(value.addingPercentEncoding(withAllowedCharacters: .alphanumerics))
-            let found = try await server.get("/api/experts?\(key)=\(escaped)").json["experts"]?.arrayValue ?? []
+            let found =
+                try await server.get("/api/experts?\(key)=\(escaped)").json["experts"]?.arrayValue ?? []
             #expect(found.compactMap { $0["expert"]?.stringValue } == [name], "\(key)=\(value)")
         }
         #expect(try await server.get("/api/experts?text=___").json["experts"] == [])
@@ -74,7 +87,11 @@ import Testing
         let long = try await server.post(
             "/api/experts/\(name)/note", ["note": .string(String(repeating: "a", count: 30000)), "tags": []])
         #expect(long.status == 400 && long.param == "note")
-        #expect(try await server.post("/api/experts/\(name)/note", ["note": "", "tags": []]).json["tags"] == [])
+        #expect(
+            try await server.post("/api/experts/\(name)/note", ["note": "a\0b", "tags": []]).status == 400)
+        #expect(try await server.get("/api/experts?text=%00a").status == 400)
+        #expect(
+            try await server.post("/api/experts/\(name)/note", ["note": "", "tags": []]).json["tags"] == [])
     }
 
     /// The document lists every operation that answers, and its schemas are those that are checked.
@@ -89,7 +106,8 @@ import Testing
                 let method = operation.key.uppercased()
                 let target = path.key.replacing("{model}", with: "small").replacing("{group}", with: "0")
                     .replacing("{index}", with: "1").replacing("{name}", with: "none")
-                let answer = try await server.send(method, target, method == "POST" ? Data("5".utf8) : nil, [:])
+                let answer = try await server.send(
+                    method, target, method == "POST" ? Data("5".utf8) : nil, [:])
                 let known = operation.value["responses"]?.members?.map(\.key) ?? []
                 #expect(known.contains("\(answer.status)"), "\(method) \(target): \(answer.status)")
                 if method == "POST" { #expect(answer.status == 400, "\(target)") }

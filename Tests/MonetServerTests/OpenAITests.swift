@@ -28,7 +28,8 @@ import Testing
     @Test func completionsAreTheEnginesOwn() async throws {
         let server = try await RunningServer()
         let body: JSONValue = [
-            "prompt": "the sea", "max_tokens": 9, "seed": 5, "logprobs": 2, "temperature": 0.9, "ignore_eos": true,
+            "prompt": "the sea", "max_tokens": 9, "seed": 5, "logprobs": 2, "temperature": 0.9,
+            "ignore_eos": true,
         ]
         let answer = try await server.post("/v1/completions", body)
         #expect(answer.status == 200)
@@ -52,7 +53,10 @@ import Testing
         // Streamed, it is the same text in pieces, with the usage in a last chunk.
         let streamed = try await server.post(
             "/v1/completions",
-            .object((body.members ?? []) + [.init("stream", true), .init("stream_options", ["include_usage": true])]))
+            .object(
+                (body.members ?? []) + [
+                    .init("stream", true), .init("stream_options", ["include_usage": true]),
+                ]))
         #expect(streamed.headers["content-type"]?.hasPrefix("text/event-stream") ?? false)
         #expect(streamed.text.hasSuffix("data: [DONE]\n\n"))
         let pieces = streamed.events.compactMap { $0["choices"]?.arrayValue?.first?["text"]?.stringValue }
@@ -68,7 +72,8 @@ import Testing
         let answer = try await server.post(
             "/v1/completions",
             [
-                "model": "small", "prompt": .array(lists.map { .array($0.map { .integer($0) }) }), "temperature": 0,
+                "model": "small", "prompt": .array(lists.map { .array($0.map { .integer($0) }) }),
+                "temperature": 0,
                 "max_tokens": .integer(generated), "logprobs": 1, "echo": true, "seed": 1234,
             ])
         let choices = try #require(answer.json["choices"]?.arrayValue)
@@ -98,11 +103,14 @@ import Testing
         let server = try await RunningServer()
         let tokenizer = server.served.tokenizer
         let plain = try tokenizer.encode("the sea")
-        for (prompt, count) in [("the sea", plain.count), ("<s>the sea", plain.count + 1), ("<s> the sea", plain.count + 1)] {
+        for (prompt, count) in [
+            ("the sea", plain.count), ("<s>the sea", plain.count + 1), ("<s> the sea", plain.count + 1),
+        ] {
             let answer = try await server.post(
                 "/v1/completions", ["prompt": .string(prompt), "max_tokens": 0, "logprobs": 0, "echo": true])
             let logs = answer.json["choices"]?.arrayValue?.first?["logprobs"]?["token_logprobs"]?.arrayValue
-            #expect(logs?.count == (tokenizer.addsBegin || !prompt.hasPrefix("<s>") ? count : count), "\(prompt)")
+            #expect(
+                logs?.count == (tokenizer.addsBegin || !prompt.hasPrefix("<s>") ? count : count), "\(prompt)")
         }
     }
 
@@ -133,14 +141,19 @@ import Testing
         #expect(prompt.json["prompt"] == "User: the sea\nAssistant:")
         let answer = try await server.post(
             "/v1/chat/completions",
-            ["messages": messages, "max_tokens": 6, "seed": 3, "logprobs": true, "top_logprobs": 2, "ignore_eos": true])
+            [
+                "messages": messages, "max_tokens": 6, "seed": 3, "logprobs": true, "top_logprobs": 2,
+                "ignore_eos": true,
+            ])
         let choice = try #require(answer.json["choices"]?.arrayValue?.first)
         let tokens = try #require(choice["logprobs"]?["content"]?.arrayValue)
         #expect(tokens.count == 6 && tokens.allSatisfy { $0["top_logprobs"]?.arrayValue?.count == 2 })
         let streamed = try await server.post(
             "/v1/chat/completions",
             ["messages": messages, "max_tokens": 6, "seed": 3, "stream": true, "ignore_eos": true])
-        let deltas = streamed.events.compactMap { $0["choices"]?.arrayValue?.first?["delta"]?["content"]?.stringValue }
+        let deltas = streamed.events.compactMap {
+            $0["choices"]?.arrayValue?.first?["delta"]?["content"]?.stringValue
+        }
         #expect(deltas.joined() == choice["message"]?["content"]?.stringValue)
         #expect(streamed.events.first?["choices"]?.arrayValue?.first?["delta"]?["role"] == "assistant")
     }
@@ -162,10 +175,11 @@ import Testing
         func scores(_ extra: [JSONValue.Member]) async throws -> [JSONValue] {
             let answer = try await server.post(
                 "/v1/completions",
-                .object([
-                    .init("prompt", "the sea and the shark"), .init("max_tokens", 0), .init("echo", true),
-                    .init("logprobs", 0),
-                ] + extra))
+                .object(
+                    [
+                        .init("prompt", "the sea and the shark"), .init("max_tokens", 0), .init("echo", true),
+                        .init("logprobs", 0),
+                    ] + extra))
             return answer.json["choices"]?.arrayValue?.first?["logprobs"]?["token_logprobs"]?.arrayValue ?? []
         }
         let plain = try await scores([])
@@ -177,21 +191,28 @@ import Testing
         let strengths = try await scores([
             .init("monet", ["strengths": .object((0..<60).map { .init("0/\($0)", 0) })])
         ])
-        let unchanged = try await scores([.init("monet", ["masks": [["name": "without <b>some</b>", "strength": 1]]])])
+        let unchanged = try await scores([
+            .init("monet", ["masks": [["name": "without <b>some</b>", "strength": 1]]])
+        ])
         #expect(plain != named && !plain.isEmpty)
         #expect(named == inMonet && named == listed && named == strengths)
         // Pairs with strength 1 sum the same numbers in another order.
-        #expect(zip(plain, unchanged).allSatisfy { abs(($0.doubleValue ?? 0) - ($1.doubleValue ?? 0)) < 1e-4 })
+        #expect(
+            zip(plain, unchanged).allSatisfy { abs(($0.doubleValue ?? 0) - ($1.doubleValue ?? 0)) < 1e-4 })
         #expect(try await scores([]) == plain)
         let traced = try await server.post(
             "/v1/completions",
             [
                 "prompt": "the sea", "max_tokens": 2, "ignore_eos": true,
-                "monet": ["experts_per_token": 2, "hidden_states": ["blocks.1.hook_resid_post"], "remove": ["0/1"]],
+                "monet": [
+                    "experts_per_token": 2, "hidden_states": ["blocks.1.hook_resid_post"], "remove": ["0/1"],
+                ],
             ])
         let report = try #require(traced.json["choices"]?.arrayValue?.first?["monet"])
         let rows = try #require(report["units"]?.arrayValue)
-        #expect(rows.count == report["positions"]?.arrayValue?.count && rows.allSatisfy { $0.arrayValue?.isEmpty == false })
+        #expect(
+            rows.count == report["positions"]?.arrayValue?.count
+                && rows.allSatisfy { $0.arrayValue?.isEmpty == false })
         #expect(!rows.contains { $0.arrayValue?.contains { $0["unit"] == "0/1" } ?? false })
         let width = server.served.model.configuration.hiddenSize
         #expect(report["hidden_states"]?["blocks.1.hook_resid_post"]?["shape"] == [.integer(width)])

@@ -8,28 +8,43 @@ import Testing
 @Suite struct RefusalTests {
     /// Bodies for `/v1/completions`, with the key that the error names.
     static let bodies: [(body: String, param: String)] = [
-        (#"{"prompt": "x", "foo": 1}"#, "foo"), (#"{}"#, "prompt"), (#"[]"#, ""), (#"{"prompt": 5}"#, "prompt"),
+        (#"{"prompt": "x", "foo": 1}"#, "foo"), (#"{}"#, "prompt"), (#"[]"#, ""),
+        (#"{"prompt": 5}"#, "prompt"),
         (#"{"prompt": []}"#, "prompt"), (#"{"prompt": [[]]}"#, "prompt[0]"),
         (#"{"prompt": [1, "x"]}"#, "prompt[1]"), (#"{"prompt": [99999999]}"#, "prompt[0]"),
         (#"{"prompt": [-1]}"#, "prompt[0]"), (#"{"prompt": "x", "max_tokens": -1}"#, "max_tokens"),
-        (#"{"prompt": "x", "max_tokens": 1.5}"#, "max_tokens"), (#"{"prompt": "x", "max_tokens": 1e300}"#, "max_tokens"),
-        (#"{"prompt": "x", "temperature": "hot"}"#, "temperature"), (#"{"prompt": "x", "top_p": 2}"#, "top_p"),
+        (#"{"prompt": "x", "max_tokens": 1.5}"#, "max_tokens"),
+        (#"{"prompt": "x", "max_tokens": 1e300}"#, "max_tokens"),
+        (#"{"prompt": "x", "temperature": "hot"}"#, "temperature"),
+        (#"{"prompt": "x", "top_p": 2}"#, "top_p"),
         (#"{"prompt": "x", "n": 0}"#, "n"), (#"{"prompt": "x", "n": 1000000000}"#, "n"),
         (#"{"prompt": "x", "best_of": 1, "n": 2}"#, "best_of"),
         (#"{"prompt": "x", "best_of": 2, "stream": true}"#, "best_of"),
-        (#"{"prompt": "x", "stream_options": {}}"#, "stream_options"), (#"{"prompt": "x", "logprobs": 101}"#, "logprobs"),
+        (#"{"prompt": "x", "stream_options": {}}"#, "stream_options"),
+        (#"{"prompt": "x", "logprobs": 101}"#, "logprobs"),
         (#"{"prompt": "x", "stop": 1}"#, "stop"), (#"{"prompt": "x", "stop": [1]}"#, "stop[0]"),
         (#"{"prompt": "x", "logit_bias": {"a": 1}}"#, "logit_bias"),
         (#"{"prompt": "x", "logit_bias": {"99999999": 1}}"#, "logit_bias"),
-        (#"{"prompt": "x", "seed": 99999999999999999999}"#, "seed"), (#"{"prompt": "x", "model": "other"}"#, "model"),
+        (#"{"prompt": "x", "seed": 99999999999999999999}"#, "seed"),
+        (#"{"prompt": "x", "model": "other"}"#, "model"),
         (#"{"prompt": "x", "monet": {"masks": ["other"]}}"#, "monet.masks[0]"),
         (#"{"prompt": "x", "monet": {"strengths": {"9/9": 1}}}"#, "monet.strengths"),
         (#"{"prompt": "x", "monet": {"strengths": {"0/1": -1}}}"#, "monet.strengths.0/1"),
         (#"{"prompt": "x", "monet": {"remove": ["0/99999999"]}}"#, "monet.remove[0]"),
-        (#"{"prompt": "x", "monet": {"hidden_states": ["blocks.99.hook_resid_post"]}}"#, "monet.hidden_states[0]"),
+        (
+            #"{"prompt": "x", "monet": {"hidden_states": ["blocks.99.hook_resid_post"]}}"#,
+            "monet.hidden_states[0]"
+        ),
         (#"{"prompt": "x", "monet": {"experts_per_token": 1, "unit_scores": ["0/1"]}}"#, "monet.unit_scores"),
-        (#"{"prompt": "x", "monet": {"more": 1}}"#, "monet.more"), (#"{"prompt": "x"} {}"#, "body"),
-        (#"{"prompt": "x", "prompt": "y"}"#, "body"), (#"{"prompt": NaN}"#, "body"), ("{\"prompt\": \"\u{1}\"}", "body"),
+        (#"{"prompt": "x", "monet": {"more": 1}}"#, "monet.more"),
+        (
+            #"{"prompt": "x", "max_tokens": 60, "n": 128, "monet": {"hidden_states": ["blocks.0.attn.hook_pattern", "blocks.1.attn.hook_pattern", "blocks.2.attn.hook_pattern"]}}"#,
+            "monet"
+        ),
+        (#"{"prompt": "x", "stop": "\#(String(repeating: "a", count: 1001))"}"#, "stop"),
+        (#"{"prompt": "x"} {}"#, "body"),
+        (#"{"prompt": "x", "prompt": "y"}"#, "body"), (#"{"prompt": NaN}"#, "body"),
+        ("{\"prompt\": \"\u{1}\"}", "body"),
     ]
 
     @Test func errorsNameTheKey() async throws {
@@ -45,13 +60,17 @@ import Testing
         let answer = try await server.post("/v1/completions", ["prompt": .string(long)])
         #expect(answer.status == 400 && answer.json["error"]?["code"] == "context_length_exceeded")
         #expect(answer.text.contains("64"), "both lengths are named")
-        let bytes = try await server.send("POST", "/v1/completions", Data([0x7b, 0x22, 0xff, 0xfe, 0x22]), [:])
+        let bytes = try await server.send(
+            "POST", "/v1/completions", Data([0x7b, 0x22, 0xff, 0xfe, 0x22]), [:])
         #expect(bytes.status == 400 && bytes.param == "body")
     }
 
     @Test func limits() async throws {
-        let server = try await RunningServer { $0.bodyBytes = 2000; $0.parallel = 2; $0.queue = 1 }
-        let large = try await server.post("/tokenize", ["prompt": .string(String(repeating: "a", count: 3000))])
+        let server = try await RunningServer {
+            $0.bodyBytes = 2000; $0.parallel = 2; $0.queue = 1
+        }
+        let large = try await server.post(
+            "/tokenize", ["prompt": .string(String(repeating: "a", count: 3000))])
         #expect(large.status == 413)
         let form = try await server.send(
             "POST", "/tokenize", Data("{\"prompt\": \"a\"}".utf8), ["Content-Type": "text/plain"])
@@ -63,7 +82,8 @@ import Testing
             for _ in 0..<12 {
                 group.addTask {
                     try await server.post(
-                        "/v1/completions", ["prompt": "the sea", "max_tokens": 50, "n": 3, "ignore_eos": true])
+                        "/v1/completions",
+                        ["prompt": "the sea", "max_tokens": 50, "n": 3, "ignore_eos": true])
                 }
             }
             return try await group.reduce(into: []) { $0.append($1) }
@@ -79,9 +99,12 @@ import Testing
         for path in ["/v1/models", "/metrics", "/tokenizer_info", "/api/info"] {
             let answer = try await server.get(path)
             #expect(answer.status == 401 && answer.headers["www-authenticate"] == "Bearer", "\(path)")
-            #expect(try await server.get(path, headers: ["Authorization": "Bearer second"]).status == 200, "\(path)")
+            #expect(
+                try await server.get(path, headers: ["Authorization": "Bearer second"]).status == 200,
+                "\(path)")
             for wrong in ["Bearer", "Bearer ", "Bearer secon", "Bearer secondd", "Basic second", "second"] {
-                #expect(try await server.get(path, headers: ["Authorization": wrong]).status == 401, "\(wrong)")
+                #expect(
+                    try await server.get(path, headers: ["Authorization": wrong]).status == 401, "\(wrong)")
             }
         }
         for path in ["/health", "/", "/main.js", "/openapi.json"] {
@@ -96,7 +119,10 @@ import Testing
         let own = try await server.get("/health", headers: ["Origin": "https://example.org"])
         #expect(own.headers["access-control-allow-origin"] == "https://example.org")
         // A name that was made to lead here is not this machine's.
-        #expect(try await server.get("/health", headers: ["Host": "evil.example"]).status == 403)
+        for name in ["evil.example", "127.evil.example", "127.0.0.1.evil.example", "127.0.0.256"] {
+            #expect(try await server.get("/health", headers: ["Host": name]).status == 403, "\(name)")
+        }
+        #expect(try await server.get("/health", headers: ["Host": "127.0.0.5:80"]).status == 200)
         let page = try await server.get("/")
         let policy = try #require(page.headers["content-security-policy"])
         #expect(policy.contains("script-src 'self';") && policy.contains("default-src 'none'"))
@@ -106,17 +132,21 @@ import Testing
     @Test func masksAndResultsStayInTheirFolders() async throws {
         let server = try await RunningServer(withIndex: true)
         for name in ["../outside", "a/b", "..", ".hidden", "a\\b", "\u{0}", "x;DROP TABLE note"] {
-            let answer = try await server.post("/api/masks", ["name": .string(name), "strengths": ["0/1": 0]])
+            let answer = try await server.post(
+                "/api/masks", ["name": .string(name), "strengths": ["0/1": 0]])
             #expect(answer.status == 400 && answer.param == "name", "\(name)")
         }
-        let saved = try await server.post("/api/masks", ["name": "mine-1", "strengths": ["0/1": 0, "1/2": 2]])
+        let saved = try await server.post(
+            "/api/masks", ["name": "mine-1", "strengths": ["0/1": 0, "1/2": 2]])
         #expect(saved.json["model"] == "small:mine-1")
-        #expect(try await server.post("/api/masks", ["name": "mine-1", "strengths": ["0/1": 0]]).status == 409)
+        #expect(
+            try await server.post("/api/masks", ["name": "mine-1", "strengths": ["0/1": 0]]).status == 409)
         #expect(try await server.get("/api/masks/mine-1").json["strengths"] == ["0/1": 0.0, "1/2": 2.0])
         #expect(try await server.get("/api/masks/..%2F..%2Fetc%2Fpasswd").status == 404)
         #expect(FileManager.default.fileExists(atPath: server.folder + "/masks/mine-1.mask"))
         #expect(try await server.get("/api/results").status == 404)
-        let used = try await server.post("/v1/completions", ["model": "small:mine-1", "prompt": "the sea", "max_tokens": 1])
+        let used = try await server.post(
+            "/v1/completions", ["model": "small:mine-1", "prompt": "the sea", "max_tokens": 1])
         #expect(used.status == 200)
     }
 

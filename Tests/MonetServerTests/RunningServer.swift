@@ -63,13 +63,18 @@ final class RunningServer: Sendable {
         if withIndex { explorer.index = try Self.index(model, tokenizer, folder + "/index.sqlite") }
         let served = try ServedModel(
             folder: folder, name: "small", model: model, tokenizer: tokenizer,
-            generation: GenerationService(model: model, tokenizer: tokenizer, backend: backend, limits: limits),
+            generation: GenerationService(
+                model: model, tokenizer: tokenizer, backend: backend, limits: limits),
             backend: backend, masks: [("without <b>some</b>", mask)], explorer: explorer)
         self.served = served
         var logger = Logger(label: "test")
         logger.logLevel = .critical
         let (ports, continuation) = AsyncStream<Int>.makeStream()
-        let server = ModelServer(options: options, logger: logger) { continuation.yield($0) } load: { served }
+        let server = ModelServer(options: options, logger: logger) {
+            continuation.yield($0)
+        } load: {
+            served
+        }
         task = Task { try await server.run() }
         var iterator = ports.makeAsyncIterator()
         guard let port = await iterator.next() else { throw CancellationError() }
@@ -80,9 +85,12 @@ final class RunningServer: Sendable {
         }
     }
 
-    private static func index(_ model: MonetLanguageModel, _ tokenizer: Tokenizer, _ path: String) throws -> ExpertIndex {
+    private static func index(_ model: MonetLanguageModel, _ tokenizer: Tokenizer, _ path: String) throws
+        -> ExpertIndex
+    {
         let texts = ["the sea and the shark", "def main ( ) : return 1", "<script>alert(1)</script> the end"]
-        let documents = LabelledDocuments(tokens: try texts.map { try tokenizer.encode($0) }, origin: "the test")
+        let documents = LabelledDocuments(
+            tokens: try texts.map { try tokenizer.encode($0) }, origin: "the test")
         var settings = ExpertIndexBuilder.Settings()
         settings.window = 12
         _ = try ExpertIndexBuilder(
@@ -106,7 +114,9 @@ final class RunningServer: Sendable {
         try await send("POST", path, Data(body.serialized().utf8), headers)
     }
 
-    func send(_ method: String, _ path: String, _ body: Data?, _ headers: [String: String]) async throws -> Answer {
+    func send(_ method: String, _ path: String, _ body: Data?, _ headers: [String: String]) async throws
+        -> Answer
+    {
         guard let url = URL(string: address + path) else { throw CancellationError() }
         var request = URLRequest(url: url)
         request.httpMethod = method

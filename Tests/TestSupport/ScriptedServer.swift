@@ -131,15 +131,21 @@ public final class ScriptedServer: Sendable {
         if answer.delay > 0 { Thread.sleep(forTimeInterval: answer.delay) }
         var head = "HTTP/1.1 \(answer.status) Status\r\nConnection: close\r\n"
         for (name, value) in answer.headers { head += "\(name): \(value)\r\n" }
-        if !answer.headers.keys.contains("Content-Length") { head += "Content-Length: \(answer.body.utf8.count)\r\n" }
+        if !answer.headers.keys.contains("Content-Length") {
+            head += "Content-Length: \(answer.body.utf8.count)\r\n"
+        }
         let body = withBody ? Array(answer.body.utf8.prefix(answer.cut ?? .max)) : []
         let bytes = Array((head + "\r\n").utf8) + body
         var sent = 0
         while sent < bytes.count {
             #if os(Linux)
-                let count = bytes[sent...].withUnsafeBytes { Foundation.send(connection, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
+                let count = bytes[sent...].withUnsafeBytes {
+                    Foundation.send(connection, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
+                }
             #else
-                let count = bytes[sent...].withUnsafeBytes { Foundation.send(connection, $0.baseAddress, $0.count, 0) }
+                let count = bytes[sent...].withUnsafeBytes {
+                    Foundation.send(connection, $0.baseAddress, $0.count, 0)
+                }
             #endif
             guard count > 0 else { return }
             sent += count

@@ -119,7 +119,10 @@ public struct PromptBatch {
     /// The results of an interrupted run, and the bytes that hold them whole.
     private func earlier() throws -> (results: [Int: JSONValue], bytes: Int) {
         guard FileManager.default.fileExists(atPath: partial) else { return ([:], 0) }
-        let text = try TextFile.read(partial)
+        let file = try MappedFile(path: partial)
+        // The last line may have been cut off anywhere, even inside a character.
+        let end = file.bytes.lastIndex(of: UInt8(ascii: "\n")).map { $0 + 1 } ?? 0
+        let text = String(decoding: file.bytes[..<end], as: UTF8.self)
         var results: [Int: JSONValue] = [:]
         let known = Set(lines.map(\.index))
         var bytes = 0

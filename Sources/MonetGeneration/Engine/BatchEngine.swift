@@ -98,6 +98,7 @@ public final class BatchEngine {
     private var running: [Running] = []
     private var kept: [(cache: KVCache, mask: UnitMask?)] = []
     private var requests = 0
+    private var turn = 0
 
     /// - `contextLength`: maximum tokens of a sequence; the model's context by default.
     /// - `cacheType`: the type in which keys and values are stored.
@@ -339,16 +340,20 @@ public final class BatchEngine {
     private func nextBatch() -> [(index: Int, tokens: [Int32])] {
         // With rotations that depend on the length, longer sequences than trained run alone and in one piece.
         let trained = model.configuration.maxPositionEmbeddings
-        if model.rotationsDependOnLength,
-            let alone = running.indices.first(where: {
-                running[$0].cache.count + running[$0].pending.count > trained
-            })
-        {
-            return [(alone, running[alone].pending)]
+        let long = running.indices.filter {
+            model.rotationsDependOnLength && running[$0].cache.count + running[$0].pending.count > trained
+        }
+        // They take turns with each other and with the rest.
+        if !long.isEmpty {
+            turn += 1
+            if long.count == running.count || turn % 2 == 0 {
+                let alone = long[turn / 2 % long.count]
+                return [(alone, running[alone].pending)]
+            }
         }
         var batch: [(index: Int, tokens: [Int32])] = []
         var budget = limits.promptTokensPerStep
-        for index in running.indices {
+        for index in running.indices where !long.contains(index) {
             if running[index].isDecoding {
                 batch.append((index, running[index].pending))
             } else if budget > 0 {
@@ -375,16 +380,31 @@ public final class BatchEngine {
         }
     }
 
-    /// Whether a running prompt shares more of its tokens with a request than it has processed so far.
+    /// Whether a running prompt will soon have more of a request's keys and values than any other sequence has now.
     private func isBeingProcessed(_ request: GenerationRequest) -> Bool {
         guard canShare(request) else { return false }
-        return running.contains { other in
-            guard other.promptEnd == nil, !other.isOver, other.request.mask == request.mask else {
-                return false
+        var promised = 0
+        for other in running where other.promptEnd == nil && !other.isOver && canShare(other.request) {
+            let shared = sharedPrefix(other.request.tokens, request)
+            if shared >= limits.shortestPrefix, shared > other.cache.count, shared > promised,
+                other.request.mask == request.mask
+            {
+                promised = shared
             }
-            let shared = zip(other.request.tokens, request.tokens.dropLast()).prefix { $0 == $1 }.count
-            return shared >= limits.shortestPrefix && shared > other.cache.count
         }
+        guard promised > 0 else { return false }
+        let known =
+            (kept.map { ($0.cache, $0.mask) } + running.map { ($0.cache, $0.request.mask) })
+            .map { min($0.0.count, sharedPrefix($0.0.tokens, request)) }.max() ?? 0
+        return promised > known
+    }
+
+    /// The number of first tokens that a sequence has in common with a prompt, whose last token always runs.
+    private func sharedPrefix(_ tokens: [Int32], _ request: GenerationRequest) -> Int {
+        let most = min(tokens.count, request.tokens.count - 1)
+        var place = 0
+        while place < most, tokens[place] == request.tokens[place] { place += 1 }
+        return place
     }
 
     /// Whether keys and values of other sequences can stand for a request's: not if every token has to run.
@@ -403,9 +423,7 @@ public final class BatchEngine {
         let candidates = (kept + running.map { ($0.cache, $0.request.mask) }).filter {
             $0.cache.count <= trained && $0.mask == request.mask
         }
-        let shared = candidates.map { candidate in
-            zip(candidate.cache.tokens, request.tokens.dropLast()).prefix { $0 == $1 }.count
-        }
+        let shared = candidates.map { sharedPrefix($0.cache.tokens, request) }
         guard let best = shared.indices.max(by: { shared[$0] < shared[$1] }),
             shared[best] >= limits.shortestPrefix
         else { return }

@@ -146,7 +146,10 @@ public final class GenerationService: Sendable {
         thread.start()
     }
 
-    deinit { stop() }
+    deinit {
+        stop()
+        end()
+    }
 
     /// What the service is doing now.
     public var status: Status { shared.withLock { $0.status } }
@@ -172,10 +175,11 @@ public final class GenerationService: Sendable {
             continuation.finish(throwing: GenerationError.stopped)
             return stream
         }
-        continuation.onTermination = { [weak self] reason in
+        // The stream keeps the service, so that it may be all that is left of it.
+        continuation.onTermination = { [self] reason in
             guard case .cancelled = reason else { return }
-            self?.shared.withLock { $0.inbox.cancelled.append(ticket) }
-            self?.wake()
+            shared.withLock { $0.inbox.cancelled.append(ticket) }
+            wake()
         }
         wake()
         return stream

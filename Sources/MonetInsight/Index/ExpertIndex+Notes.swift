@@ -41,6 +41,11 @@ extension ExpertIndex {
     /// - Throws: `InsightError.invalidSetting` for what is too long, `InsightError.unwritableIndex`.
     public func setNote(_ note: ExpertNote, of expert: UnitID) throws {
         let tags = Set(note.tags.map { $0.trimmingCharacters(in: .whitespaces) }).filter { !$0.isEmpty }
+        // SQLite's functions end a text there.
+        guard !(tags + [note.text]).contains(where: { $0.contains("\0") }) else {
+            throw InsightError.invalidSetting(
+                name: "the note", found: "one with a NUL", expected: "a text without")
+        }
         for (name, found, most) in [
             ("note", note.text.utf8.count, Self.longestNote), ("number of tags", tags.count, Self.mostTags),
             ("tag", tags.map(\.utf8.count).max() ?? 0, Self.longestTag),

@@ -122,6 +122,8 @@ extension ExpertIndex {
         }
     }
 
+    /// The most experts that a search by a text looks up.
+    private static let mostLookups = 5000
     /// The most experts of each kind of match that a search for a text looks at.
     private static let mostMatches = 2000
 
@@ -141,7 +143,9 @@ extension ExpertIndex {
         arguments["pattern"] = "%\(escaped)%"
         arguments["word"] = text
         let like = "LIKE :pattern ESCAPE '\\'"
+        // SQLite joins at most 500 queries.
         let labels = labelSets.flatMap(\.labels).filter { $0.name.localizedCaseInsensitiveContains(text) }
+            .prefix(100)
         var parts = [
             "SELECT router_group, expert FROM explanation WHERE text \(like)",
             "SELECT router_group, expert FROM expert_token WHERE token IN "
@@ -213,10 +217,13 @@ extension ExpertIndex {
         firedBy scores: [UnitID: Double], group: Int? = nil, minimumCount: Int = 0,
         minimumFrequency: Double = 0, limit: Int = 20
     ) throws -> [FoundExpert] {
+        // Strong scores alone can come first; looking up every expert that fired once takes seconds.
+        let strongest = scores.filter { entry in group.map { $0 == entry.key.group } ?? true }
+            .sorted { ($1.value, $0.key.group, $0.key.index) < ($0.value, $1.key.group, $1.key.index) }
+            .prefix(Self.mostLookups).map(\.key)
         let known = try read { database in
-            try scores.keys.compactMap { expert -> FoundExpert? in
-                if let group, expert.group != group { return nil }
-                return try row(
+            try strongest.compactMap { expert -> FoundExpert? in
+                try row(
                     database,
                     sql: """
                         SELECT router_group, expert, mean, frequency, max FROM expert

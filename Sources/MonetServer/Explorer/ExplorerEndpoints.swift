@@ -91,7 +91,8 @@ struct ExplorerEndpoints: Sendable {
                 index.labelSets.map { set in
                     ["name": .string(set.name), "labels": .array(set.labels.map { .string($0.name) })]
                 }),
-            "tags": .array(try index.tags().map { ["tag": .string($0.tag), "experts": .integer($0.experts)] }),
+            "tags": .array(
+                try index.tags().map { ["tag": .string($0.tag), "experts": .integer($0.experts)] }),
         ]
     }
 
@@ -230,7 +231,7 @@ struct ExplorerEndpoints: Sendable {
             summary: "What is known of some experts at a glance.",
             body: .object([
                 .init(
-                    "experts", .array(.string(pattern: MonetExtension.unitPattern), counts: 1...500),
+                    "experts", .array(.string(pattern: .unit), counts: 1...500),
                     "Names of experts.", isRequired: true)
             ]), errors: [.notFound]
         ) { call in
@@ -350,7 +351,7 @@ struct ExplorerEndpoints: Sendable {
             defer { withExtendedLifetime(places) {} }
             return .json(
                 try await call.context.whileConnected {
-                    try await Cancellation.onThread { try body(index, unit, served, $0) }
+                    try await Cancellation.measure { try body(index, unit, served, $0) }
                 })
         }
     }

@@ -25,22 +25,19 @@ struct MaskFolder: Sendable {
     let path: String
 
     static let ending = ".mask"
-    /// Letters, digits and a few signs; no path can be made of them.
-    static let namePattern = "[A-Za-z0-9_][A-Za-z0-9_. -]{0,99}"
 
     /// The names of the masks, in alphabetical order.
     func names() -> [String] {
         let files = (try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []
         return files.filter { $0.hasSuffix(Self.ending) }.map { String($0.dropLast(Self.ending.count)) }
-            .filter { (try? Regex(Self.namePattern).wholeMatch(in: $0)) != nil && !$0.contains("..") }
-            .sorted()
+            .filter(TextPattern.maskName.matches).sorted()
     }
 
     /// The file of a name.
     ///
     /// - Throws: `APIError` for a name that is none.
     func file(_ name: String) throws -> String {
-        guard (try? Regex(Self.namePattern).wholeMatch(in: name)) != nil, !name.contains("..") else {
+        guard TextPattern.maskName.matches(name) else {
             throw APIError.invalid(
                 "name", "the name has other characters than letters, digits, '_', '-', '.' and spaces")
         }

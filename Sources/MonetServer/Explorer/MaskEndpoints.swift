@@ -18,7 +18,7 @@ struct MaskEndpoints: Sendable {
     private static let mostListed = 100_000
 
     private static let strengths = Schema.Field(
-        "strengths", .map(.number(0...1000), keyPattern: MonetExtension.unitPattern),
+        "strengths", .map(.number(0...1000), keys: .unit, most: 300_000),
         "Strengths by group/index: 0 removes, 1 leaves unchanged, 2 doubles.", isRequired: true)
 
     private static func mask(_ call: Endpoint.Call, _ served: ServedModel) throws -> UnitMask {
@@ -80,7 +80,7 @@ struct MaskEndpoints: Sendable {
             method: .post, path: "/api/masks", summary: "Save a mask file, which is then a model of its own.",
             body: .object([
                 .init(
-                    "name", .string(pattern: MaskFolder.namePattern), "The file's name without .mask.",
+                    "name", .string(pattern: .maskName), "The file's name without .mask.",
                     isRequired: true),
                 Self.strengths,
                 .init("overwrite", .boolean, "Whether to replace a mask of this name."),
@@ -93,6 +93,11 @@ struct MaskEndpoints: Sendable {
             }
             let name = call.body["name"]?.stringValue ?? ""
             let path = try folder.file(name)
+            guard !served.masks.contains(where: { $0.name == name }) else {
+                throw APIError(
+                    .conflict, "the mask '\(name)' was given to the server's command", param: "name",
+                    code: "mask_exists")
+            }
             let exists = FileManager.default.fileExists(atPath: path) || served.maskNames.contains(name)
             guard !exists || call.body["overwrite"]?.boolValue ?? false else {
                 throw APIError(.conflict, "there is a mask '\(name)'", param: "name", code: "mask_exists")
@@ -139,7 +144,7 @@ struct MaskEndpoints: Sendable {
                 "What an edit costs on held-out texts: loss and next-token accuracy with and without it.",
             body: .object([
                 .init(
-                    "strengths", .map(.number(0...1000), keyPattern: MonetExtension.unitPattern),
+                    "strengths", .map(.number(0...1000), keys: .unit, most: 300_000),
                     "Strengths by group/index."),
                 .init("masks", .array(.string(lengths: 1...200), counts: 0...64), "Names of masks."),
                 .init("tokens", .integer(100...10_000_000), "Tokens to measure on; 20,000 by default."),
@@ -156,7 +161,7 @@ struct MaskEndpoints: Sendable {
             return .events(call.context, keeping: places) { events in
                 let (progress, continuation) = AsyncStream<JSONValue>.makeStream(
                     bufferingPolicy: .bufferingNewest(1))
-                async let result = Cancellation.onThread { cancellation in
+                async let result = Cancellation.measure { cancellation in
                     defer { continuation.finish() }
                     return try Self.damage(served, corpus, mask, limit, cancellation) {
                         continuation.yield($0)

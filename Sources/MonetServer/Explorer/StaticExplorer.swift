@@ -25,7 +25,9 @@ public struct StaticExplorer {
     }
 
     /// - `model`: colours contexts by the experts' scores, which takes a while; nil leaves them plain.
-    public init(index: ExpertIndex, model: MonetLanguageModel? = nil, backend: any Backend = CPUBackend()) throws {
+    public init(index: ExpertIndex, model: MonetLanguageModel? = nil, backend: any Backend = CPUBackend())
+        throws
+    {
         if let model { try index.require(model) }
         (self.index, self.model, self.backend) = (index, model, backend)
         name = URL(fileURLWithPath: index.modelPath).lastPathComponent
@@ -36,7 +38,8 @@ public struct StaticExplorer {
     /// - `progress`: called after every expert with the number done and all; false stops, and nothing is written.
     /// - Throws: `FileError`, `InsightError`, `CancellationError`.
     public func write(
-        to path: String, replacing: Bool = false, progress: (_ done: Int, _ total: Int) -> Bool = { _, _ in true }
+        to path: String, replacing: Bool = false,
+        progress: (_ done: Int, _ total: Int) -> Bool = { _, _ in true }
     ) throws {
         var query = ExpertQuery()
         query.limit = expertsPerList
@@ -52,7 +55,8 @@ public struct StaticExplorer {
             try writePage(to: folder)
             for (name, found) in lists {
                 try write(
-                    ["experts": .array(try ExplorerEndpoints.rows(found, index)), "has_more": false], as: name,
+                    ["experts": .array(try ExplorerEndpoints.rows(found, index)), "has_more": false],
+                    as: name,
                     to: folder)
             }
             for (place, expert) in experts.enumerated() {
@@ -69,7 +73,8 @@ public struct StaticExplorer {
         let layers = units.layersOfGroup.map { JSONValue.string("\($0.lowerBound)–\($0.upperBound)") }
         try write(
             [
-                "model": .string(name), "units": .string(units.kind.rawValue), "groups": .integer(units.groups),
+                "model": .string(name), "units": .string(units.kind.rawValue),
+                "groups": .integer(units.groups),
                 "layers": .array(layers), "units_per_group": .integer(units.unitsPerGroup),
                 "index": try ExplorerEndpoints.json(index),
             ], as: "api/info", to: folder)
@@ -78,7 +83,8 @@ public struct StaticExplorer {
                 of: "<script type=\"module\" src=\"main.js\"></script>",
                 with: "<script defer src=\"explorer.js\"></script>")
         try AtomicFile.write(page, to: folder + "/index.html")
-        try AtomicFile.write(String(decoding: ExplorerPage.style.1, as: UTF8.self), to: folder + "/explorer.css")
+        try AtomicFile.write(
+            String(decoding: ExplorerPage.style.1, as: UTF8.self), to: folder + "/explorer.css")
         try AtomicFile.write(ExplorerPage.bundle, to: folder + "/explorer.js")
     }
 
@@ -95,11 +101,14 @@ extension ExplorerPage {
     /// imports, and no two have a name in common.
     fileprivate static var bundle: String {
         let parts = scripts.map { script in
-            String(decoding: script.bytes, as: UTF8.self).split(separator: "\n", omittingEmptySubsequences: false)
-                .filter { !$0.hasPrefix("import ") }
-                .map { $0.hasPrefix("export ") ? $0.dropFirst("export ".count) : $0 }
-                .joined(separator: "\n")
+            String(decoding: script.bytes, as: UTF8.self).split(
+                separator: "\n", omittingEmptySubsequences: false
+            )
+            .filter { !$0.hasPrefix("import ") }
+            .map { $0.hasPrefix("export ") ? $0.dropFirst("export ".count) : $0 }
+            .joined(separator: "\n")
         }
-        return "window.monetStatic = true;\n(() => {\n\"use strict\";\n" + parts.joined(separator: "\n") + "\n})();\n"
+        return "window.monetStatic = true;\n(() => {\n\"use strict\";\n" + parts.joined(separator: "\n")
+            + "\n})();\n"
     }
 }

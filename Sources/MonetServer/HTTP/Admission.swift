@@ -31,12 +31,22 @@ final class Admission: Sendable {
     final class Places: Sendable {
         private let admission: Admission
         private let count: Int
+        private let isHeld = Mutex(true)
 
         fileprivate init(_ admission: Admission, _ count: Int) {
             (self.admission, self.count) = (admission, count)
         }
 
-        deinit { admission.give(count) }
+        deinit { release() }
+
+        /// Gives the places back: the texts have ended, whether or not their client has read them.
+        func release() {
+            let held = isHeld.withLock { held in
+                defer { held = false }
+                return held
+            }
+            if held { admission.give(count) }
+        }
     }
 
     /// Takes places for some texts if there are any.

@@ -22,8 +22,12 @@ final class ConnectionMonitor: ChannelDuplexHandler, RemovableChannelHandler, @u
     }
 
     private let state = Mutex(State())
+    private let connections: Connections
     /// Requests that have been read and not been answered.
     private var unanswered = 0
+    private var isFull: Scheduled<Void>?
+
+    init(_ connections: Connections) { self.connections = connections }
 
     /// Calls `body` when the client goes, at once if it has gone; returns what `remove` takes.
     func add(_ body: @escaping @Sendable () -> Void) -> Int? {
@@ -51,7 +55,24 @@ final class ConnectionMonitor: ChannelDuplexHandler, RemovableChannelHandler, @u
         for listener in listeners { listener() }
     }
 
+    func handlerAdded(context: ChannelHandlerContext) { connections.add(context.channel) }
+
+    /// A client that reads nothing for long is closed: its answer waits in memory.
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        isFull?.cancel()
+        isFull = nil
+        if !context.channel.isWritable {
+            let channel = context.channel
+            isFull = context.eventLoop.scheduleTask(in: .seconds(connections.readSeconds)) {
+                channel.close(promise: nil)
+            }
+        }
+        context.fireChannelWritabilityChanged()
+    }
+
     func channelInactive(context: ChannelHandlerContext) {
+        isFull?.cancel()
+        connections.remove(context.channel)
         goes()
         context.fireChannelInactive()
     }
@@ -100,6 +121,22 @@ final class ConnectionMonitor: ChannelDuplexHandler, RemovableChannelHandler, @u
     }
 }
 
+/// The open connections, to close them when the server stops.
+final class Connections: Sendable {
+    private let channels = Mutex<[ObjectIdentifier: any Channel]>([:])
+    /// Seconds that a client may leave an answer unread.
+    let readSeconds: Int64
+
+    init(readSeconds: Double = 120) { self.readSeconds = Int64(readSeconds) }
+
+    func add(_ channel: any Channel) { channels.withLock { $0[ObjectIdentifier(channel)] = channel } }
+    func remove(_ channel: any Channel) { channels.withLock { $0[ObjectIdentifier(channel)] = nil } }
+
+    func closeAll() {
+        for channel in channels.withLock({ Array($0.values) }) { channel.close(promise: nil) }
+    }
+}
+
 /// What a request's handlers know of it.
 struct ServerContext: RequestContext {
     var coreContext: CoreRequestContextStorage
@@ -115,9 +152,15 @@ struct ServerContext: RequestContext {
         -> Value
     {
         let channel = channel
-        let monitor = try await channel.eventLoop.submit {
-            try channel.pipeline.syncOperations.handler(type: ConnectionMonitor.self)
-        }.get()
+        let monitor: ConnectionMonitor
+        do {
+            monitor = try await channel.eventLoop.submit {
+                try channel.pipeline.syncOperations.handler(type: ConnectionMonitor.self)
+            }.get()
+        } catch {
+            // The connection has been closed meanwhile.
+            throw CancellationError()
+        }
         let task = Task { try await body() }
         let listener = monitor.add { task.cancel() }
         defer { monitor.remove(listener) }

@@ -1,6 +1,8 @@
 import HTTPTypes
 import Hummingbird
 import MonetFoundation
+import NIOCore
+import NIOPosix
 
 /// One operation of the HTTP interface: its place in the OpenAPI document and what runs it, in one value.
 struct Endpoint: Sendable {
@@ -53,8 +55,13 @@ extension Endpoint {
         let parameters = try parameterValues(request, context)
         var value = JSONValue.null
         if let body {
-            value = try await Self.json(request, limits)
-            try body.check(value, at: "")
+            let bytes = try await Self.bytes(request, limits)
+            // Large bodies take a while: not on the threads that serve everybody.
+            value = try await NIOThreadPool.singleton.runIfActive {
+                let value = try Self.json(bytes)
+                try body.check(value, at: "")
+                return value
+            }
         }
         return try await run(Call(body: value, parameters: parameters, context: context))
     }
@@ -81,7 +88,7 @@ extension Endpoint {
         return result
     }
 
-    private static func json(_ request: Request, _ limits: ServerOptions) async throws -> JSONValue {
+    private static func bytes(_ request: Request, _ limits: ServerOptions) async throws -> ByteBuffer {
         let type = request.headers[.contentType]?.split(separator: ";").first.map {
             $0.trimmingPrefix(" ").lowercased()
         }
@@ -96,10 +103,23 @@ extension Endpoint {
             throw tooLarge(limits)
         }
         var bytes = ByteBuffer()
-        for try await part in request.body {
-            guard bytes.readableBytes + part.readableBytes <= limits.bodyBytes else { throw tooLarge(limits) }
-            bytes.writeImmutableBuffer(part)
+        do {
+            for try await part in request.body {
+                guard bytes.readableBytes + part.readableBytes <= limits.bodyBytes else {
+                    throw tooLarge(limits)
+                }
+                bytes.writeImmutableBuffer(part)
+            }
+        } catch let error as APIError {
+            throw error
+        } catch {
+            throw APIError(
+                .badRequest, "the body is broken off: \(error)", param: "body", code: "broken_body")
         }
+        return bytes
+    }
+
+    private static func json(_ bytes: ByteBuffer) throws -> JSONValue {
         do {
             return try bytes.withUnsafeReadableBytes { try JSONValue(parsing: $0, source: "the body") }
         } catch {
@@ -117,6 +137,7 @@ extension Endpoint {
 extension Endpoint.Parameter {
     /// The value that a text of a path or a query stands for.
     fileprivate func value(_ text: String) throws -> JSONValue {
+        guard !text.contains("\0") else { throw APIError.invalid(name, "\(name) holds a NUL") }
         var value = JSONValue.string(text)
         switch schema {
         case .integer: value = Int(text).map { .integer($0) } ?? value

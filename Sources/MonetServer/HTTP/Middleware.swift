@@ -73,7 +73,7 @@ struct AnswerMiddleware: RouterMiddleware {
         } else if let colon = name.lastIndex(of: ":") {
             name = String(name[..<colon])
         }
-        guard ["localhost", "::1", options.host].contains(name) || name.hasPrefix("127.") else {
+        guard name == options.host || ServerOptions.isLoopback(name) else {
             throw APIError(
                 .forbidden, "the host '\(name)' is not this machine; use 127.0.0.1 or localhost",
                 param: "Host")

@@ -79,6 +79,8 @@ struct ChatEndpoint: Sendable {
         var settings = try SamplingFields.settings(body, served)
         settings.maxNewTokens = limits.first ?? max(0, served.contextLength - prompt.tokens.count)
         settings.topLogProbabilities = alternatives ?? 0
+        try monet.checkSize(
+            tokens: prompt.tokens.count + settings.maxNewTokens, answers: body["n"]?.intValue ?? 1, served)
         let stops = try SamplingFields.stops(body, served) + prompt.stops
         let requests = (0..<(body["n"]?.intValue ?? 1)).map { answer in
             var request = GenerationRequest(prompt.tokens, settings: settings, mask: mask)
@@ -190,7 +192,7 @@ extension ChatEndpoint.Plan {
     }
 
     /// The answer in chunks.
-    func stream(_ events: inout EventStream) async throws {
+    func stream(_ events: inout EventStream, releasing places: Admission.Places) async throws {
         let logs = ChatLogProbabilities(names: job.names, alternatives: logprobs ?? 0)
         var results = [GenerationResult?](repeating: nil, count: job.requests.count)
         var observed = job.requests.map { _ in ObservedTokens() }
@@ -219,7 +221,7 @@ extension ChatEndpoint.Plan {
         for index in job.requests.indices {
             try await events.send(chunk([choice(index, ["role": "assistant", "content": ""])], usage: nil))
         }
-        try await job.forEachEvent { index, event in
+        try await job.forEachEvent(releasing: places) { index, event in
             switch event {
             case .scored: return
             case .ran(let positions, let units, let values): observed[index].add((positions, units, values))

@@ -86,6 +86,9 @@ struct CompletionEndpoint: Sendable {
                     "the prompt has \(prompt.tokens.count) tokens, the model's context holds "
                         + "\(served.contextLength); nothing was cut", code: "context_length_exceeded")
             }
+            try monet.checkSize(
+                tokens: prompt.tokens.count + settings.maxNewTokens, answers: candidates * prompts.count,
+                served)
             for answer in 0..<candidates {
                 var request = GenerationRequest(prompt.tokens, settings: settings, mask: mask)
                 request.settings.sampling.seed &+= UInt64(answer)
@@ -118,7 +121,10 @@ struct CompletionEndpoint: Sendable {
                 }
                 return Int32(id)
             }
-            return Prompt(tokens: tokens, text: try served.tokenizer.decode(tokens), hidesFirst: false)
+            // A prompt that does not fit is refused below, and its text not needed.
+            let fits = tokens.count <= served.contextLength
+            return Prompt(
+                tokens: tokens, text: fits ? try served.tokenizer.decode(tokens) : "", hidesFirst: false)
         }
         if let text = value.stringValue { return [try prompt(text, served, "prompt")] }
         let list = value.arrayValue ?? []
@@ -134,6 +140,15 @@ struct CompletionEndpoint: Sendable {
     /// Clients that decode ids to a text before they send it write a space after the begin token, which some versions of
     /// transformers read back as no token and some as one: here it is none, so that such texts keep their ids.
     static func prompt(_ text: String, _ served: ServedModel, _ place: String) throws -> Prompt {
+        // A text that is far too long is not encoded first, which takes seconds for megabytes. (Tokenizers may drop
+        // spaces, so that the number of bytes alone is no proof.)
+        guard text.utf8.count <= 8 * served.tokenizer.longestPiece * served.contextLength else {
+            throw APIError.invalid(
+                place,
+                "\(place) has \(text.utf8.count) bytes, far more than the model's context of "
+                    + "\(served.contextLength) tokens holds; nothing was cut", code: "context_length_exceeded"
+            )
+        }
         let begin = served.tokenizer.specialTokenTexts["bos_token"] ?? ""
         let isDecoded = !begin.isEmpty && text.hasPrefix(begin + " ")
         var tokens = try served.tokenizer.encode(
@@ -209,7 +224,7 @@ extension CompletionEndpoint.Plan {
     }
 
     /// The answer in chunks.
-    func stream(_ events: inout EventStream) async throws {
+    func stream(_ events: inout EventStream, releasing places: Admission.Places) async throws {
         var texts = job.requests.indices.map { StreamedText(self, prompts[$0 / candidates]) }
         var results = [GenerationResult?](repeating: nil, count: job.requests.count)
         func chunk(_ choices: [JSONValue], usage: JSONValue?) -> JSONValue {
@@ -218,7 +233,7 @@ extension CompletionEndpoint.Plan {
             if includesUsage { members.append(.init("usage", usage ?? .null)) }
             return .object(members)
         }
-        try await job.forEachEvent { index, event in
+        try await job.forEachEvent(releasing: places) { index, event in
             if let choice = texts[index].choice(event, index: index) {
                 try await events.send(chunk([choice], usage: nil))
             }
@@ -291,6 +306,6 @@ extension FinishedText {
     /// Mean log-probability of the drawn tokens.
     fileprivate var meanLogProbability: Double {
         result.tokens.isEmpty
-            ? 0 : result.tokens.reduce(0) { $0 + $1.logProbability } / Double(result.tokens.count)
+            ? -.infinity : result.tokens.reduce(0) { $0 + $1.logProbability } / Double(result.tokens.count)
     }
 }

@@ -15,8 +15,6 @@ struct MonetExtension: Sendable {
     /// Whether anything is reported.
     var observes: Bool { units != nil || !hooks.isEmpty }
 
-    static let unitPattern = "[0-9]{1,6}/[0-9]{1,9}"
-
     static let schema = Schema.object([
         .init(
             "masks",
@@ -33,16 +31,16 @@ struct MonetExtension: Sendable {
                 ]), counts: 0...64),
             "Masks of the server by name, for this request alone."),
         .init(
-            "strengths", .map(.number(0...1000), keyPattern: unitPattern),
+            "strengths", .map(.number(0...1000), keys: .unit, most: 300_000),
             "Strengths of single experts by group/index: 0 removes, 1 leaves unchanged, 2 doubles."),
         .init(
-            "remove", .array(.string(pattern: unitPattern), counts: 0...1_000_000),
+            "remove", .array(.string(pattern: .unit), counts: 0...300_000),
             "Experts to remove, by group/index."),
         .init(
             "experts_per_token", .integer(1...256),
             "Report the experts with the highest scores of each group, for every token that ran."),
         .init(
-            "unit_scores", .array(.string(pattern: unitPattern), counts: 1...4096),
+            "unit_scores", .array(.string(pattern: .unit), counts: 1...4096),
             "Report the scores of these experts for every token that ran."),
         .init(
             "hidden_states", .array(.string(lengths: 1...100), counts: 1...64),
@@ -118,6 +116,41 @@ struct MonetExtension: Sendable {
                 throw APIError.invalid(place, "\(error)")
             }
             return point
+        }
+    }
+
+    /// The most numbers that a request may observe: some 50 MB of an answer.
+    private static let mostValues = 4_000_000
+
+    /// Refuses to observe more than fits into an answer.
+    ///
+    /// - Throws: `APIError` of status 400.
+    func checkSize(tokens: Int, answers: Int, _ served: ServedModel) throws {
+        let tokens = min(tokens, served.contextLength)
+        let configuration = served.model.configuration
+        var perToken = 0
+        switch units {
+        case .highest(let count):
+            perToken += 2 * min(count, served.model.units.unitsPerGroup) * served.model.units.groups
+        case .of(let list): perToken += 2 * list.count
+        case nil: break
+        }
+        for point in hooks {
+            let heads = configuration.attentionHeads * configuration.headWidth
+            let routed = configuration.experts.map { $0.heads * $0.perSide } ?? 0
+            perToken +=
+                point.kind == .pattern
+                ? configuration.attentionHeads * served.contextLength
+                : max(
+                    configuration.hiddenSize, heads, routed,
+                    served.model.units.kind == .neurons ? served.model.units.unitsPerGroup : 0)
+        }
+        let total = MemoryLimits.product(perToken, tokens, answers)
+        guard total <= Self.mostValues else {
+            throw APIError.invalid(
+                "monet",
+                "monet asks for up to \(total) values (\(perToken) for each of \(tokens) tokens of \(answers) texts), "
+                    + "at most \(Self.mostValues) fit an answer", code: "answer_too_large")
         }
     }
 }

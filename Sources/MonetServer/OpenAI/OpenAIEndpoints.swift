@@ -2,6 +2,7 @@ import HTTPTypes
 import Hummingbird
 import MonetFoundation
 import MonetText
+import NIOPosix
 
 /// OpenAI's operations, and those of the remote tokenizer that evaluation harnesses use.
 struct OpenAIEndpoints: Sendable {
@@ -49,12 +50,14 @@ struct OpenAIEndpoints: Sendable {
             body: CompletionEndpoint.schema, answers: ["application/json", "text/event-stream"],
             errors: [.notFound]
         ) { call in
-            var plan = try Self.checked { try CompletionEndpoint.plan(call.body, try holder.model()) }
+            var plan = try await Self.checked { try CompletionEndpoint.plan(call.body, try holder.model()) }
             plan.job.whenFirst = firstToken()
             let places = try admission.take(plan.job.requests.count)
             let ready = plan
             if plan.isStreamed {
-                return .events(call.context, keeping: places) { try await ready.stream(&$0) }
+                return .events(call.context, keeping: places) {
+                    try await ready.stream(&$0, releasing: places)
+                }
             }
             return try await answer(call.context, places) { try await ready.answer() }
         }
@@ -65,12 +68,14 @@ struct OpenAIEndpoints: Sendable {
             method: .post, path: "/v1/chat/completions", summary: "Continue a conversation.",
             body: ChatEndpoint.schema, answers: ["application/json", "text/event-stream"], errors: [.notFound]
         ) { call in
-            var plan = try Self.checked { try ChatEndpoint.plan(call.body, try holder.model()) }
+            var plan = try await Self.checked { try ChatEndpoint.plan(call.body, try holder.model()) }
             plan.job.whenFirst = firstToken()
             let places = try admission.take(plan.job.requests.count)
             let ready = plan
             if plan.isStreamed {
-                return .events(call.context, keeping: places) { try await ready.stream(&$0) }
+                return .events(call.context, keeping: places) {
+                    try await ready.stream(&$0, releasing: places)
+                }
             }
             return try await answer(call.context, places) { try await ready.answer() }
         }
@@ -82,9 +87,12 @@ struct OpenAIEndpoints: Sendable {
         return { metrics.firstToken(after: (.now - began).seconds) }
     }
 
-    private static func checked<Value>(_ body: () throws -> Value) throws -> Value {
+    /// Runs what may take long for a large request, on a thread that may wait.
+    private static func checked<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws
+        -> Value
+    {
         do {
-            return try body()
+            return try await NIOThreadPool.singleton.runIfActive(body)
         } catch {
             throw APIError(engine: error)
         }
@@ -122,7 +130,7 @@ struct OpenAIEndpoints: Sendable {
             if let name = call.body["model"]?.stringValue { _ = try served.mask(ofModel: name) }
             let text = call.body["prompt"]?.stringValue ?? ""
             let adds = call.body["add_special_tokens"]?.boolValue ?? true
-            let ids = try Self.checked {
+            let ids = try await Self.checked {
                 var ids = try served.tokenizer.encode(text, parsingSpecial: true)
                 if adds, served.tokenizer.addsBegin, let begin = served.tokenizer.beginID, ids.first != begin
                 {
@@ -156,7 +164,7 @@ struct OpenAIEndpoints: Sendable {
             if let name = call.body["model"]?.stringValue { _ = try served.mask(ofModel: name) }
             let ids = (call.body["tokens"]?.arrayValue ?? []).map { Int32($0.intValue ?? 0) }
             return .json([
-                "prompt": .string(try Self.checked { try served.tokenizer.textWithSpecialTokens(ids) })
+                "prompt": .string(try await Self.checked { try served.tokenizer.textWithSpecialTokens(ids) })
             ])
         }
     }
@@ -197,7 +205,7 @@ struct OpenAIEndpoints: Sendable {
         ) { call in
             let served = try holder.model()
             if let name = call.body["model"]?.stringValue { _ = try served.mask(ofModel: name) }
-            let prompt = try Self.checked {
+            let prompt = try await Self.checked {
                 try PromptTemplate(served).prompt(
                     call.body["messages"] ?? .null,
                     addsGenerationPrompt: call.body["add_generation_prompt"]?.boolValue ?? true)

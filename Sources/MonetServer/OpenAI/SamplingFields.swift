@@ -20,14 +20,15 @@ enum SamplingFields {
                 .init("include_obfuscation", .constant(false), "Chunks are never padded."),
             ]), "Only with stream."),
         .init(
-            "stop", .either([.string(), .array(.string(), counts: 0...16)]),
+            "stop",
+            .either([.string(lengths: 0...1000), .array(.string(lengths: 0...1000), counts: 0...16)]),
             "Texts that end an answer; they are not part of it."),
         .init(
             "seed", .integer(Int.min...Int.max), "Equal seeds give equal answers, whatever else is running."),
         .init("presence_penalty", .number(-2...2), "Subtracted from the logits of tokens drawn before."),
         .init("frequency_penalty", .number(-2...2), "The same, for every time that they were drawn."),
         .init(
-            "logit_bias", .map(.number(-100...100), keyPattern: "[0-9]{1,9}"),
+            "logit_bias", .map(.number(-100...100), keys: .number, most: 4096),
             "Added to the logits of tokens, by id."),
         .init(
             "top_k", .integer(0...Int.max), "Draws from the k most likely tokens; 0 from all. Not OpenAI's."),

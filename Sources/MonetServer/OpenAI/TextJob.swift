@@ -117,11 +117,16 @@ struct TextJob: Sendable {
     }
 
     /// Calls `body` with every event of every text, in the order in which they happen.
-    func forEachEvent(_ body: (_ index: Int, _ event: TextEvent) async throws -> Void) async throws {
+    ///
+    /// - `places`: given back when the texts have ended, however slowly `body` takes the events.
+    func forEachEvent(
+        releasing places: Admission.Places, _ body: (_ index: Int, _ event: TextEvent) async throws -> Void
+    ) async throws {
         let (merged, continuation) = AsyncThrowingStream<(Int, TextEvent), any Error>.makeStream()
         let requests = requests
         let served = served
         let task = Task {
+            defer { places.release() }
             do {
                 try await withThrowingTaskGroup(of: Void.self) { group in
                     for (index, request) in requests.enumerated() {

@@ -54,6 +54,10 @@ export async function postForBlob(path, body) {
     return (await send(path, body)).blob();
 }
 
+export async function getBlob(path) {
+    return (await send(path)).blob();
+}
+
 export async function getText(path) {
     return (await send(path)).text();
 }

@@ -1,6 +1,6 @@
 // Reports of other commands, found in a folder.
 import { h, replace } from "./dom.js";
-import { get, getText, attempt } from "./api.js";
+import { get, getText, getBlob, attempt } from "./api.js";
 import { link } from "./address.js";
 
 export async function resultsView(view, info, query) {
@@ -23,7 +23,8 @@ export async function resultsView(view, info, query) {
         frame.srcdoc = text;
         replace(shown, title, frame);
     } else if (chosen.type === "image/png") {
-        replace(shown, title, h("img", { src: path, alt: chosen.name }));
+        const blob = await attempt(() => getBlob(path));
+        if (blob) replace(shown, title, h("img", { src: URL.createObjectURL(blob), alt: chosen.name }));
     } else {
         const text = await attempt(() => getText(path));
         if (text === undefined) return;

@@ -47,7 +47,7 @@ export async function writeView(view, info, query) {
         inspector.hidden = true;
         stop.disabled = false;
         const variants = [{ title: "As it is", monet: {} }].concat(boxes.filter((one) => one.checked).map((one) => one.value === "basket"
-            ? { title: "With the basket", monet: { strengths: Object.fromEntries(basket()) } } : { title: "With " + one.value.slice(5), monet: { masks: [one.value.slice(5)] } }));
+            ? { title: "Basket", monet: { strengths: Object.fromEntries(basket()) } } : { title: one.value.slice(5), monet: { masks: [one.value.slice(5)] } }));
         const columns = variants.map((variant) => new Column(variant, inspector, info));
         replace(output, columns.map((column) => column.element));
         say("Writing …");

@@ -3,7 +3,8 @@ import MonetFoundation
 /// What a value of a request has to be: checked when a request arrives, and written into the OpenAPI document, so
 /// that the two cannot differ.
 indirect enum Schema: Sendable {
-    case string(enumeration: [String] = [], lengths: ClosedRange<Int> = 0...Int.max, pattern: String? = nil)
+    case string(
+        enumeration: [String] = [], lengths: ClosedRange<Int> = 0...Int.max, pattern: TextPattern? = nil)
     case integer(ClosedRange<Int>)
     case number(ClosedRange<Double>)
     case boolean
@@ -12,7 +13,7 @@ indirect enum Schema: Sendable {
     case array(Schema, counts: ClosedRange<Int> = 0...Int.max)
     case object(ObjectSchema)
     /// An object with any keys.
-    case map(Schema, keyPattern: String? = nil)
+    case map(Schema, keys: TextPattern, most: Int)
     /// Any of several kinds.
     case either([Schema])
     case anything
@@ -57,7 +58,7 @@ indirect enum Schema: Sendable {
         case .string(let enumeration, let lengths, let pattern):
             guard let text = value.stringValue, enumeration.isEmpty || enumeration.contains(text),
                 lengths.contains(text.unicodeScalars.count),
-                pattern.map({ Self.matches(text, $0) }) ?? true
+                pattern?.matches(text) ?? true
             else { throw fail() }
         case .integer(let range):
             guard let number = value.intValue, range.contains(number) else { throw fail() }
@@ -67,13 +68,12 @@ indirect enum Schema: Sendable {
         case .array(let element, let counts):
             guard let values = value.arrayValue, counts.contains(values.count) else { throw fail() }
             for (index, item) in values.enumerated() { try element.check(item, at: "\(place)[\(index)]") }
-        case .map(let element, let pattern):
-            guard let members = value.members else { throw fail() }
+        case .map(let element, let keys, let most):
+            guard let members = value.members, members.count <= most else { throw fail() }
             for member in members {
-                if let pattern, !Self.matches(member.key, pattern) {
+                guard keys.matches(member.key) else {
                     throw APIError.invalid(
-                        place,
-                        "\(place) has the key \(Self.quoted(member.key)), expected keys like \(pattern)")
+                        place, "\(place) has the key \(Self.quoted(member.key)), expected \(keys.words)")
                 }
                 try element.check(member.value, at: "\(place).\(member.key)")
             }
@@ -94,12 +94,6 @@ indirect enum Schema: Sendable {
         }
     }
 
-    /// Patterns are those of identifiers here: digits, separators, letters; regular expressions of Foundation would
-    /// take a dependency on its engine for a few characters.
-    private static func matches(_ text: String, _ pattern: String) -> Bool {
-        (try? Regex(pattern).wholeMatch(in: text)) != nil
-    }
-
     /// What a value is, in words.
     var expectation: String {
         switch self {
@@ -111,7 +105,7 @@ indirect enum Schema: Sendable {
                     ? Self.quoted(enumeration[0])
                     : "one of " + enumeration.map(Self.quoted).joined(separator: ", ")
             }
-            if let pattern { return "a text like \(pattern)" }
+            if let pattern { return pattern.words }
             if lengths.upperBound < .max {
                 return "a text of \(lengths.lowerBound) to \(lengths.upperBound) characters"
             }
@@ -129,7 +123,8 @@ indirect enum Schema: Sendable {
             }
             return (counts.lowerBound > 0 ? "a list, not empty, of " : "a list of ") + element.expectation
         case .object: return "an object"
-        case .map(let element, _): return "an object of \(element.expectation)"
+        case .map(let element, let keys, let most):
+            return "an object of at most \(most) keys, each \(keys.words), with \(element.expectation)"
         case .either(let schemas): return schemas.map(\.expectation).joined(separator: ", or ")
         }
     }
@@ -160,7 +155,7 @@ indirect enum Schema: Sendable {
             if !enumeration.isEmpty { members.append(.init("enum", .array(enumeration.map { .string($0) }))) }
             if lengths.lowerBound > 0 { members.append(.init("minLength", .integer(lengths.lowerBound))) }
             if lengths.upperBound < .max { members.append(.init("maxLength", .integer(lengths.upperBound))) }
-            if let pattern { members.append(.init("pattern", .string("^(?:\(pattern))$"))) }
+            if let pattern { members.append(.init("pattern", .string(pattern.expression))) }
             return .object(members)
         case .integer(let range):
             var members: [JSONValue.Member] = [
@@ -178,11 +173,10 @@ indirect enum Schema: Sendable {
             if counts.lowerBound > 0 { members.append(.init("minItems", .integer(counts.lowerBound))) }
             if counts.upperBound < .max { members.append(.init("maxItems", .integer(counts.upperBound))) }
             return .object(members)
-        case .map(let element, let pattern):
-            guard let pattern else { return ["type": "object", "additionalProperties": element.json] }
+        case .map(let element, let keys, let most):
             return [
-                "type": "object", "additionalProperties": false,
-                "patternProperties": .object([.init("^(?:\(pattern))$", element.json)]),
+                "type": "object", "additionalProperties": false, "maxProperties": .integer(most),
+                "patternProperties": .object([.init(keys.expression, element.json)]),
             ]
         case .object(let object): return object.json
         case .either(let schemas): return ["anyOf": .array(schemas.map(\.json))]

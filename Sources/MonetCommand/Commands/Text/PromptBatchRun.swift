@@ -50,7 +50,14 @@ struct PromptBatchRun {
         var words =
             text
             + "\(settings.maxNewTokens) \(settings.sampling) \(settings.endTokenIDs ?? [-1]) \(command.masking.mask) "
-            + "\(defaults.stopStrings) \(backend.isBatchInvariant) \(command.samplingOptions.cache.kvDtype)"
+            + "\(defaults.stopStrings) \(backend.isBatchInvariant) \(command.samplingOptions.cache.kvDtype) "
+            + "\(command.samplingOptions.context ?? 0) \(command.logProbs) "
+        for path in try
+            (command.masking.mask.map { try MaskOptions.parse($0).path }
+            + known.keys.map { try MaskOptions.parse($0).path }).sorted()
+        {
+            words += try Checksum(of: MappedFile(path: path).bytes).text
+        }
         words.withUTF8 { checksum.update(UnsafeRawBufferPointer($0)) }
         var limits = BatchEngine.Limits()
         limits.sequences = command.parallel
