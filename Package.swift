@@ -107,7 +107,11 @@ let package = Package(
         .target(name: "TestSupport", dependencies: runtime, path: "Tests/TestSupport"),
         .target(
             name: "EmulatedKernels", dependencies: ["CMonetKernels"], path: "Tests/EmulatedKernels"),
-        .testTarget(name: "MonetTests", dependencies: library + ["Monet"]),
+        .testTarget(
+            name: "MonetTests",
+            dependencies: library + [
+                "Monet", "MonetHub", "MonetServer", .product(name: "Logging", package: "swift-log"),
+            ]),
         .testTarget(name: "MonetFoundationTests", dependencies: ["MonetFoundation", "TestSupport"]),
         .testTarget(
             name: "MonetComputeTests",

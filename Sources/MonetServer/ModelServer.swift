@@ -11,7 +11,7 @@ import Synchronization
 
 /// An HTTP server for a model: OpenAI's interface, the tokenizer, health and metrics, and the explorer.
 ///
-///     let server = ModelServer(options: options) { try await loadModel() }
+///     let server = ModelServer(options: options, logger: logger) { try loadModel() }
 ///     try await server.run()
 ///
 /// It listens before the model is loaded, and answers 503 until it is. On SIGTERM or SIGINT, running requests end

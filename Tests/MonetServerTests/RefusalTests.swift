@@ -157,4 +157,57 @@ import Testing
         options.host = "::1"
         #expect(options.isLoopback)
     }
+
+    /// Bytes that are no HTTP get an answer in the error object's form, alone and after a request.
+    @Test(arguments: [
+        ("GARBAGE\r\n\r\n", [400]),
+        ("GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGARBAGE\r\n\r\n", [200, 400]),
+        (
+            "POST /tokenize HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            [400]
+        ),
+        ("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: \(String(repeating: "a", count: 40_000))\r\n\r\n", [431]),
+    ])
+    func brokenRequests(bytes: String, statuses: [Int]) async throws {
+        let server = try await RunningServer()
+        let port = try #require(UInt16(server.address.split(separator: ":").last ?? ""))
+        let text = try RawConnection.exchange(port: port, Array(bytes.utf8))
+        let found = text.components(separatedBy: "HTTP/1.1 ").dropFirst().compactMap { Int($0.prefix(3)) }
+        #expect(Array(found.prefix(statuses.count)) == statuses, "\(text)")
+        #expect(text.contains("\"error\":{\"message\""))
+    }
+}
+
+/// A connection to a port of this machine that sends bytes as they are.
+private enum RawConnection {
+    /// Sends bytes and reads until the other side closes, or nothing comes for two seconds.
+    static func exchange(port: UInt16, _ bytes: [UInt8]) throws -> String {
+        #if os(Linux)
+            let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        #else
+            let descriptor = socket(AF_INET, SOCK_STREAM, 0)
+        #endif
+        defer { close(descriptor) }
+        var place = sockaddr_in()
+        place.sin_family = sa_family_t(AF_INET)
+        place.sin_addr.s_addr = inet_addr("127.0.0.1")
+        place.sin_port = port.bigEndian
+        let isOpen = withUnsafePointer(to: &place) { place in
+            place.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
+            }
+        }
+        try #require(isOpen)
+        var limit = timeval(tv_sec: 2, tv_usec: 0)
+        setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+        _ = bytes.withUnsafeBytes { send(descriptor, $0.baseAddress, $0.count, 0) }
+        var answer: [UInt8] = []
+        var buffer = [UInt8](repeating: 0, count: 1 << 16)
+        while true {
+            let count = recv(descriptor, &buffer, buffer.count, 0)
+            guard count > 0 else { break }
+            answer += buffer[..<count]
+        }
+        return String(decoding: answer, as: UTF8.self)
+    }
 }

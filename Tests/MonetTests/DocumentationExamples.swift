@@ -1,5 +1,8 @@
 import Foundation
+import Logging
 import Monet
+import MonetHub
+import MonetServer
 
 // The examples of the doc comments, as they stand there: that this file compiles is what makes them right.
 // `DocumentationTests` compares the two.
@@ -128,6 +131,36 @@ func ownScorers() throws {
     let scorer = try ToxicityClassifier(contentsOfFile: "scorer.json")
     let scores = try scorer.scores(of: ["The shark is a large fish."])
     _ = scores
+}
+
+func services(model: MonetLanguageModel, tokenizer: Tokenizer, ids: [Int32]) async throws {
+    let service = try GenerationService(model: model, tokenizer: tokenizer)
+    for try await event in service.events(TextRequest(GenerationRequest(ids))) {
+        if case .step(let step) = event { print(step.text, terminator: "") }
+    }
+}
+
+func batches(lines: [PromptLine], engine: BatchEngine, tokenizer: Tokenizer, fingerprint: String) throws {
+    let batch = PromptBatch(lines, results: "results.jsonl", fingerprint: fingerprint)
+    let isDone = try batch.run(on: TextEngine(engine, tokenizer: tokenizer)) { progress in true }
+    print(isDone)
+}
+
+func servers(
+    options: ServerOptions, logger: Logger, loadModel: @escaping @Sendable () throws -> ServedModel
+) async throws {
+    let server = ModelServer(options: options, logger: logger) { try loadModel() }
+    try await server.run()
+}
+
+func pages(index: ExpertIndex) throws {
+    try StaticExplorer(index: index).write(to: "experts") { done, total in true }
+}
+
+func downloads() throws {
+    let download = try HubDownload("MonetLLM/monet-vd-850M-100BT-hf")
+    let folder = try download.run { progress in true }
+    print(folder)
 }
 
 // The README's example.

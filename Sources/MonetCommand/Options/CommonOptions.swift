@@ -52,14 +52,25 @@ struct ComputeOptions: ParsableArguments {
         }
     }
 
+    /// A backend with a number of threads, all usable ones by default.
+    ///
+    /// - Throws: `ComputeError.unknownInstructionSet` for a `MONET_ISA` that cannot be used.
+    static func backend(threads: Int?, precision: ComputePrecision = .float32, isBatchInvariant: Bool = false)
+        throws
+        -> CPUBackend
+    {
+        try Kernels.validateEnvironment()
+        return CPUBackend(
+            pool: threads.map { WorkerPool(threadCount: $0) } ?? .shared, precision: precision,
+            isBatchInvariant: isBatchInvariant)
+    }
+
     /// The backend that these options describe.
     ///
     /// - Throws: `ComputeError.unknownInstructionSet` for a `MONET_ISA` that cannot be used.
     func backend(precision: ComputePrecision? = nil) throws -> CPUBackend {
-        try Kernels.validateEnvironment()
-        let pool = threads.map { WorkerPool(threadCount: $0) } ?? .shared
-        return CPUBackend(
-            pool: pool, precision: precision ?? dtype ?? .float32, isBatchInvariant: batchInvariant)
+        try Self.backend(
+            threads: threads, precision: precision ?? dtype ?? .float32, isBatchInvariant: batchInvariant)
     }
 }
 

@@ -5,8 +5,8 @@ import MonetText
 
 /// Continues the prompts of a file, many at a time, and appends each result to another file when it is done.
 ///
-///     let batch = try PromptBatch(lines, results: "results.jsonl")
-///     try batch.run(on: TextEngine(engine, tokenizer: tokenizer)) { progress in true }
+///     let batch = PromptBatch(lines, results: "results.jsonl", fingerprint: fingerprint)
+///     let isDone = try batch.run(on: TextEngine(engine, tokenizer: tokenizer)) { progress in true }
 ///
 /// While it runs, results lie in `results.jsonl.partial`, in the order in which they were done; a batch that was
 /// interrupted continues from there. At the end they are sorted and the file gets its name.

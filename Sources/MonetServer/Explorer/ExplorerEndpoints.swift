@@ -358,7 +358,8 @@ struct ExplorerEndpoints: Sendable {
 
     private var effects: Endpoint {
         measurement("effects", "The tokens that an expert promotes and suppresses, measured.") {
-            index, unit, served, _ in
+            index, unit, served, cancellation in
+            try cancellation.check()
             guard let effects = try index.logitEffects(of: unit, model: served.model, backend: served.backend)
             else {
                 return ["promoted": [], "suppressed": [], "places": 0]
@@ -381,7 +382,8 @@ struct ExplorerEndpoints: Sendable {
 
     private var explain: Endpoint {
         measurement("explain", "Ask the model what the expert stands for, and store its answers.") {
-            index, unit, served, _ in
+            index, unit, served, cancellation in
+            try cancellation.check()
             let explainer = try SelfExplanation(
                 model: served.model, tokenizer: served.tokenizer, backend: served.backend)
             let explanations = try explainer.explanations(of: unit, in: index, samples: 3)

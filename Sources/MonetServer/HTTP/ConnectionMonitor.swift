@@ -25,6 +25,10 @@ final class ConnectionMonitor: ChannelDuplexHandler, RemovableChannelHandler, @u
     private let connections: Connections
     /// Requests that have been read and not been answered.
     private var unanswered = 0
+    /// Whether a request's body is still being read.
+    private var isReading = false
+    /// What came after the requests that are yet to be answered, and is no HTTP.
+    private var broken: HTTPParserError?
     private var isFull: Scheduled<Void>?
 
     init(_ connections: Connections) { self.connections = connections }
@@ -86,20 +90,35 @@ final class ConnectionMonitor: ChannelDuplexHandler, RemovableChannelHandler, @u
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        if case .head = unwrapInboundIn(data) { unanswered += 1 }
+        switch unwrapInboundIn(data) {
+        case .head: (unanswered, isReading) = (unanswered + 1, true)
+        case .end: isReading = false
+        case .body: break
+        }
         context.fireChannelRead(data)
     }
 
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
-        if case .end = unwrapOutboundIn(data) { unanswered -= 1 }
+        var ends = false
+        if case .end = unwrapOutboundIn(data) {
+            unanswered -= 1
+            ends = unanswered == 0
+        }
         context.write(data, promise: promise)
+        if ends, let broken { answer(broken, context) }
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        guard let error = error as? HTTPParserError, unanswered == 0, context.channel.isActive else {
+        // In the middle of a body, the request's handler gets the error.
+        guard let error = error as? HTTPParserError, !isReading, context.channel.isActive else {
             context.fireErrorCaught(error)
             return
         }
+        if unanswered == 0 { answer(error, context) } else { broken = error }
+    }
+
+    private func answer(_ error: HTTPParserError, _ context: ChannelHandlerContext) {
+        broken = nil
         let isLong = error == .headerOverflow
         let answer = APIError(
             isLong ? .requestHeaderFieldsTooLarge : .badRequest,

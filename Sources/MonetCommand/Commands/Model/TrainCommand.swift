@@ -64,9 +64,7 @@ struct TrainCommand: ParsableCommand {
         if let decomposition {
             configuration.model = try configuration.model.converted(to: decomposition.family)
         }
-        var compute = ComputeOptions()
-        compute.threads = threads
-        let backend = try compute.backend(precision: configuration.precision)
+        let backend = try ComputeOptions.backend(threads: threads, precision: configuration.precision)
         let trainer = try Trainer(configuration, directory: directory, resuming: resume, backend: backend)
         Interruption.install(hangUp: true)
         var report = TrainingReport(isQuiet: common.quiet)

@@ -32,13 +32,11 @@ extension RoundedRouter {
 /// skipped, and the few others are multiplied exactly, so that the result equals that of the full product.
 private struct PreparedRouter: Sendable {
     let router: RouterWeights
-    let formats: [monet_row_kernels]
 
     init(_ router: RouterWeights, _ backend: CPUBackend) throws {
-        var formats: [monet_row_kernels] = []
         for side in router.sides {
             let (weight, heads) = (side.weight, router.heads)
-            guard let format = backend.instructionSet.rows(weight.dtype), weight.shape.count == 2, heads > 0,
+            guard backend.instructionSet.rows(weight.dtype) != nil, weight.shape.count == 2, heads > 0,
                 weight.rowCount % heads == 0,
                 side.rounded.map({
                     $0.rows.shape == weight.shape && $0.rows.dtype == .int8Rows
@@ -52,10 +50,8 @@ private struct PreparedRouter: Sendable {
             }
             try backend.requireHost(weight, "preparing a router")
             _ = try HostRule(side.rule, heads: heads, backend)
-            formats.append(format)
         }
         self.router = router
-        self.formats = formats
     }
 }
 
@@ -99,9 +95,11 @@ extension CPUBackend {
         let norms = (0..<tokens).map {
             Float(kernels.sum_of_squares(x.pointer + $0 * width, width).squareRoot() * (1 + 1e-6))
         }
-        let formats =
-            isBatchInvariant
-            ? router.sides.compactMap { rowKernels($0.weight.dtype, rows: tokens) } : prepared.formats
+        // The kernels of a whole product, so that the logits are the same bits.
+        let formats = router.sides.compactMap { side in
+            roundsInKernels
+                ? instructionSet.rows(side.weight.dtype) : rowKernels(side.weight.dtype, rows: tokens)
+        }
         let activations = formats.map { RowActivations(x, columns: width, for: $0, pool: pool) }
         pool.parallel(chunks: router.sides.count * router.heads) { index in
             let (side, head) = (index / router.heads, index % router.heads)
