@@ -120,6 +120,8 @@ final class RunningServer: Sendable {
         guard let url = URL(string: address + path) else { throw CancellationError() }
         var request = URLRequest(url: url)
         request.httpMethod = method
+        // Other tests may have the machine's few threads for minutes.
+        request.timeoutInterval = 600
         request.httpBody = body
         if body != nil { request.setValue("application/json", forHTTPHeaderField: "Content-Type") }
         for (name, value) in headers { request.setValue(value, forHTTPHeaderField: name) }
