@@ -121,7 +121,7 @@ struct SideBySide {
         var results: [Int: GenerationResult] = [:]
         Interruption.install()
         while !engine.isIdle {
-            if Interruption.isRequested { numbers.forEach { engine.finish($0) } }
+            if Interruption.isRequested { for number in numbers { engine.finish(number) } }
             for event in engine.step() {
                 switch event.kind {
                 case .finished(let result): results[event.request] = result
