@@ -42,29 +42,21 @@ struct ChatEndpoint: Sendable {
         ] + SamplingFields.fields)
 
     /// A checked request.
-    struct Plan: Sendable {
+    struct Plan: TextPlan {
         var job: TextJob
         let logprobs: Int?
-        let isStreamed: Bool
-        let includesUsage: Bool
+        let target: RequestTarget
     }
 
     /// Reads a checked body.
     static func plan(_ body: JSONValue, _ served: ServedModel) throws -> Plan {
-        let name = body["model"]?.stringValue ?? served.name
-        let own = try served.mask(ofModel: name)
-        let monet = try MonetExtension(body["monet"], served)
-        let mask = own.map { own in monet.mask.map { own.union($0) } ?? own } ?? monet.mask
+        let target = try RequestTarget(body, served)
         let prompt = try PromptTemplate(served).prompt(body["messages"] ?? .null)
         guard prompt.tokens.count <= served.contextLength else {
             throw APIError.invalid(
                 "messages",
                 "the conversation has \(prompt.tokens.count) tokens, the model's context holds "
                     + "\(served.contextLength); nothing was cut", code: "context_length_exceeded")
-        }
-        let isStreamed = body["stream"]?.boolValue ?? false
-        if let options = body["stream_options"], !options.isNull, !isStreamed {
-            throw APIError.invalid("stream_options", "stream_options needs stream to be true")
         }
         let limits = ["max_tokens", "max_completion_tokens"].compactMap { body[$0]?.intValue }
         if limits.count == 2, limits[0] != limits[1] {
@@ -79,24 +71,23 @@ struct ChatEndpoint: Sendable {
         var settings = try SamplingFields.settings(body, served)
         settings.maxNewTokens = limits.first ?? max(0, served.contextLength - prompt.tokens.count)
         settings.topLogProbabilities = alternatives ?? 0
-        try monet.checkSize(
+        try target.monet.checkSize(
             tokens: prompt.tokens.count + settings.maxNewTokens, answers: body["n"]?.intValue ?? 1, served)
         let stops = try SamplingFields.stops(body, served) + prompt.stops
         let requests = (0..<(body["n"]?.intValue ?? 1)).map { answer in
-            var request = GenerationRequest(prompt.tokens, settings: settings, mask: mask)
+            var request = GenerationRequest(prompt.tokens, settings: settings, mask: target.mask)
             request.settings.sampling.seed &+= UInt64(answer)
-            request.observed = Set(monet.hooks)
+            request.observed = Set(target.monet.hooks)
             var text = TextRequest(request, stopStrings: stops)
-            text.units = monet.units
+            text.units = target.monet.units
             return text
         }
         return Plan(
             job: TextJob(
                 id: "chatcmpl-" + UUID().uuidString.lowercased(), created: Int(Date().timeIntervalSince1970),
-                model: name, served: served, requests: requests, promptTokens: prompt.tokens.count,
+                model: target.name, served: served, requests: requests, promptTokens: prompt.tokens.count,
                 names: TokenNames(tokenizer: served.tokenizer), promptCount: 1),
-            logprobs: asked ? alternatives ?? 0 : nil, isStreamed: isStreamed,
-            includesUsage: body["stream_options"]?["include_usage"]?.boolValue ?? false)
+            logprobs: asked ? alternatives ?? 0 : nil, target: target)
     }
 }
 
@@ -199,7 +190,7 @@ extension ChatEndpoint.Plan {
         func chunk(_ choices: [JSONValue], usage: JSONValue?) -> JSONValue {
             var members = head("chat.completion.chunk")
             members.append(.init("choices", .array(choices)))
-            if includesUsage { members.append(.init("usage", usage ?? .null)) }
+            if target.includesUsage { members.append(.init("usage", usage ?? .null)) }
             return .object(members)
         }
         func choice(
@@ -234,6 +225,8 @@ extension ChatEndpoint.Plan {
                 try await events.send(chunk([choice(index, [:], nil, reason)], usage: nil))
             }
         }
-        if includesUsage { try await events.send(chunk([], usage: job.usage(results.compactMap { $0 }))) }
+        if target.includesUsage {
+            try await events.send(chunk([], usage: job.usage(results.compactMap { $0 })))
+        }
     }
 }

@@ -32,13 +32,12 @@ struct CompletionEndpoint: Sendable {
         ] + SamplingFields.fields)
 
     /// A checked request.
-    struct Plan: Sendable {
+    struct Plan: TextPlan {
         var job: TextJob
         let echo: Bool
         /// Alternatives to report; nil for no log-probabilities.
         let logprobs: Int?
-        let isStreamed: Bool
-        let includesUsage: Bool
+        let target: RequestTarget
         let answers: Int
         let candidates: Int
         let prompts: [Prompt]
@@ -55,22 +54,15 @@ struct CompletionEndpoint: Sendable {
 
     /// Reads a checked body.
     static func plan(_ body: JSONValue, _ served: ServedModel) throws -> Plan {
-        let name = body["model"]?.stringValue ?? served.name
-        let own = try served.mask(ofModel: name)
-        let monet = try MonetExtension(body["monet"], served)
-        let mask = own.map { own in monet.mask.map { own.union($0) } ?? own } ?? monet.mask
+        let target = try RequestTarget(body, served)
         let prompts = try Self.prompts(body["prompt"] ?? .null, served)
         let answers = body["n"]?.intValue ?? 1
         let candidates = body["best_of"]?.intValue ?? answers
-        let isStreamed = body["stream"]?.boolValue ?? false
         guard candidates >= answers else {
             throw APIError.invalid("best_of", "best_of is \(candidates), expected n = \(answers) or more")
         }
-        guard candidates == answers || !isStreamed else {
+        guard candidates == answers || !target.isStreamed else {
             throw APIError.invalid("best_of", "best_of is larger than n, which cannot be streamed")
-        }
-        if let options = body["stream_options"], !options.isNull, !isStreamed {
-            throw APIError.invalid("stream_options", "stream_options needs stream to be true")
         }
         var settings = try SamplingFields.settings(body, served)
         settings.maxNewTokens = body["max_tokens"]?.intValue ?? 16
@@ -86,27 +78,26 @@ struct CompletionEndpoint: Sendable {
                     "the prompt has \(prompt.tokens.count) tokens, the model's context holds "
                         + "\(served.contextLength); nothing was cut", code: "context_length_exceeded")
             }
-            try monet.checkSize(
+            try target.monet.checkSize(
                 tokens: prompt.tokens.count + settings.maxNewTokens, answers: candidates * prompts.count,
                 served)
             for answer in 0..<candidates {
-                var request = GenerationRequest(prompt.tokens, settings: settings, mask: mask)
+                var request = GenerationRequest(prompt.tokens, settings: settings, mask: target.mask)
                 request.settings.sampling.seed &+= UInt64(answer)
-                request.observed = Set(monet.hooks)
+                request.observed = Set(target.monet.hooks)
                 if echo, let logprobs { request.scoredAlternatives = logprobs }
                 var text = TextRequest(request, stopStrings: stops)
-                text.units = monet.units
+                text.units = target.monet.units
                 requests.append(text)
             }
         }
         return Plan(
             job: TextJob(
                 id: "cmpl-" + UUID().uuidString.lowercased(), created: Int(Date().timeIntervalSince1970),
-                model: name, served: served, requests: requests,
+                model: target.name, served: served, requests: requests,
                 promptTokens: prompts.reduce(0) { $0 + $1.tokens.count },
                 names: TokenNames(tokenizer: served.tokenizer), promptCount: prompts.count),
-            echo: echo, logprobs: logprobs, isStreamed: isStreamed,
-            includesUsage: body["stream_options"]?["include_usage"]?.boolValue ?? false, answers: answers,
+            echo: echo, logprobs: logprobs, target: target, answers: answers,
             candidates: candidates, prompts: prompts)
     }
 
@@ -230,7 +221,7 @@ extension CompletionEndpoint.Plan {
         func chunk(_ choices: [JSONValue], usage: JSONValue?) -> JSONValue {
             var members = head("text_completion")
             members.append(.init("choices", .array(choices)))
-            if includesUsage { members.append(.init("usage", usage ?? .null)) }
+            if target.includesUsage { members.append(.init("usage", usage ?? .null)) }
             return .object(members)
         }
         try await job.forEachEvent(releasing: places) { index, event in
@@ -239,7 +230,9 @@ extension CompletionEndpoint.Plan {
             }
             if case .finished(let result) = event { results[index] = result }
         }
-        if includesUsage { try await events.send(chunk([], usage: job.usage(results.compactMap { $0 }))) }
+        if target.includesUsage {
+            try await events.send(chunk([], usage: job.usage(results.compactMap { $0 })))
+        }
     }
 
     /// What has been sent of a text.

@@ -50,16 +50,7 @@ struct OpenAIEndpoints: Sendable {
             body: CompletionEndpoint.schema, answers: ["application/json", "text/event-stream"],
             errors: [.notFound]
         ) { call in
-            var plan = try await Self.checked { try CompletionEndpoint.plan(call.body, try holder.model()) }
-            plan.job.whenFirst = firstToken()
-            let places = try admission.take(plan.job.requests.count)
-            let ready = plan
-            if plan.isStreamed {
-                return .events(call.context, keeping: places) {
-                    try await ready.stream(&$0, releasing: places)
-                }
-            }
-            return try await answer(call.context, places) { try await ready.answer() }
+            try await run(call.context) { try CompletionEndpoint.plan(call.body, try holder.model()) }
         }
     }
 
@@ -68,17 +59,22 @@ struct OpenAIEndpoints: Sendable {
             method: .post, path: "/v1/chat/completions", summary: "Continue a conversation.",
             body: ChatEndpoint.schema, answers: ["application/json", "text/event-stream"], errors: [.notFound]
         ) { call in
-            var plan = try await Self.checked { try ChatEndpoint.plan(call.body, try holder.model()) }
-            plan.job.whenFirst = firstToken()
-            let places = try admission.take(plan.job.requests.count)
-            let ready = plan
-            if plan.isStreamed {
-                return .events(call.context, keeping: places) {
-                    try await ready.stream(&$0, releasing: places)
-                }
-            }
-            return try await answer(call.context, places) { try await ready.answer() }
+            try await run(call.context) { try ChatEndpoint.plan(call.body, try holder.model()) }
         }
+    }
+
+    /// Checks a request, takes its places and answers it, whole or in chunks.
+    private func run<Plan: TextPlan>(
+        _ context: ServerContext, _ plan: @escaping @Sendable () throws -> Plan
+    ) async throws -> Response {
+        var plan = try await Self.checked(plan)
+        plan.job.whenFirst = firstToken()
+        let places = try admission.take(plan.job.requests.count)
+        let ready = plan
+        if ready.target.isStreamed {
+            return .events(context, keeping: places) { try await ready.stream(&$0, releasing: places) }
+        }
+        return try await answer(context, places) { try await ready.answer() }
     }
 
     private func firstToken() -> @Sendable () -> Void {
