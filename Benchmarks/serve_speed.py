@@ -29,9 +29,10 @@ async def one(session, base, prompt, tokens):
     return first, count
 
 
-async def measure(base, clients, tokens, words, seed):
+async def measure(base, clients, tokens, length, seed):
+    # Token ids, so that every server reads as many tokens whatever its tokenizer.
     chance = random.Random(seed)
-    prompts = [" ".join(str(chance.randint(0, 999)) for _ in range(words)) for _ in range(clients)]
+    prompts = [[chance.randint(10, 999) for _ in range(length)] for _ in range(clients)]
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=1200)) as session:
         began = time.perf_counter()
         results = await asyncio.gather(*(one(session, base, prompt, tokens) for prompt in prompts))
@@ -45,7 +46,7 @@ def main():
     parser.add_argument("servers", nargs="+", help="NAME=ADDRESS")
     parser.add_argument("--clients", default="1,8,32")
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--words", type=int, default=16)
+    parser.add_argument("--prompt-tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     servers = [server.split("=", 1) for server in arguments.servers]
@@ -53,7 +54,7 @@ def main():
         found = {name: [] for name, _ in servers}
         for round in range(arguments.rounds):
             for name, base in servers:
-                found[name].append(asyncio.run(measure(base.rstrip("/"), clients, arguments.tokens, arguments.words, 100 * clients + round)))
+                found[name].append(asyncio.run(measure(base.rstrip("/"), clients, arguments.tokens, arguments.prompt_tokens, 100 * clients + round)))
         for name, values in found.items():
             rate, middle, last = (statistics.median(column) for column in zip(*values))
             print(f"{clients:3} clients  {name:12} {rate:8.1f} tokens/s   first token {1000 * middle:7.0f} ms, last of all {1000 * last:7.0f} ms", flush=True)

@@ -4,6 +4,8 @@ public enum InsightError: Error, Sendable, Equatable, CustomStringConvertible {
     case invalidExpert(name: String, expected: String)
     /// A label that the corpus or index does not have.
     case unknownLabel(label: String, known: [String], origin: String)
+    /// A label set that the index does not have.
+    case unknownLabelSet(name: String, known: [String], origin: String)
     /// Documents without a label where labels are needed.
     case noLabels(origin: String)
     /// A document without the requested number.
@@ -30,6 +32,8 @@ public enum InsightError: Error, Sendable, Equatable, CustomStringConvertible {
         case .invalidExpert(let name, let expected): "expert '\(name)' is not valid, expected \(expected)"
         case .unknownLabel(let label, let known, let origin):
             "\(origin): there is no label '\(label)', expected one of \(known.joined(separator: ", "))"
+        case .unknownLabelSet(let name, let known, let origin):
+            "\(origin): there is no label set '\(name)', expected one of \(known.joined(separator: ", "))"
         case .noLabels(let origin): "\(origin): the documents have no labels, and this needs two or more"
         case .missingNumber(let path, let key, let document):
             "\(path): document \(document) has no number under \"\(key)\""

@@ -65,6 +65,24 @@ import Testing
         #expect(bytes.status == 400 && bytes.param == "body")
     }
 
+    @Test func otherEndpointsNameTheirKeys() async throws {
+        let server = try await RunningServer()
+        let unknown = try await server.post("/detokenize", ["tokens": [0, 2_147_483_647]])
+        #expect(unknown.status == 400 && unknown.param == "tokens")
+        for path in ["/tokenize", "/detokenize", "/apply-template"] {
+            let body: JSONValue =
+                switch path {
+                case "/tokenize": ["model": "other", "prompt": "x"]
+                case "/detokenize": ["model": "other", "tokens": [1]]
+                default: ["model": "other", "messages": [["role": "user", "content": "x"]]]
+                }
+            let answer = try await server.post(path, body)
+            #expect(answer.status == 404 && answer.param == "model", "\(path): \(answer.text)")
+        }
+        let wrong = try await server.send("PUT", "/tokenize", Data("{}".utf8), [:])
+        #expect(wrong.status == 405 && wrong.headers["allow"] == "POST")
+    }
+
     @Test func limits() async throws {
         let server = try await RunningServer {
             $0.bodyBytes = 2000; $0.parallel = 2; $0.queue = 1

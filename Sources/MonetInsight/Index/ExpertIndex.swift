@@ -137,12 +137,12 @@ public final class ExpertIndex: Sendable {
 
     /// The label set called `name`, or the only one.
     ///
-    /// - Throws: `InsightError.noLabels`, `InsightError.unknownLabel`.
+    /// - Throws: `InsightError.noLabels`, `InsightError.unknownLabelSet`.
     public func labelSet(_ name: String? = nil) throws -> LabelSet {
         guard let first = labelSets.first else { throw InsightError.noLabels(origin: path) }
         guard let name else { return first }
         guard let set = labelSets.first(where: { $0.name == name }) else {
-            throw InsightError.unknownLabel(label: name, known: labelSets.map(\.name), origin: path)
+            throw InsightError.unknownLabelSet(name: name, known: labelSets.map(\.name), origin: path)
         }
         return set
     }

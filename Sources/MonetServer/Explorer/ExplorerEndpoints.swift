@@ -47,6 +47,7 @@ struct ExplorerEndpoints: Sendable {
         } catch let error as InsightError {
             switch error {
             case .malformedIndex, .unwritableIndex: throw APIError(.internalServerError, "\(error)")
+            case .unknownLabelSet: throw APIError.invalid("set", "\(error)")
             default: throw APIError.invalid(param, "\(error)")
             }
         }

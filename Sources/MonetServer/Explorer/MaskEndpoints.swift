@@ -117,7 +117,7 @@ struct MaskEndpoints: Sendable {
 
     private var file: Endpoint {
         Endpoint(
-            method: .post, path: "/api/masks/file", summary: "A mask as a file.",
+            method: .post, path: "/api/mask-file", summary: "A mask as a file.",
             body: .object([Self.strengths]), answers: ["application/octet-stream"]
         ) { call in
             let served = try holder.model()

@@ -61,7 +61,7 @@ public struct APIError: Error, Sendable, Equatable {
     func response() -> Response {
         var response = Response.json(json, status: status)
         if let retryAfter { response.headers[.retryAfter] = "\(retryAfter)" }
-        if !allowed.isEmpty { response.headers[.allow] = (allowed + ["HEAD"]).joined(separator: ", ") }
+        if !allowed.isEmpty { response.headers[.allow] = allowed.joined(separator: ", ") }
         if status == .unauthorized { response.headers[.wwwAuthenticate] = "Bearer" }
         return response
     }

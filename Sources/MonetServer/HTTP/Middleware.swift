@@ -52,7 +52,7 @@ struct AnswerMiddleware: RouterMiddleware {
                 return APIError(
                     .methodNotAllowed,
                     "\(request.method.rawValue) is not possible here, \(methods.joined(separator: ", ")) is",
-                    allowed: methods)
+                    allowed: methods.contains("GET") ? methods + ["HEAD"] : methods)
             }
             return APIError(
                 .notFound, "there is nothing at \(path); /openapi.json lists what there is", code: "not_found"

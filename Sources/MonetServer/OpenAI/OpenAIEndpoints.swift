@@ -120,7 +120,7 @@ struct OpenAIEndpoints: Sendable {
                     "add_special_tokens", .boolean,
                     "Whether a begin token comes first where the model's texts have one; true by default."),
                 .init("return_token_strs", .boolean, "Report the tokens' texts too."),
-            ])
+            ]), errors: [.notFound]
         ) { call in
             let served = try holder.model()
             if let name = call.body["model"]?.stringValue { _ = try served.mask(ofModel: name) }
@@ -154,11 +154,15 @@ struct OpenAIEndpoints: Sendable {
                     "tokens", .array(.integer(0...Int(Int32.max)), counts: 0...1_000_000), "Ids of tokens.",
                     isRequired: true),
                 .init("model", .string(), "A name that /v1/models lists; all have one tokenizer."),
-            ])
+            ]), errors: [.notFound]
         ) { call in
             let served = try holder.model()
             if let name = call.body["model"]?.stringValue { _ = try served.mask(ofModel: name) }
             let ids = (call.body["tokens"]?.arrayValue ?? []).map { Int32($0.intValue ?? 0) }
+            let size = served.tokenizer.vocabularySize
+            if let unknown = ids.first(where: { $0 >= size }) {
+                throw APIError.invalid("tokens", "token \(unknown) is not in the vocabulary of \(size)")
+            }
             return .json([
                 "prompt": .string(try await Self.checked { try served.tokenizer.textWithSpecialTokens(ids) })
             ])
@@ -197,7 +201,7 @@ struct OpenAIEndpoints: Sendable {
                 .init(
                     "add_generation_prompt", .boolean,
                     "Whether the prompt opens the assistant's turn; true by default."),
-            ])
+            ]), errors: [.notFound]
         ) { call in
             let served = try holder.model()
             if let name = call.body["model"]?.stringValue { _ = try served.mask(ofModel: name) }

@@ -28,7 +28,7 @@ export async function editView(view, info) {
                 h("button", { type: "button", onclick: () => { replaceBasket(entries.map(([unit]) => [unit, 0])); show(); } }, "Remove all"),
                 h("button", { type: "button", onclick: () => { replaceBasket([]); show(); } }, "Empty the basket"),
                 h("a", { href: link("write", { with: "basket", edit: basketText() }) }, "See the effect in Write"),
-                h("button", { type: "button", onclick: async () => { const file = await attempt(() => postForBlob("api/masks/file", body())); if (file) saveBytes("edited.mask", file); } }, "Download as a mask file")),
+                h("button", { type: "button", onclick: async () => { const file = await attempt(() => postForBlob("api/mask-file", body())); if (file) saveBytes("edited.mask", file); } }, "Download as a mask file")),
             saveTable("basket", ["expert", "strength"], entries)]);
     };
     const row = (unit, strength) => {
