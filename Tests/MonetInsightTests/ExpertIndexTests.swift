@@ -338,6 +338,7 @@ import Testing
             #expect(fired.count == 5)
             for found in fired { #expect(found.value == scores.byUnit[found.expert]) }
             #expect(throws: InsightError.self) { try index.label("nothing") }
+            #expect(throws: InsightError.self) { try index.labelSet("nothing") }
         }
     }
 
