@@ -73,52 +73,82 @@ extension ExpertIndex {
             throw InsightError.invalidSetting(
                 name: "the search", found: "several of label, token, tag and text", expected: "one of them")
         }
-        var conditions = ["e.frequency >= :frequency"]
         var arguments: [String: any DatabaseValueConvertible] = [
-            "frequency": minimumFrequency(query.criterion), "limit": query.limit, "offset": query.offset,
+            "limit": query.limit, "offset": query.offset,
         ]
+        var conditions: [String] = []
         if let group = query.group {
-            conditions.append("e.router_group = :group")
+            conditions.append("t.router_group = :group")
             arguments["group"] = group
         }
+        let least = minimumFrequency(query.criterion)
+        if least > 0 { arguments["frequency"] = least }
+        // What is searched, t, and the experts of its rows, e, which are looked up before the page is chosen only if the
+        // choice depends on them.
         let (source, value, order): (String, String, String)
+        var isExpert = false
         if let label = query.label {
-            conditions += ["s.label = :label", "s.frequency >= :frequency"]
+            conditions.append("t.label = :label")
+            if least > 0 { conditions.append("t.frequency >= :frequency") }
             arguments["label"] = label.id
-            source =
-                "specialty s CROSS JOIN expert e ON e.router_group = s.router_group AND e.expert = s.expert"
-            value = "s.ratio"
+            (source, value) = ("specialty", "t.ratio")
             order = try column(
                 query.sort ?? .ratio,
-                [.ratio: "s.ratio", .mean: "s.mean", .frequency: "s.frequency", .max: "e.max"])
+                [.ratio: "t.ratio", .mean: "t.mean", .frequency: "t.frequency", .max: "e.max"])
         } else if let token = query.token {
             conditions.append("t.token IN (SELECT id FROM token WHERE trim(text) = :token)")
             arguments["token"] = token.trimmingCharacters(in: .whitespaces)
-            source =
-                "expert_token t CROSS JOIN expert e ON e.router_group = t.router_group AND e.expert = t.expert"
-            value = "t.share"
+            (source, value) = ("expert_token", "t.share")
             order = try column(
                 query.sort ?? .share,
                 [.share: "t.share", .mean: "e.mean", .frequency: "e.frequency", .max: "e.max"])
         } else {
-            source =
-                try matches(query, &arguments).map {
-                    "(\($0)) m CROSS JOIN expert e ON "
-                        + "e.router_group = m.router_group AND e.expert = m.expert"
-                } ?? "expert e"
-            value = "NULL"
+            let matching = try matches(query, &arguments)
+            isExpert = matching == nil
+            (source, value) = (matching.map { "(\($0))" } ?? "expert", "NULL")
+            let table = isExpert ? "t" : "e"
             order = try column(
-                query.sort ?? .frequency, [.mean: "e.mean", .frequency: "e.frequency", .max: "e.max"])
+                query.sort ?? .frequency,
+                [.mean: "\(table).mean", .frequency: "\(table).frequency", .max: "\(table).max"])
         }
+        if least > 0 { conditions.append("\(isExpert ? "t" : "e").frequency >= :frequency") }
+        func experts(of table: String) -> String {
+            "CROSS JOIN expert e ON e.router_group = \(table).router_group AND e.expert = \(table).expert"
+        }
+        var join = "\(source) t"
+        if let label = query.label, order.hasPrefix("e."), try isCommon(label) {
+            // Experts in the order asked for, until enough are of the label.
+            join =
+                "expert e CROSS JOIN specialty t ON t.set_id = :set "
+                + "AND t.router_group = e.router_group AND t.expert = e.expert"
+            arguments["set"] = labelSets.first { $0.labels.contains(label) }?.id ?? 0
+        } else if !isExpert, least > 0 || order.hasPrefix("e.") {
+            join += " " + experts(of: "t")
+        }
+        let filter = conditions.isEmpty ? "" : "WHERE " + conditions.joined(separator: " AND ")
+        let direction = query.isAscending ? "ASC" : "DESC"
         return try read { database in
             try rows(
                 database,
                 sql: """
-                    SELECT e.router_group, e.expert, e.mean, e.frequency, e.max, \(value) AS value
-                    FROM \(source) WHERE \(conditions.joined(separator: " AND "))
-                    ORDER BY \(order) \(query.isAscending ? "ASC" : "DESC") LIMIT :limit OFFSET :offset
+                    SELECT e.router_group, e.expert, e.mean, e.frequency, e.max, p.value FROM (
+                        SELECT t.router_group, t.expert, \(value) AS value, \(order) AS sort_key
+                        FROM \(join) \(filter)
+                        ORDER BY \(order) \(direction) LIMIT :limit OFFSET :offset) p
+                    \(experts(of: "p")) ORDER BY p.sort_key \(direction)
                     """, StatementArguments(arguments)
             ).map { row in try found(row, value: value == "NULL" ? nil : row.number("value")) }
+        }
+    }
+
+    /// Whether so many experts have this as their strongest label that it is met soon in any order.
+    private func isCommon(_ label: Label) throws -> Bool {
+        let many = 20_000
+        return try read { database in
+            try Int.fetchOne(
+                database,
+                sql: "SELECT count(*) FROM (SELECT 1 FROM specialty WHERE label = ? LIMIT \(many))",
+                arguments: [label.id]) == many
         }
     }
 
