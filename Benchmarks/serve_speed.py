@@ -17,15 +17,18 @@ async def one(session, base, prompt, tokens):
     began = time.perf_counter()
     first = None
     count = 0
-    body = {"prompt": prompt, "max_tokens": tokens, "stream": True, "temperature": 0, "ignore_eos": True}
+    body = {"prompt": prompt, "max_tokens": tokens, "stream": True, "temperature": 0, "ignore_eos": True,
+            "stream_options": {"include_usage": True}}
     async with session.post(base + "/v1/completions", json=body) as answer:
         answer.raise_for_status()
         async for line in answer.content:
             if line.startswith(b"data: {"):
-                choices = json.loads(line[6:])["choices"]
-                if choices and choices[0]["finish_reason"] is None:
+                event = json.loads(line[6:])
+                if event["choices"]:
                     first = first or time.perf_counter() - began
-                    count += 1
+                # A chunk may hold several tokens, or none: bytes of a character are sent once it is whole.
+                if event.get("usage"):
+                    count = event["usage"]["completion_tokens"]
     return first, count
 
 

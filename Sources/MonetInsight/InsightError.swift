@@ -24,6 +24,8 @@ public enum InsightError: Error, Sendable, Equatable, CustomStringConvertible {
     case foreignState(path: String, key: String, expected: String, found: String)
     /// The index cannot be written.
     case unwritableIndex(path: String, reason: String)
+    /// A metric that cannot be read.
+    case invalidMetric(metric: String, reason: String)
     /// A setting outside its range.
     case invalidSetting(name: String, found: String, expected: String)
 
@@ -49,6 +51,7 @@ public enum InsightError: Error, Sendable, Equatable, CustomStringConvertible {
         case .foreignState(let path, let key, let expected, let found):
             "\(path): the unfinished index was started with another \(key) (\(found), now \(expected))"
         case .unwritableIndex(let path, let reason): "\(path): cannot be written: \(reason)"
+        case .invalidMetric(let metric, let reason): "the metric '\(metric)': \(reason)"
         case .invalidSetting(let name, let found, let expected):
             "\(name) is \(found), expected \(expected)"
         }

@@ -215,6 +215,9 @@ public final class MonetLanguageModel: Sendable {
 
     // MARK: Predictions
 
+    /// The output head, `[vocabulary, d]`.
+    var headWeight: Tensor { head.tensor }
+
     /// Next-token logits of hidden states, `[tokens, vocabulary]`.
     public func logits(_ hidden: Tensor, on backend: any Backend = CPUBackend()) throws -> Tensor {
         let logits = try backend.linear(hidden, weight: head.tensor, bias: nil)

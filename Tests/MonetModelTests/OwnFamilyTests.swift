@@ -51,11 +51,6 @@ private struct CubedFeedForward: FeedForwardFamily {
         UnitLayout(
             kind: .neurons, layersOfGroup: (0..<layerCount).map { $0...$0 }, unitsPerGroup: neurons)
     }
-
-    func addStrengthGradients(
-        of flow: FeedForwardFlow, _ parameters: LayerParameters, on backend: any Backend,
-        into sums: inout [Double]
-    ) throws {}
 }
 
 extension HookPoint.Kind {

@@ -74,6 +74,21 @@ public struct ReferenceModel {
         return Output(logits: ReferenceMath.linear(hidden, head), routings: routings)
     }
 
+    /// Attention probabilities of one sequence, `[tokens, heads × head width]` with the keys as columns: what attention
+    /// makes of values that are the columns of an identity. At most as many tokens as a head has columns.
+    func pattern(_ normed: Reference, layer: Int) -> Reference {
+        let (c, prefix) = (configuration, "model.layers.\(layer).self_attn.")
+        let (cosine, sine) = rotations(normed.rows)
+        var identity = Reference(zeros: [normed.rows, c.keyValueHeads * c.headWidth])
+        for row in 0..<normed.rows {
+            for head in 0..<c.keyValueHeads { identity[row, head * c.headWidth + row] = 1 }
+        }
+        return ReferenceMath.attention(
+            projected(normed, prefix + "q_proj"), projected(normed, prefix + "k_proj"), identity,
+            cosine: cosine,
+            sine: sine, heads: c.attentionHeads, keyValueHeads: c.keyValueHeads, sequences: 1)
+    }
+
     private func sum(_ x: Reference, _ y: Reference) -> Reference {
         Reference(zip(x.values, y.values).map(+), shape: x.shape)
     }

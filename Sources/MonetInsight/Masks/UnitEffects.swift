@@ -61,17 +61,20 @@ public struct UnitEffects: Sendable {
         var input = ForwardInput([piece])
         input.keepsUnits = true
         input.hooks.observed = Set(
-            layers.flatMap { layer in FeedForwardFlow.observed.map { HookPoint($0, layer: layer) } })
+            layers.flatMap { [HookPoint(.mlpIn, layer: $0), HookPoint(.mlpOut, layer: $0)] })
         // One parameter with a gradient at the bottom makes gradients flow through all layers.
         let variables = ParameterVariables { $0 != "model.embed_tokens.weight" }
         let output = try model.forward(input, variables: variables, on: backend)
         let losses = try model.crossEntropy(output, targets: piece.dropFirst() + [-1]).floats()
         try output.backward()
-        for layer in layers {
-            let flow = try FeedForwardFlow(output, layer: layer, units: units)
-            try model.configuration.feedForward.addStrengthGradients(
-                of: flow, LayerParameters(model.parameters, layer: layer), on: backend,
-                into: &sums[flow.units.group])
+        for (group, layers) in units.layersOfGroup.enumerated() {
+            for layer in layers {
+                let block = try model.linearizedFeedForward(layer, of: output, on: backend)
+                guard let gradient = output.observations[HookPoint(.mlpOut, layer: layer)]?.gradient else {
+                    throw ModelError.notFinite(what: "the gradient of layer \(layer)", place: nil)
+                }
+                try block.contributions(of: gradient) { _, unit, value in sums[group][unit] += value }
+            }
         }
         return losses.reduce(0.0) { $0 + Double($1) }
     }

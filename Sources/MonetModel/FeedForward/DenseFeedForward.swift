@@ -73,21 +73,10 @@ public struct DenseFeedForward: FeedForwardFamily {
             kind: .neurons, layersOfGroup: (0..<layerCount).map { $0...$0 }, unitsPerGroup: intermediateSize)
     }
 
-    public func addStrengthGradients(
-        of flow: FeedForwardFlow, _ parameters: LayerParameters, on backend: any Backend,
-        into sums: inout [Double]
-    ) throws {
-        guard let neurons = flow.units as? NeuronActivations else {
-            throw ModelError.invalidInput(reason: "effects of neurons need a pass that keeps units")
-        }
-        let down = try parameters("mlp.down_proj.weight").tensor
-        let gradient = try backend.zeros([flow.input.rowCount, intermediateSize], dtype: .float32)
-        try backend.linearGradient(
-            flow.outputGradient, x: gradient, weight: down,
-            into: LinearGradient(x: gradient, weight: nil, bias: nil))
-        for (place, (d, value)) in zip(gradient.floats(), neurons.hidden.value.floats()).enumerated() {
-            sums[place % intermediateSize] += Double(d) * Double(value)
-        }
+    public func linearized(
+        at point: FeedForwardPoint, _ parameters: LayerParameters, on backend: any Backend
+    ) throws -> any LinearizedFeedForward {
+        try LinearizedNeurons(point, parameters, on: backend)
     }
 
     /// A strength multiplies what a neuron adds, so it multiplies the neuron's column of the down-matrix.

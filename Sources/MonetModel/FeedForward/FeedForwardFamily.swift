@@ -51,11 +51,13 @@ public protocol FeedForwardFamily: Sendable, Equatable {
     func units(layerCount: Int) -> UnitLayout
     /// Share of a layer's expert weights that one token needs, if a head selects this many of a side's experts.
     func activeShare(selectedPerHead: Double) -> Double
-    /// Sums ∂L/∂s of every unit's strength s, at s = 1, over a layer's tokens: the unit's own terms times the
-    /// gradient of the output. To first order, removing the unit changes the loss by −∂L/∂s.
-    func addStrengthGradients(
-        of flow: FeedForwardFlow, _ parameters: LayerParameters, on backend: any Backend,
-        into sums: inout [Double]) throws
+    /// The block of one layer, linearized where a pass has been.
+    ///
+    /// - Throws: `ModelError.invalidInput` for weights in another layout than that of checkpoints, or a pass that
+    ///   did not keep units.
+    func linearized(
+        at point: FeedForwardPoint, _ parameters: LayerParameters, on backend: any Backend
+    ) throws -> any LinearizedFeedForward
     /// The same weights with a mask made permanent in them, if that changes nothing else; nil if the mask
     /// must be stored separately.
     ///
@@ -72,6 +74,11 @@ extension FeedForwardFamily {
     public func hasRouter(_ layer: Int) -> Bool { false }
     public func hooks(_ layer: Int) -> [HookPoint.Kind] { [] }
     public func activeShare(selectedPerHead: Double) -> Double { 1 }
+    public func linearized(
+        at point: FeedForwardPoint, _ parameters: LayerParameters, on backend: any Backend
+    ) throws -> any LinearizedFeedForward {
+        throw ModelError.invalidInput(reason: "\(Self.name) feed-forward blocks have no linear form")
+    }
     public func bake(_ mask: UnitMask, into parameters: [Parameter], layerCount: Int) throws -> BakedMask? {
         nil
     }

@@ -184,18 +184,10 @@ extension MonetExperts {
         1 - pow(1 - min(1, selectedPerHead / Double(settings.perSide)), settings.heads)
     }
 
-    public func addStrengthGradients(
-        of flow: FeedForwardFlow, _ parameters: LayerParameters, on backend: any Backend,
-        into sums: inout [Double]
-    ) throws {
-        let terms = try PairTerms(flow, weights(parameters).map(\.tensor), on: backend)
-        let e = settings.perSide
-        var reader = flow.units.reader()
-        for token in 0..<flow.input.rowCount {
-            reader.visit(token) { index, score in
-                sums[index] += Double(score) * terms(token, left: index / e, right: index % e)
-            }
-        }
+    public func linearized(
+        at point: FeedForwardPoint, _ parameters: LayerParameters, on backend: any Backend
+    ) throws -> any LinearizedFeedForward {
+        try LinearizedExperts(point, weights(parameters).map(\.tensor), on: backend)
     }
 
     public var fingerprintNumbers: [Int] {

@@ -1,0 +1,154 @@
+import MonetFoundation
+import MonetModel
+import MonetText
+
+extension AttributionGraph {
+    /// What a graph file says beside the graph.
+    public struct Description: Sendable {
+        /// Name of the file, unique among the graphs of a page.
+        public var slug: String
+        /// The model's name.
+        public var model: String
+        /// The prompt's text.
+        public var prompt: String
+        /// What is explained, as text: a token, or a metric.
+        public var target: String
+        /// The probability of the explained token; nil for a metric.
+        public var probability: Double?
+        /// Nodes of single units in the whole graph, and the shares that pruning kept.
+        public var unitCount: Int
+        public var nodeShare: Double
+        public var edgeShare: Double
+
+        /// Collects the facts.
+        public init(
+            slug: String, model: String, prompt: String, target: String, probability: Double?, unitCount: Int,
+            nodeShare: Double, edgeShare: Double
+        ) {
+            (self.slug, self.model, self.prompt, self.target) = (slug, model, prompt, target)
+            (self.probability, self.unitCount) = (probability, unitCount)
+            (self.nodeShare, self.edgeShare) = (nodeShare, edgeShare)
+        }
+    }
+
+    /// The graph in the format of circuit-tracer's page and Neuronpedia's viewer.
+    ///
+    /// These show details of nodes of the type `cross layer transcoder`, so units have this type; `metadata.info` says
+    /// what they really are. A pair (i, j) is feature i · E + j of its layer; the other units of a layer come after
+    /// the last one.
+    ///
+    /// - `names`: the tokens' texts.
+    /// - `labels`: what is known of units, such as labels or explanations.
+    public func json(_ description: Description, names: [String], labels: [UnitID: String] = [:]) -> JSONValue
+    {
+        [
+            "metadata": [
+                "slug": .string(description.slug), "scan": .string(description.model),
+                "prompt_tokens": .array(names.map { .string($0) }), "prompt": .string(description.prompt),
+                "node_threshold": .number(description.nodeShare), "schema_version": 1,
+                "info": [
+                    "creator_name": "monet", "generator": ["name": "Monet for Swift", "url": ""],
+                    "target": .string(description.target), "value": .number(value),
+                    "units": .string(units.kind.rawValue),
+                    "note": .string(
+                        "Nodes of the type 'cross layer transcoder' are \(units.kind.rawValue) of the model itself, "
+                            + "or all others of a layer at a position: the graph has no replacement model and no "
+                            + "error nodes. A link's weight is what its source contributes to the target by way of it."
+                    ),
+                ],
+                "generation_settings": [
+                    "max_n_logits": 1, "max_feature_nodes": .integer(description.unitCount),
+                ],
+                "pruning_settings": [
+                    "node_threshold": .number(description.nodeShare),
+                    "edge_threshold": .number(description.edgeShare),
+                ],
+            ],
+            "qParams": [
+                "pinnedIds": .array([.string(id(nodes.count - 1))]), "supernodes": [], "linkType": "both",
+                "clickedId": .string(id(nodes.count - 1)), "sg_pos": "",
+            ],
+            "nodes": .array(
+                nodes.indices.map { json(node: $0, description, names: names, labels: labels) }),
+            "links": .array(
+                edges.map {
+                    [
+                        "source": .string(id($0.source)), "target": .string(id($0.target)),
+                        "weight": .number($0.weight),
+                    ]
+                }),
+        ]
+    }
+
+    /// `layer_feature_position`.
+    private func id(_ index: Int) -> String {
+        let node = nodes[index]
+        return "\(layerName(node))_\(feature(index))_\(node.position)"
+    }
+
+    private func layerName(_ node: Node) -> String {
+        switch node.kind {
+        case .embedding: "E"
+        case .target: "\((units.layersOfGroup.last?.upperBound ?? 0) + 2)"
+        default: "\(node.layer)"
+        }
+    }
+
+    /// The number of a node in its layer: units have their index, others and biases follow them.
+    private func feature(_ index: Int) -> Int {
+        let node = nodes[index]
+        switch node.kind {
+        case .embedding: return Int(tokens[node.position])
+        case .target: return Int(target.terms.first?.token ?? 0)
+        case .unit(let unit): return unit
+        case .others: return units.unitsPerGroup
+        case .bias(let owner):
+            if case .unit(let unit) = nodes[owner].kind { return units.unitsPerGroup + 2 + unit }
+            return units.unitsPerGroup + 1
+        }
+    }
+
+    private func json(
+        node index: Int, _ description: Description, names: [String], labels: [UnitID: String]
+    ) -> JSONValue {
+        let node = nodes[index]
+        let (feature, layer) = (feature(index), max(0, node.layer))
+        func halves(_ unit: UnitID) -> String {
+            units.halves(unit.index).map { " (\($0.left), \($0.right))" } ?? ""
+        }
+        let (type, name): (String, String) =
+            switch node.kind {
+            case .embedding: ("embedding", names[node.position])
+            case .target: ("logit", "Output \"\(description.target)\"")
+            case .others: ("cross layer transcoder", "other \(units.kind.rawValue)")
+            case .unit:
+                (
+                    "cross layer transcoder",
+                    unit(of: node).map { labels[$0] ?? "\($0)\(halves($0))" } ?? ""
+                )
+            case .bias(let owner):
+                (
+                    "bias",
+                    unit(of: nodes[owner]).map { "biases of \($0)" }
+                        ?? "biases of other \(units.kind.rawValue)"
+                )
+            }
+        // Cantor's pairing of layer and feature, as circuit-tracer numbers features over all layers.
+        let sum = layer + feature
+        let paired = sum * (sum + 1) / 2 + feature
+        let isUnit = type == "cross layer transcoder"
+        return [
+            "node_id": .string(id(index)), "feature": .integer(isUnit ? paired : feature),
+            "layer": .string(layerName(node)), "ctx_idx": .integer(node.position),
+            "feature_type": .string(type),
+            "token_prob": .number(
+                node.kind == .target ? description.probability ?? 0 : 0),
+            "is_target_logit": .bool(node.kind == .target), "run_idx": 0, "reverse_ctx_idx": 0,
+            "jsNodeId": .string("\(layerName(node))_\(feature)-0"), "clerp": .string(name),
+            "influence": .number(node.influence),
+            "activation": isUnit ? .number(node.score) : .null,
+            "contribution": .number(node.contribution),
+            "unit": unit(of: node).map { .string($0.description) } ?? .null,
+        ]
+    }
+}
