@@ -184,6 +184,47 @@ import Testing
         #expect(everything.scores(within: graph).replacement > 1 - 1e-9)
     }
 
+    /// Removing a unit of the last layer at the last position, in a group of its own, is what a mask does: the true model in
+    /// double precision tells the change.
+    @Test(arguments: Family.allCases)
+    func interventionsChangeTheTrueModel(family: Family) throws {
+        let model = try model(family, hasBiases: true)
+        let pass = try LinearizedPass(ids, target: AttributionTarget(token: 13), model: model)
+        let graph = try AttributionGraph(pass, unitCount: 200)
+        let validation = try AttributionValidation(graph, pass, count: 200, batch: 7)
+        let reference = ReferenceModel(model)
+        let row = ids.count - 1
+        let before = reference([ids]).logits[row, 13]
+        let layer = model.configuration.layerCount - 1
+        let group = graph.group(ofLayer: layer)
+        var compared = 0
+        for held in AttributionValidation.Held.allCases {
+            for change in validation.nodes[held] ?? [] {
+                let node = graph.nodes[change.source]
+                #expect(change.predicted == -node.contribution)
+                guard node.layer == layer, node.position == row, case .unit(let unit) = node.kind else {
+                    continue
+                }
+                let after = reference([ids], strengths: [group: [unit: 0]]).logits[row, 13]
+                #expect(abs(change.measured - (after - before)) < 1e-4)
+                // It has one edge, to the target: cutting it is removing the unit.
+                for edge in validation.edges where edge.source == change.source {
+                    #expect(abs(edge.measured - (after - before)) < 1e-4)
+                    #expect(edge.target == graph.nodes.count - 1)
+                }
+                compared += 1
+            }
+        }
+        #expect(compared > 8)
+        #expect((0...10).contains(validation.share(of: .patterns)))
+        if family == .dense { #expect(validation.share(of: .routing) == 0) }
+        // Held routing and patterns leave norms and gates, whose first-order terms the linearized model lacks.
+        #expect(validation.agreement(.patternsAndRouting).count == validation.agreement(.nothing).count)
+        #expect(throws: CancellationError.self) {
+            try AttributionValidation(graph, pass, count: 2) { _ in false }
+        }
+    }
+
     @Test func badInput() throws {
         let model = try model(.vertical)
         let target = AttributionTarget(token: 13)

@@ -22,6 +22,7 @@ public struct LinearizedPass {
     public let biases: [Double]
 
     let model: MonetLanguageModel
+    let mask: UnitMask?
     let backend: any Backend
     let layers: [LinearizedLayer]
     /// ∂target/∂(the residual stream after the last layer) at the last position, `[d]`.
@@ -110,6 +111,7 @@ public struct LinearizedPass {
         blockOutputs = try (0..<c.layerCount).map { try output.observed(.mlpOut, $0).floats() }
         (self.tokens, self.target, self.model, self.backend, self.layers) =
             (tokens, target, model, backend, layers)
+        self.mask = mask
     }
 
     /// What every unit contributes through all paths.

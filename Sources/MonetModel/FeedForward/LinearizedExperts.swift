@@ -115,6 +115,34 @@ struct LinearizedExperts: LinearizedFeedForward {
     }
 
     func outputs(_ terms: [UnitTerm]) throws -> [Float] {
+        try outputs(terms) { term, side in
+            let from =
+                (terms[term].token * experts + half(weights.plan.hidden[side], of: terms[term].unit)) * units
+            return (0..<units).map { activation(side, from + $0) }
+        }
+    }
+
+    func outputs(_ terms: [UnitTerm], forInputs inputs: [Float]) throws -> [Float] {
+        let width = part * weights.down.count
+        let hidden = weights.up.enumerated().map { side, up -> [[Float]] in
+            let (matrix, bias) = (up.weight.floats(), up.bias.floats())
+            return terms.enumerated().map { term, values in
+                let first = half(weights.plan.hidden[side], of: values.unit) * units
+                return (first..<(first + units)).map { row in
+                    let sum = (0..<width).reduce(bias[row]) {
+                        $0 + matrix[row * width + $1] * inputs[term * width + $1]
+                    }
+                    return max(0, sum) * max(0, sum)
+                }
+            }
+        }
+        return try outputs(terms) { term, side in hidden[side][term] }
+    }
+
+    /// - `activations`: of a term's half on a hidden side.
+    private func outputs(_ terms: [UnitTerm], _ activations: (_ term: Int, _ side: Int) -> [Float]) throws
+        -> [Float]
+    {
         let width = part * weights.down.count
         var result = [Float](repeating: 0, count: terms.count * width)
         for (place, projection) in weights.plan.projections.enumerated() {
@@ -126,13 +154,12 @@ struct LinearizedExperts: LinearizedFeedForward {
                     result[term * width + place * part + column] += score * biases[row * part + column]
                 }
             }
-            for (index, source) in projection.sources.enumerated() {
+            for index in projection.sources.indices {
                 let matrix = matrices[place][index].floats()
                 for (term, values) in terms.enumerated() {
                     let row = half(projection.side, of: values.unit) * units
-                    let from = (values.token * experts + half(source, of: values.unit)) * units
                     let score = weight(of: values)
-                    let hidden = (0..<units).map { score * activation(sources[place][index], from + $0) }
+                    let hidden = activations(term, sources[place][index]).map { score * $0 }
                     for column in 0..<part {
                         var sum: Float = 0
                         let start = column * experts * units + row

@@ -16,6 +16,10 @@ public protocol LinearizedFeedForward {
     func score(_ term: UnitTerm) -> Double
     /// The outputs y_u of units at tokens, `[terms, d]`.
     func outputs(_ terms: [UnitTerm]) throws -> [Float]
+    /// The outputs that units would have for other inputs of the block, with their scores held and nothing linearized.
+    ///
+    /// - `inputs`: h of each term, `[terms, d]`.
+    func outputs(_ terms: [UnitTerm], forInputs inputs: [Float]) throws -> [Float]
     /// Gradient with respect to h of v · y for the whole block, and what the biases contribute at each token.
     ///
     /// - `gradient`: v, `[tokens, d]`.

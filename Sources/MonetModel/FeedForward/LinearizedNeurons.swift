@@ -1,8 +1,10 @@
+import Foundation
 import MonetCompute
 
 /// A SwiGLU block linearized at its inputs: silu(W_gate h) keeps its value, so that a neuron's output is
 /// W_down[:, u] · silu(gate) · W_up[u] · h.
 struct LinearizedNeurons: LinearizedFeedForward {
+    private let gate: Tensor
     private let up: Tensor
     private let down: Tensor
     private let backend: any Backend
@@ -10,6 +12,8 @@ struct LinearizedNeurons: LinearizedFeedForward {
     private let hidden: [Float]
     /// What multiplies W_up h, `[tokens, units]`, with strengths.
     private let gates: [Float]
+    /// The strength of each hidden unit at each token, `[tokens, units]`; nil if all are 1.
+    private let strengths: [Float]?
     private let units: Int
 
     init(_ point: FeedForwardPoint, _ parameters: LayerParameters, on backend: any Backend) throws {
@@ -21,14 +25,15 @@ struct LinearizedNeurons: LinearizedFeedForward {
         down = try parameters("mlp.down_proj.weight").tensor
         units = up.rowCount
         hidden = neurons.hidden.value.floats()
+        gate = try parameters("mlp.gate_proj.weight").tensor
+        let before = try backend.linear(point.input, weight: gate, bias: nil)
         // silu(z) · 1: the activation with an up-projection of ones.
-        let gate = try backend.linear(
-            point.input, weight: parameters("mlp.gate_proj.weight").tensor, bias: nil)
         let ones = try backend.tensor(
-            Tensor([Float](repeating: 1, count: gate.count), shape: gate.shape))
-        let gates = try backend.gatedActivation(gate: gate, up: ones)
-        self.gates =
-            try point.strengths.isEmpty ? gates.floats() : backend.scaled(gates, by: point.strengths).floats()
+            Tensor([Float](repeating: 1, count: before.count), shape: before.shape))
+        strengths =
+            try point.strengths.isEmpty ? nil : backend.scaled(ones, by: point.strengths).floats()
+        let gates = try backend.gatedActivation(gate: before, up: ones).floats()
+        self.gates = strengths.map { zip(gates, $0).map { $0 * $1 } } ?? gates
     }
 
     func contributions(
@@ -47,6 +52,21 @@ struct LinearizedNeurons: LinearizedFeedForward {
         return terms.flatMap { term in
             let value = hidden[term.token * units + term.unit]
             return (0..<width).map { value * matrix[$0 * units + term.unit] }
+        }
+    }
+
+    func outputs(_ terms: [UnitTerm], forInputs inputs: [Float]) throws -> [Float] {
+        let (gates, ups, downs, width) = (gate.floats(), up.floats(), down.floats(), down.rowCount)
+        return terms.enumerated().flatMap { place, term -> [Float] in
+            func product(_ matrix: [Float]) -> Float {
+                (0..<width).reduce(Float(0)) {
+                    $0 + matrix[term.unit * width + $1] * inputs[place * width + $1]
+                }
+            }
+            let z = product(gates)
+            let strength = strengths?[term.token * units + term.unit] ?? 1
+            let value = strength * z / (1 + exp(-z)) * product(ups)
+            return (0..<width).map { value * downs[$0 * units + term.unit] }
         }
     }
 

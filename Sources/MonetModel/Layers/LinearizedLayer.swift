@@ -21,14 +21,23 @@ public struct LinearizedNorm: Sendable {
     let weight: [Float]
     /// r of each token.
     let scales: [Float]
+    private let epsilon: Double
 
     init(_ x: [Float], weight: Tensor, epsilon: Double) {
+        self.epsilon = epsilon
         self.weight = weight.floats()
         let width = self.weight.count
         scales = stride(from: 0, to: x.count, by: width).map { start in
             let squares = x[start..<(start + width)].reduce(0.0) { $0 + Double($1) * Double($1) }
             return Float(1 / (squares / Double(width) + epsilon).squareRoot())
         }
+    }
+
+    /// The true norm of another row, `[d]`, with its own scale.
+    public func trueOutput(of x: [Float]) -> [Float] {
+        let squares = x.reduce(0.0) { $0 + Double($1) * Double($1) }
+        let scale = Float(1 / (squares / Double(x.count) + epsilon).squareRoot())
+        return zip(x, weight).map { $0 * $1 * scale }
     }
 
     /// Gradient of the input of a token, `[d]`, for one of the output.
@@ -105,6 +114,36 @@ public struct LinearizedAttention {
             }
         }
         return biases
+    }
+
+    /// What attention adds to the stream for a change of it, `[tokens, d]` both.
+    public func outputs(ofChange change: [Float]) throws -> [Float] {
+        let width = output.rowCount
+        var normed = change
+        for token in 0..<tokens {
+            for column in 0..<width {
+                normed[token * width + column] *= norm.weight[column] * norm.scales[token]
+            }
+        }
+        let values = try backend.linear(
+            backend.tensor(Tensor(normed, shape: [tokens, width])), weight: value, bias: nil
+        ).floats()
+        let headWidth = output.columnCount / heads
+        let group = heads / keyValueHeads
+        var mixed = [Float](repeating: 0, count: tokens * heads * headWidth)
+        for query in 0..<tokens {
+            for head in 0..<heads {
+                let to = (query * heads + head) * headWidth
+                for key in 0...query {
+                    let share = pattern[(query * heads + head) * tokens + key]
+                    let from = (key * keyValueHeads + head / group) * headWidth
+                    for column in 0..<headWidth { mixed[to + column] += share * values[from + column] }
+                }
+            }
+        }
+        return try backend.linear(
+            backend.tensor(Tensor(mixed, shape: [tokens, heads * headWidth])), weight: output, bias: nil
+        ).floats()
     }
 
     /// Gradients of values `[rows, key-value heads × head width]` for those of the heads' sums.
