@@ -58,6 +58,8 @@ public struct AttributionValidation: Sendable {
         case routing
         /// Both keep their values: norms and gates alone answer.
         case patternsAndRouting = "patterns and routing"
+        /// The norms' scales too: gates alone answer.
+        case norms = "patterns, routing and norms"
     }
 
     /// Removals of nodes, by what was held.
@@ -215,7 +217,7 @@ private struct Trial {
             case .nothing: []
             case .patterns: [.pattern]
             case .routing: [.g1, .g2]
-            case .patternsAndRouting: [.pattern, .g1, .g2]
+            case .patternsAndRouting, .norms: [.pattern, .g1, .g2]
             }
         for (point, value) in held where kinds.contains(point.kind) {
             let values = value.floats()
@@ -236,13 +238,52 @@ private struct Trial {
                 return Variable(try tape.backend.tensor(Tensor(values, shape: value.value.shape)))
             }
         }
+        let top = pass.layers.count - 1
+        if holding == .norms {
+            holdNorms(&input)
+            input.hooks.observed = [HookPoint(.residPost, layer: top)]
+        }
         let output = try pass.model.forward(input, on: pass.backend)
+        if holding == .norms {
+            let stream = try output.observed(.residPost, top).floats()
+            return (0..<count).map { sequence in
+                let start = ((sequence + 1) * tokens.count - 1) * width
+                return (0..<width).reduce(-pass.value) {
+                    $0 + Double(pass.topGradient[$1]) * Double(stream[start + $1])
+                }
+            }
+        }
         return try (0..<count).map { sequence in
             let row = (sequence + 1) * tokens.count - 1
             let logits = try pass.model.logits(output.hidden.value.slice(row..<(row + 1)), on: pass.backend)
                 .floats()
             return pass.target.terms.reduce(0.0) { $0 + Double($1.weight) * Double(logits[Int($1.token)]) }
                 - pass.value
+        }
+    }
+
+    /// Replaces what each layer reads by its stream normalized with the pass's scales. With patterns held, attention
+    /// reads its input through the values alone.
+    private func holdNorms(_ input: inout ForwardInput) {
+        final class Stream { var values: [Float] = [] }
+        for (place, layer) in pass.layers.enumerated() {
+            let stream = Stream()
+            func keep(_ value: Variable, _ tape: GradientTape) -> Variable {
+                stream.values = value.value.floats()
+                return value
+            }
+            input.hooks.write(HookPoint(.residPre, layer: place), keep)
+            input.hooks.write(HookPoint(.v, layer: place)) { [width] value, _ in
+                let normed = layer.attention.norm.output(of: stream.values)
+                let values = try layer.attention.values(
+                    of: Tensor(normed, shape: [normed.count / width, width]))
+                return Variable(values.reshaped(value.value.shape))
+            }
+            input.hooks.write(HookPoint(.residMid, layer: place), keep)
+            input.hooks.write(HookPoint(.mlpIn, layer: place)) { value, tape in
+                let normed = layer.norm.output(of: stream.values)
+                return Variable(try tape.backend.tensor(Tensor(normed, shape: value.value.shape)))
+            }
         }
     }
 }

@@ -40,6 +40,13 @@ public struct LinearizedNorm: Sendable {
         return zip(x, weight).map { $0 * $1 * scale }
     }
 
+    /// Rows of another stream normalized with the scales held, for one or more sequences of as many tokens, `[rows, d]`.
+    public func output(of x: [Float]) -> [Float] {
+        x.indices.map { place in
+            x[place] * weight[place % weight.count] * scales[place / weight.count % scales.count]
+        }
+    }
+
     /// Gradient of the input of a token, `[d]`, for one of the output.
     public func inputGradient(of gradient: some Sequence<Float>, token: Int) -> [Float] {
         let scale = scales[token]
@@ -50,7 +57,8 @@ public struct LinearizedNorm: Sendable {
 /// Attention with its patterns held, which is then linear in the residual stream: every head moves values from tokens to
 /// later ones.
 public struct LinearizedAttention {
-    private let norm: LinearizedNorm
+    /// The norm before attention.
+    public let norm: LinearizedNorm
     /// `[tokens, heads, tokens]`.
     private let pattern: [Float]
     private let (value, valueBias): (Tensor, [Float]?)
@@ -114,6 +122,12 @@ public struct LinearizedAttention {
             }
         }
         return biases
+    }
+
+    /// Values of the normalized stream, `[rows, key-value heads × head width]`, for one of `[rows, d]`.
+    public func values(of normed: Tensor) throws -> Tensor {
+        let bias = try valueBias.map { try backend.tensor(Tensor($0, shape: [$0.count])) }
+        return try backend.linear(backend.tensor(normed), weight: value, bias: bias)
     }
 
     /// What attention adds to the stream for a change of it, `[tokens, d]` both.
