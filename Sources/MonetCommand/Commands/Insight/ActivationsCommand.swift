@@ -1,0 +1,123 @@
+import ArgumentParser
+import Foundation
+import MonetCompute
+import MonetFoundation
+import MonetInsight
+import MonetModel
+import MonetText
+
+struct ActivationsCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "activations",
+        abstract: "Write the scores of experts and hidden values on every token, for NumPy and others.",
+        discussion: """
+            EXAMPLES
+              monet activations --model checkpoints/demo --corpus runs/demo/corpus --units all --limit 20000 --out acts
+              monet activations --model checkpoints/demo --corpus pages.jsonl --units 1/223,0/457 \
+            --hooks blocks.3.hook_resid_post,blocks.0.attn.hook_z --format npz --out acts
+
+            The folder holds shards of documents and a manifest. A shard has tokens, documents and offsets; scores as \
+            lists of coordinates (scores.token, .group, .unit, .score); and a tensor [tokens, …] for each hook point, \
+            under its TransformerLens name. Ctrl-C stops with all whole shards kept; the same command goes on.
+            """)
+
+    @OptionGroup var modelOptions: ModelOptions
+    @OptionGroup var reading: DocumentOptions
+    @Option(help: "Split of a corpus folder to read: train or validation.")
+    var split = CorpusSplit.train
+    @Option(help: ArgumentHelp("Experts as GROUP/EXPERT separated by commas, or all.", valueName: "list"))
+    var units: String?
+    @Option(help: ArgumentHelp("Hook points separated by commas.", valueName: "list"))
+    var hooks: String?
+    @Option(name: [.customShort("o"), .long], help: ArgumentHelp("The folder to write.", valueName: "dir"))
+    var out: String
+    @Option(help: "How shards are stored: safetensors or npz.")
+    var format = ActivationExport.Format.safetensors
+    @Option(help: "Type of the values at hook points: float32, float16 or bfloat16.")
+    var hookDtype = "float32"
+    @Option(help: "Megabytes from which a shard is written.")
+    var shardMegabytes = 128
+    @Option(help: "Tokens per window of a document; by default the model's context, at most 512.")
+    var context: Int?
+    @Option(help: "Tokens per batch, from several documents.")
+    var batchTokens = 512
+    @OptionGroup var masking: MaskOptions
+    @OptionGroup var compute: ComputeOptions
+    @Flag(help: "Replace an existing export, and discard an unfinished one.")
+    var overwrite = false
+    @OptionGroup var common: CommonOptions
+
+    func validate() throws {
+        if units == nil, hooks == nil { throw ValidationError("Give --units, --hooks, or both.") }
+        if !(1...2048).contains(shardMegabytes) {
+            throw ValidationError("--shard-megabytes is \(shardMegabytes), expected 1 to 2048")
+        }
+        if !(1...1_000_000).contains(batchTokens) {
+            throw ValidationError("--batch-tokens is \(batchTokens), expected 1 to 1000000")
+        }
+    }
+
+    private func selection(_ model: MonetLanguageModel) throws -> ActivationSelection {
+        func list(_ text: String) -> [String] {
+            text.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }
+        }
+        var selection = ActivationSelection()
+        if let units {
+            selection.units =
+                units == "all"
+                ? .all : .these(try list(units).map { try UnitID(parsing: $0, in: model.units) })
+        }
+        selection.hooks = try list(hooks ?? "").map { name in
+            guard let point = HookPoint(name) else {
+                throw CommandError.malformedInput(
+                    source: "--hooks",
+                    reason: "'\(name)' is no hook point, expected one like blocks.0.hook_resid_post")
+            }
+            return point
+        }
+        return selection
+    }
+
+    func run() throws {
+        let folder = try modelOptions.folder()
+        let (model, tokenizer) = try modelOptions.load(common.logger)
+        guard let dtype = DType(userName: hookDtype) else {
+            throw CommandError.malformedInput(
+                source: "--hook-dtype",
+                reason: "'\(hookDtype)' is no type, expected float32, float16 or bfloat16")
+        }
+        let selection = try selection(model)
+        let documents = try reading.documents(tokenizer: tokenizer, modelFolder: folder, split: split)
+        let reader = try ActivationReader(
+            model: model, documents: documents, selection, mask: try masking.load(for: model, common.logger),
+            window: context, batchTokens: batchTokens, backend: try compute.backend())
+        let tokenizerPath = folder + "/tokenizer.model"
+        let export = try ActivationExport(
+            reader, format: format, dtype: dtype, shardBytes: shardMegabytes << 20, modelPath: folder,
+            tokenizer: FileManager.default.fileExists(atPath: tokenizerPath) ? tokenizerPath : nil)
+        if !common.quiet {
+            StandardError.write(
+                "\(documents.tokenCount.grouped) tokens of \(documents.count.grouped) documents; shards take up to "
+                    + "\((2 * shardMegabytes << 20).byteText) of memory\n")
+        }
+        Interruption.install()
+        var line = ProgressLine(isQuiet: common.quiet)
+        var rate = 0.0
+        let isComplete = try export.write(to: out, replacing: overwrite) { progress in
+            rate = Double(progress.newTokens) / max(progress.seconds, 1e-9)
+            let left = Double(progress.totalTokens - progress.tokens) / max(rate, 1e-9)
+            line.show(
+                "\(progress.tokens.grouped) of \(progress.totalTokens.grouped) tokens  \(rate.text(0)) tokens/s  "
+                    + "\(left.durationText) left")
+            return !Interruption.isRequested
+        }
+        line.clear()
+        guard isComplete else {
+            StandardError.write("stopped; the same command goes on with \(out)\n")
+            throw Interruption.exitCode
+        }
+        if !common.quiet { StandardError.write("wrote \(out) (\(rate.text(0)) tokens/s)\n") }
+    }
+}
+
+extension ActivationExport.Format: ExpressibleByArgument {}
