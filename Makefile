@@ -6,7 +6,7 @@ BREW := $(shell brew --prefix)
 FLAGS := -Xcxx -I$(BREW)/include -Xlinker -L$(BREW)/lib
 endif
 
-.PHONY: setup build demo test fuzz docs check-neon check-avx512 format lint
+.PHONY: setup build demo test test-python fuzz docs check-neon check-avx512 format lint
 
 setup:
 	@Scripts/setup
@@ -41,3 +41,9 @@ format:
 
 lint:
 	$(SWIFT) format lint --strict --recursive Sources Tests Package.swift Examples
+
+# The Python package, against files that the built command makes.
+test-python: build
+	python3 -m venv .build/python
+	.build/python/bin/pip install --quiet './python[test]'
+	MONET="$$($(SWIFT) build -c release --show-bin-path)/monet" .build/python/bin/pytest -q python
