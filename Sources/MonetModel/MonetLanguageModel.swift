@@ -148,6 +148,7 @@ public final class MonetLanguageModel: Sendable {
             throw ModelError.invalidInput(reason: "a batch needs one or more sequences, not empty")
         }
         for mask in sequences.compactMap(\.mask) { try check(mask) }
+        for steering in sequences.compactMap(\.steering) { try check(steering) }
         try check(pass.input.hooks.points)
         guard !pass.tape.isRecording || sequences.allSatisfy({ $0.cache == nil }) else {
             throw ModelError.invalidInput(

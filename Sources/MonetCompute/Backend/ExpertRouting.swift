@@ -14,12 +14,16 @@ public final class ExpertRouting: Sendable {
     /// Whether each head's probabilities sum to 1, which the factorized equations use. Where they may not, as after
     /// a replacement, or where their own derivatives are asked for, the sums over pairs are computed as written.
     public let isNormalized: Bool
+    /// Rows, that is tokens, of which the same holds one by one: their heads' probabilities may not sum to 1.
+    public let unnormalizedRows: [Range<Int>]
     private let kept = Mutex<(any Sendable)?>(nil)
 
     /// Joins both sides' probabilities and the strengths on their pairs.
     public init(
-        left: Tensor, right: Tensor, strengths: [RowStrengths] = [], isNormalized: Bool = true
+        left: Tensor, right: Tensor, strengths: [RowStrengths] = [], isNormalized: Bool = true,
+        unnormalizedRows: [Range<Int>] = []
     ) {
+        self.unnormalizedRows = unnormalizedRows
         self.isNormalized = isNormalized
         self.left = left
         self.right = right

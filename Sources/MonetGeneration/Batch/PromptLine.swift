@@ -26,15 +26,18 @@ public struct PromptLine: Sendable {
         public var stopStrings: [String]
         /// The mask of all lines, to which a line's own strengths are added.
         public var mask: UnitMask?
+        /// The steering of all lines, to which a line's own is added.
+        public var steering: Steering?
         /// The mask that a name in `masks` stands for.
         public var maskNamed: (String) throws -> UnitMask
 
         /// Joins the defaults.
         public init(
             settings: GenerationSettings, stopStrings: [String] = [], mask: UnitMask? = nil,
-            maskNamed: @escaping (String) throws -> UnitMask
+            steering: Steering? = nil, maskNamed: @escaping (String) throws -> UnitMask
         ) {
             (self.settings, self.stopStrings, self.mask) = (settings, stopStrings, mask)
+            self.steering = steering
             self.maskNamed = maskNamed
         }
     }
@@ -42,6 +45,7 @@ public struct PromptLine: Sendable {
     private static let keys = [
         "id", "prompt", "token_ids", "messages", "max_new_tokens", "temperature", "top_k", "top_p", "min_p",
         "repetition_penalty", "presence_penalty", "frequency_penalty", "seed", "stop", "masks", "strengths",
+        "steer",
     ]
 
     /// Reads a line.
@@ -149,10 +153,28 @@ public struct PromptLine: Sendable {
             }
             add(own)
         }
+        var steering = defaults.steering ?? Steering()
+        if let steer = json["steer"], !steer.isNull {
+            guard let members = steer.members else { throw fail("steer", "an object") }
+            for member in members {
+                let parts = member.key.split(separator: "/", omittingEmptySubsequences: false).map { Int($0) }
+                guard parts.count == 2, let group = parts[0], let unit = parts[1],
+                    let score = member.value.doubleValue
+                else { throw fail("steer", "names like 1/223 with the score to force") }
+                steering.units.append(.init(group: group, index: unit, score: Float(score)))
+            }
+            do {
+                try model.check(steering)
+            } catch {
+                throw fail("steer", "what the model has: \(error)")
+            }
+        }
         self.index = index
         id = json["id"]
+        var generation = GenerationRequest(ids, settings: settings, mask: mask)
+        if !steering.isEmpty { generation.steering = steering }
         request = TextRequest(
-            GenerationRequest(ids, settings: settings, mask: mask),
+            generation,
             stopStrings: defaults.stopStrings + (try texts("stop")))
     }
 }

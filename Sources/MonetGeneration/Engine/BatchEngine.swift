@@ -11,6 +11,8 @@ public struct GenerationRequest: Sendable {
     public var settings = GenerationSettings()
     /// Units to remove, weaken or amplify for this request alone, in addition to the model's own mask.
     public var mask: UnitMask?
+    /// Units to force and directions to add for this request alone.
+    public var steering: Steering?
     /// Hook points of the forward pass whose values the events carry.
     public var observed: Set<HookPoint> = []
     /// Whether the events carry the units of every token.
@@ -26,6 +28,16 @@ public struct GenerationRequest: Sendable {
         self.settings = settings
         self.mask = mask
     }
+}
+
+/// What changes a sequence's keys and values beside its tokens: only sequences of equal edits share them.
+private struct Edit: Equatable {
+    let mask: UnitMask?
+    let steering: Steering?
+}
+
+extension GenerationRequest {
+    fileprivate var edit: Edit { Edit(mask: mask, steering: steering) }
 }
 
 /// Continues many sequences of tokens at once. Every step runs one token of each decoding sequence together
@@ -96,7 +108,7 @@ public final class BatchEngine {
     private let context: Int
     private var waiting: [Running] = []
     private var running: [Running] = []
-    private var kept: [(cache: KVCache, mask: UnitMask?)] = []
+    private var kept: [(cache: KVCache, edit: Edit)] = []
     private var requests = 0
     private var turn = 0
 
@@ -176,6 +188,7 @@ public final class BatchEngine {
             throw GenerationError.invalidToken(id: Int(bad), vocabularySize: vocabulary)
         }
         if let mask = request.mask { try model.check(mask) }
+        if let steering = request.steering { try model.check(steering) }
         try model.check(request.observed)
         let progress = try SequenceProgress(
             history: tokens, settings: request.settings, endTokenIDs: model.configuration.stopTokenIDs,
@@ -239,8 +252,10 @@ public final class BatchEngine {
     private func run(_ batch: [(index: Int, tokens: [Int32])], _ events: inout [Event]) throws {
         var input = ForwardInput(
             batch.map {
-                ForwardSequence(
+                var sequence = ForwardSequence(
                     $0.tokens, cache: running[$0.index].cache, mask: running[$0.index].request.mask)
+                sequence.steering = running[$0.index].request.steering
+                return sequence
             })
         for part in batch {
             input.hooks.observed.formUnion(running[part.index].request.observed)
@@ -387,14 +402,14 @@ public final class BatchEngine {
         for other in running where other.promptEnd == nil && !other.isOver && canShare(other.request) {
             let shared = sharedPrefix(other.request.tokens, request)
             if shared >= limits.shortestPrefix, shared > other.cache.count, shared > promised,
-                other.request.mask == request.mask
+                other.request.edit == request.edit
             {
                 promised = shared
             }
         }
         guard promised > 0 else { return false }
         let known =
-            (kept.map { ($0.cache, $0.mask) } + running.map { ($0.cache, $0.request.mask) })
+            (kept.map { ($0.cache, $0.edit) } + running.map { ($0.cache, $0.request.edit) })
             .map { min($0.0.count, sharedPrefix($0.0.tokens, request)) }.max() ?? 0
         return promised > known
     }
@@ -420,8 +435,8 @@ public final class BatchEngine {
         let request = next.request
         let trained = model.rotationsDependOnLength ? model.configuration.maxPositionEmbeddings : .max
         guard canShare(request) else { return }
-        let candidates = (kept + running.map { ($0.cache, $0.request.mask) }).filter {
-            $0.cache.count <= trained && $0.mask == request.mask
+        let candidates = (kept + running.map { ($0.cache, $0.request.edit) }).filter {
+            $0.cache.count <= trained && $0.edit == request.edit
         }
         let shared = candidates.map { sharedPrefix($0.cache.tokens, request) }
         guard let best = shared.indices.max(by: { shared[$0] < shared[$1] }),
@@ -452,7 +467,7 @@ public final class BatchEngine {
                             promptSeconds: (promptEnd - ended.start).seconds,
                             decodeSeconds: (.now - promptEnd).seconds))))
             if limits.keptPrefixes > 0, ended.cache.count >= limits.shortestPrefix {
-                kept.append((ended.cache, ended.request.mask))
+                kept.append((ended.cache, ended.request.edit))
                 if kept.count > limits.keptPrefixes { kept.removeFirst() }
             }
         }

@@ -17,6 +17,8 @@ public struct TextGenerator: Sendable {
     private let backend: any Backend
     /// Units to remove, weaken or amplify.
     public var mask: UnitMask?
+    /// Units to force and directions to add in every pass.
+    public var steering: Steering?
     /// Whether to use a KV cache. Without one, every token runs the whole text again.
     public var usesCache = true
     /// Prompt tokens that run at a time, which limits the memory for activations.
@@ -139,8 +141,9 @@ public struct TextGenerator: Sendable {
         let block = model.rotationsDependOnLength ? Int.max : Self.promptBlock
         var hidden: Tensor?
         for part in Self.parts(segments, of: block) {
-            let output = try model.forward(
-                ForwardInput([ForwardSequence(segments: part, cache: cache, mask: mask)]), on: backend)
+            var sequence = ForwardSequence(segments: part, cache: cache, mask: mask)
+            sequence.steering = steering
+            let output = try model.forward(ForwardInput([sequence]), on: backend)
             cache = output.caches[0]
             hidden = output.hidden.value
         }

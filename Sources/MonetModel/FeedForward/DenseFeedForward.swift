@@ -117,6 +117,13 @@ private struct DenseLayer: FeedForwardLayer {
     {
         var hidden = try pass.tape.gatedActivation(gate: gate(h, pass), up: up(h, pass))
         hidden = try pass.hook(.mlpPost, layer, hidden)
+        let forced = pass.forcedUnits(group: layer)
+        if !forced.isEmpty {
+            var raised = [Float](repeating: 0, count: hidden.value.count)
+            for (row, unit, score) in forced { raised[row * hidden.value.columnCount + unit] += score }
+            let tensor = try pass.tape.backend.tensor(Tensor(raised, shape: hidden.value.shape))
+            hidden = try pass.tape.add(hidden, Variable(tensor))
+        }
         let strengths = pass.strengths(group: layer)
         if !strengths.isEmpty { hidden = try pass.tape.scaled(hidden, by: strengths) }
         if pass.input.keepsUnits {

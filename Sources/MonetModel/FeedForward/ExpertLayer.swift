@@ -25,7 +25,7 @@ struct ExpertLayer: FeedForwardLayer {
                     h.value, routing: routing.experts, prepared: preparedWeights))
         }
         return try pass.tape.experts(
-            h, left: routing.left, right: routing.right, routing: routing.experts,
+            h, left: routing.executed.left, right: routing.executed.right, routing: routing.experts,
             weights: weights.map { pass($0) })
     }
 

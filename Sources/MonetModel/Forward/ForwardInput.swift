@@ -34,6 +34,8 @@ public struct ForwardSequence {
     public var cache: KVCache?
     /// Strengths of units for this sequence alone, in addition to the model's own.
     public var mask: UnitMask?
+    /// Units to force and directions to add for this sequence alone.
+    public var steering: Steering?
 
     /// A sequence of segments.
     public init(segments: [ForwardSegment], cache: KVCache? = nil, mask: UnitMask? = nil) {

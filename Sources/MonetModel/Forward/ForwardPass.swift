@@ -9,6 +9,8 @@ public final class ForwardPass {
     private let variables: ParameterVariables?
     /// Rows of each sequence, with the masks that apply to it.
     private let masks: [(rows: Range<Int>, masks: [UnitMask])]
+    /// Rows of each steered sequence, with the position of the first.
+    private let steerings: [(rows: Range<Int>, position: Int, steering: Steering)]
     /// Hook points in use; nil if there are none, so that such a pass needs no lookups.
     private let hookPoints: Set<HookPoint>?
     /// Values at observed hook points.
@@ -22,16 +24,24 @@ public final class ForwardPass {
         self.input = input
         self.tape = tape
         self.variables = variables
-        hookPoints = input.hooks.isEmpty ? nil : input.hooks.points
+        let points = input.sequences.reduce(into: input.hooks.points) { points, sequence in
+            for direction in sequence.steering?.directions ?? [] { points.insert(direction.point) }
+        }
+        hookPoints = points.isEmpty ? nil : points
         var first = 0
         var masks: [(rows: Range<Int>, masks: [UnitMask])] = []
+        var steerings: [(rows: Range<Int>, position: Int, steering: Steering)] = []
         for sequence in input.sequences {
             let rows = first..<(first + sequence.count)
             let own = [own, sequence.mask].compactMap { $0 }.filter { $0.count > 0 }
             if !own.isEmpty { masks.append((rows, own)) }
+            if let steering = sequence.steering, !steering.isEmpty {
+                steerings.append((rows, sequence.cache?.count ?? 0, steering))
+            }
             first = rows.upperBound
         }
         self.masks = masks
+        self.steerings = steerings
     }
 
     /// The variable of a parameter.
@@ -46,6 +56,44 @@ public final class ForwardPass {
             let factors = masks.compactMap { $0.strengths(group: group) }
             return factors.isEmpty ? nil : RowStrengths(rows: rows, factors: factors)
         }
+    }
+
+    /// The forced units of a group, by row.
+    public func forcedUnits(group: Int) -> [(row: Int, unit: Int, score: Float)] {
+        steerings.flatMap { rows, position, steering in
+            let units = steering.units.filter { $0.group == group }
+            return units.isEmpty
+                ? []
+                : rows.flatMap { row in
+                    units.filter { $0.positions.contains(position + row - rows.lowerBound) }
+                        .map { (row, $0.index, $0.score) }
+                }
+        }
+    }
+
+    /// A value with the directions added that steer it.
+    private func steered(_ value: Variable, at point: HookPoint) throws -> Variable {
+        var additions: [Float] = []
+        let width = value.value.count / value.value.shape[0]
+        for (rows, position, steering) in steerings {
+            for direction in steering.directions where direction.point == point {
+                guard direction.vector.count == width else {
+                    throw ModelError.invalidInput(
+                        reason:
+                            "steering: a vector of \(direction.vector.count) numbers for \(point), expected \(width)"
+                    )
+                }
+                if additions.isEmpty { additions = [Float](repeating: 0, count: value.value.count) }
+                for row in rows where direction.positions.contains(position + row - rows.lowerBound) {
+                    for column in 0..<width {
+                        additions[row * width + column] += direction.scale * direction.vector[column]
+                    }
+                }
+            }
+        }
+        if additions.isEmpty { return value }
+        let added = try tape.backend.tensor(Tensor(additions, shape: value.value.shape))
+        return try tape.add(value, Variable(added))
     }
 
     /// Whether anything observes or replaces the value at a hook point.
@@ -76,6 +124,7 @@ public final class ForwardPass {
             }
             value = new
         }
+        value = try steered(value, at: point)
         if input.hooks.observed.contains(point) {
             value.retainsGradient = true
             observations[point] = value

@@ -77,12 +77,58 @@ struct Router: Sendable {
         let left = try pass.hook(.g1, layer, g1)
         let right = try pass.hook(.g2, layer, g2)
         let isNormalized = !pass.changes(.g1, layer) && !pass.changes(.g2, layer)
+        let forced = pass.forcedUnits(group: group)
+        let rows = forced.map(\.row)
+        let executed =
+            forced.isEmpty
+            ? (left: left, right: right)
+            : (
+                left: try withHeads(of: forced.map { ($0.row, $0.unit / experts, $0.score) }, left, pass),
+                right: try withHeads(of: forced.map { ($0.row, $0.unit % experts, 1) }, right, pass)
+            )
         return Routing(
-            group: group, layer: layer, left: left, right: right,
+            group: group, layer: layer, left: left, right: right, executed: executed,
             experts: ExpertRouting(
-                left: left.value, right: right.value, strengths: pass.strengths(group: group),
-                isNormalized: isNormalized),
+                left: executed.left.value, right: executed.right.value,
+                strengths: pass.strengths(group: group), isNormalized: isNormalized,
+                unnormalizedRows: Set(rows).sorted().map { $0..<($0 + 1) }),
             objectives: objectives)
+    }
+
+    /// The probabilities of a side with more heads, each of which routes a row to one forced expert.
+    ///
+    /// - `forced`: row, expert of this side and probability, with the entries of a row one after another.
+    private func withHeads(
+        of forced: [(row: Int, expert: Int, probability: Float)], _ probabilities: Variable,
+        _ pass: ForwardPass
+    ) throws -> Variable {
+        let backend = pass.tape.backend
+        let tokens = probabilities.value.shape[0]
+        var used = [Int](repeating: 0, count: tokens)
+        for entry in forced { used[entry.row] += 1 }
+        let all = heads + (used.max() ?? 0)
+        let own = probabilities.value.floats()
+        var values = [Float](repeating: 0, count: tokens * all * experts)
+        for token in 0..<tokens {
+            let width = heads * experts
+            values.replaceSubrange(
+                (token * all * experts)..<(token * all * experts + width),
+                with: own[(token * width)..<((token + 1) * width)])
+        }
+        used = [Int](repeating: heads, count: tokens)
+        for (row, expert, probability) in forced {
+            values[(row * all + used[row]) * experts + expert] = probability
+            used[row] += 1
+        }
+        let result = try backend.tensor(Tensor(values, shape: [tokens, all, experts]))
+        return pass.tape.record(result, from: [probabilities]) { [heads, experts] gradient in
+            let values = gradient.floats()
+            let own = (0..<tokens).flatMap { token in
+                values[(token * all * experts)...].prefix(heads * experts)
+            }
+            try probabilities.add(
+                backend.tensor(Tensor(Array(own), shape: [tokens, heads, experts])), on: backend)
+        }
     }
 
     private func route(_ projected: Variable, _ side: Side, _ pass: ForwardPass) throws -> (

@@ -8,7 +8,9 @@ public struct Routing: UnitActivations {
     /// ĝ1 and ĝ2, `[tokens, heads, experts]`, with exact zeros outside the selection, before any strengths.
     public let left: Variable
     public let right: Variable
-    /// The same as expert layers read it, with strengths.
+    /// The same with a head for each forced expert, as expert layers read it.
+    let executed: (left: Variable, right: Variable)
+    /// The same with strengths.
     public let experts: ExpertRouting
     /// Auxiliary losses and usage, left and right; empty unless requested.
     public let objectives: [RouterObjective]
@@ -17,15 +19,21 @@ public struct Routing: UnitActivations {
 
     public func lastRows(_ count: Int) -> any UnitActivations {
         let first = left.value.shape[0] - count
-        let (left, right) = (left.value.lastRows(count), right.value.lastRows(count))
+        func last(_ side: Variable) -> Variable { Variable(side.value.lastRows(count)) }
+        func moved(_ rows: Range<Int>) -> Range<Int> {
+            max(0, rows.lowerBound - first)..<max(0, rows.upperBound - first)
+        }
+        let executed = (left: last(executed.left), right: last(executed.right))
         let strengths = experts.strengths.compactMap { part -> RowStrengths? in
-            let rows = max(0, part.rows.lowerBound - first)..<max(0, part.rows.upperBound - first)
+            let rows = moved(part.rows)
             return rows.isEmpty ? nil : RowStrengths(rows: rows, factors: part.factors)
         }
         return Routing(
-            group: group, layer: layer, left: Variable(left), right: Variable(right),
+            group: group, layer: layer, left: last(left), right: last(right), executed: executed,
             experts: ExpertRouting(
-                left: left, right: right, strengths: strengths, isNormalized: experts.isNormalized),
+                left: executed.left.value, right: executed.right.value, strengths: strengths,
+                isNormalized: experts.isNormalized,
+                unnormalizedRows: experts.unnormalizedRows.map(moved).filter { !$0.isEmpty }),
             objectives: objectives)
     }
 

@@ -76,6 +76,7 @@ struct ChatEndpoint: Sendable {
         let stops = try SamplingFields.stops(body, served) + prompt.stops
         let requests = (0..<(body["n"]?.intValue ?? 1)).map { answer in
             var request = GenerationRequest(prompt.tokens, settings: settings, mask: target.mask)
+            request.steering = target.monet.steering
             request.settings.sampling.seed &+= UInt64(answer)
             request.observed = Set(target.monet.hooks)
             var text = TextRequest(request, stopStrings: stops)

@@ -83,6 +83,7 @@ struct CompletionEndpoint: Sendable {
                 served)
             for answer in 0..<candidates {
                 var request = GenerationRequest(prompt.tokens, settings: settings, mask: target.mask)
+                request.steering = target.monet.steering
                 request.settings.sampling.seed &+= UInt64(answer)
                 request.observed = Set(target.monet.hooks)
                 if echo, let logprobs { request.scoredAlternatives = logprobs }

@@ -7,6 +7,8 @@ import MonetModel
 struct MonetExtension: Sendable {
     /// Strengths for this request, in addition to those of the model that it names.
     var mask: UnitMask?
+    /// Experts that are forced to fire for this request.
+    var steering: Steering?
     /// Scores of units to report with every token.
     var units: TextRequest.UnitSelection?
     /// Hook points whose values to report.
@@ -36,6 +38,10 @@ struct MonetExtension: Sendable {
         .init(
             "remove", .array(.string(pattern: .unit), counts: 0...300_000),
             "Experts to remove, by group/index."),
+        .init(
+            "steer", .map(.number(1e-6...1000), keys: .unit, most: 256),
+            "Experts to force by group/index: they fire as if one more head had routed to them with this score."
+        ),
         .init(
             "experts_per_token", .integer(1...256),
             "Report the experts with the highest scores of each group, for every token that ran."),
@@ -88,6 +94,15 @@ struct MonetExtension: Sendable {
             var own = UnitMask(units)
             for (group, values) in strengths { own.set(values, group: group) }
             add(own)
+        }
+        if let members = value["steer"]?.members, !members.isEmpty {
+            var own = Steering()
+            for member in members {
+                let id = try unit(member.key, "monet.steer")
+                own.units.append(
+                    .init(group: id.group, index: id.index, score: Float(member.value.doubleValue ?? 1)))
+            }
+            steering = own
         }
         let perToken = value["experts_per_token"]?.intValue
         let wanted = value["unit_scores"]?.arrayValue

@@ -25,6 +25,7 @@ struct ChatCommand: ParsableCommand {
     var system: String?
     @OptionGroup var samplingOptions: SamplingOptions
     @OptionGroup var masking: MaskOptions
+    @OptionGroup var steering: SteeringOptions
     @OptionGroup var compute: ComputeOptions
     @OptionGroup var common: CommonOptions
 
@@ -39,6 +40,7 @@ struct ChatCommand: ParsableCommand {
         let template = try ChatTemplate(source)
         var generator = TextGenerator(model: model, tokenizer: tokenizer, backend: try compute.backend())
         generator.mask = try masking.load(for: model, common.logger)
+        generator.steering = try steering.load(for: model)
         var cache = try samplingOptions.cache(for: model)
         var settings = try samplingOptions.settings(for: model, common.logger)
         let opening = system.map { [ChatMessage(role: "system", content: $0)] } ?? []

@@ -34,6 +34,7 @@ struct GenerateCommand: ParsableCommand {
     @OptionGroup var input: InputOptions
     @OptionGroup var samplingOptions: SamplingOptions
     @OptionGroup var masking: MaskOptions
+    @OptionGroup var steering: SteeringOptions
     @OptionGroup var compute: ComputeOptions
     @Flag(help: "One JSON object instead of streamed text.")
     var json = false
@@ -100,6 +101,7 @@ struct GenerateCommand: ParsableCommand {
         var cache = try samplingOptions.cache(for: model)
         var generator = TextGenerator(model: model, tokenizer: tokenizer, backend: backend)
         generator.mask = try masking.load(for: model, common.logger)
+        generator.steering = try steering.load(for: model)
         generator.usesCache = !noCache
         Interruption.install()
         let streams = !json && tokenizer != nil

@@ -25,7 +25,8 @@ struct PromptBatchRun {
         var known: [String: UnitMask] = [:]
         let defaults = PromptLine.Defaults(
             settings: settings, stopStrings: command.samplingOptions.stopStrings(for: model),
-            mask: try command.masking.load(for: model, logger)
+            mask: try command.masking.load(for: model, logger),
+            steering: try command.steering.load(for: model)
         ) { argument in
             if let mask = known[argument] { return mask }
             let (path, strength) = try MaskOptions.parse(argument)
@@ -51,7 +52,8 @@ struct PromptBatchRun {
             text
             + "\(settings.maxNewTokens) \(settings.sampling) \(settings.endTokenIDs ?? [-1]) \(command.masking.mask) "
             + "\(defaults.stopStrings) \(backend.isBatchInvariant) \(command.samplingOptions.cache.kvDtype) "
-            + "\(command.samplingOptions.context ?? 0) \(command.logProbs) "
+            + "\(command.samplingOptions.context ?? 0) \(command.logProbs) \(command.steering.steer) "
+            + (defaults.steering?.directions.map { "\($0.vector)" }.joined() ?? "")
         for path in try
             (command.masking.mask.map { try MaskOptions.parse($0).path }
             + known.keys.map { try MaskOptions.parse($0).path }).sorted()
@@ -115,8 +117,11 @@ struct SideBySide {
                 cacheType: command.samplingOptions.cache.kvDtype.dtype),
             tokenizer: tokenizer)
         let stops = command.samplingOptions.stopStrings(for: model)
-        let numbers = try variants.map {
-            try engine.submit(GenerationRequest(ids, settings: settings, mask: $0.mask), stopStrings: stops)
+        let steering = try command.steering.load(for: model)
+        let numbers = try variants.map { variant in
+            var request = GenerationRequest(ids, settings: settings, mask: variant.mask)
+            request.steering = steering
+            return try engine.submit(request, stopStrings: stops)
         }
         var results: [Int: GenerationResult] = [:]
         Interruption.install()

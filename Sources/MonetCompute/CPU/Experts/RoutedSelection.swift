@@ -24,6 +24,7 @@ struct RoutedSelection: Sendable {
         let (leftSums, rightSums) = (left.sums.copy(), right.sums.copy())
         let plain = RowStrengths(rows: 0..<tokens, factors: [])
         var partOfToken = [RowStrengths?](repeating: routing.isNormalized ? nil : plain, count: tokens)
+        for token in routing.unnormalizedRows.joined() where token < tokens { partOfToken[token] = plain }
         for part in routing.strengths where part.factors.contains(where: { $0.count > 0 }) {
             guard part.rows.lowerBound >= 0, part.rows.upperBound <= tokens,
                 part.factors.allSatisfy({ $0.units == experts * experts })
@@ -139,6 +140,6 @@ extension ExpertRouting {
     /// Whether sums over pairs must be computed in full: some token has a strength other than 1, or
     /// probabilities may not sum to 1.
     var needsPairs: Bool {
-        !isNormalized || strengths.contains { $0.factors.contains { $0.count > 0 } }
+        !isNormalized || !unnormalizedRows.isEmpty || strengths.contains { $0.factors.contains { $0.count > 0 } }
     }
 }

@@ -1,0 +1,112 @@
+/// What is added to a sequence's passes: units that are forced to fire, and directions in hidden values.
+///
+///     var steering = Steering()
+///     steering.units = [.init(group: 1, index: 223, score: 3)]
+///     var sequence = ForwardSequence(ids)
+///     sequence.steering = steering
+///
+/// A forced expert (i, j) fires as if one more head had routed to it, with ĝ1_i · ĝ2_j = score: score · f_ij(h) is added to
+/// the output of every layer of its group, and to its routing score. The model's own heads are left as they are, and strengths
+/// of masks apply to it as to any other. A forced neuron's activation is raised by the score.
+public struct Steering: Sendable, Equatable {
+    /// The positions of a sequence where something is added.
+    public struct Positions: Sendable, Equatable {
+        /// Ranges of positions, counted from the sequence's first token; nil means all.
+        public var ranges: [ClosedRange<Int>]?
+
+        /// Everywhere.
+        public static let all = Positions(nil)
+
+        /// Some ranges, or everywhere.
+        public init(_ ranges: [ClosedRange<Int>]?) { self.ranges = ranges }
+
+        /// Whether a position is among them.
+        public func contains(_ position: Int) -> Bool {
+            ranges?.contains { $0.contains(position) } ?? true
+        }
+    }
+
+    /// A unit that is forced to fire.
+    public struct Unit: Sendable, Equatable {
+        /// The group, and the unit's index in it.
+        public let group: Int
+        public let index: Int
+        /// The score that is added, above 0.
+        public let score: Float
+        /// Where.
+        public let positions: Positions
+
+        /// Names a unit.
+        public init(group: Int, index: Int, score: Float, positions: Positions = .all) {
+            (self.group, self.index, self.score, self.positions) = (group, index, score, positions)
+        }
+    }
+
+    /// A vector that is added to the values at a hook point.
+    public struct Direction: Sendable, Equatable {
+        /// The hook point, whose values have a row for each token.
+        public let point: HookPoint
+        /// As many numbers as a token's value there has.
+        public let vector: [Float]
+        /// What multiplies it.
+        public let scale: Float
+        /// Where.
+        public let positions: Positions
+
+        /// Joins them.
+        public init(point: HookPoint, vector: [Float], scale: Float = 1, positions: Positions = .all) {
+            (self.point, self.vector, self.scale, self.positions) = (point, vector, scale, positions)
+        }
+    }
+
+    /// Forced units.
+    public var units: [Unit] = []
+    /// Added vectors.
+    public var directions: [Direction] = []
+
+    /// Adds nothing.
+    public init() {}
+
+    /// Whether it adds nothing.
+    public var isEmpty: Bool { units.isEmpty && directions.isEmpty }
+}
+
+extension MonetLanguageModel {
+    /// Checks that a steering fits this model.
+    ///
+    /// - Throws: `ModelError.invalidInput` naming the unit, hook point or vector.
+    public func check(_ steering: Steering) throws {
+        func fail(_ reason: String) -> ModelError { .invalidInput(reason: "steering: " + reason) }
+        for unit in steering.units {
+            guard (0..<units.groups).contains(unit.group), (0..<units.unitsPerGroup).contains(unit.index)
+            else {
+                throw fail(
+                    "\(unit.group)/\(unit.index) is none of the \(units.kind.rawValue) 0/0 to "
+                        + "\(units.groups - 1)/\(units.unitsPerGroup - 1)")
+            }
+            guard unit.score.isFinite, unit.score > 0 || units.kind == .neurons else {
+                throw fail("\(unit.group)/\(unit.index) has the score \(unit.score), expected one above 0")
+            }
+        }
+        try check(steering.directions.map(\.point))
+        let c = configuration
+        for direction in steering.directions {
+            let width: Int
+            switch direction.point.kind {
+            case .q, .z: width = c.attentionHeads * c.headWidth
+            case .k, .v: width = c.keyValueHeads * c.headWidth
+            case .pattern, .g1, .g2:
+                throw fail("\(direction.point) holds probabilities, to which nothing can be added")
+            case .residPre, .residMid, .residPost, .attnOut, .mlpOut, .mlpIn: width = c.hiddenSize
+            default: width = direction.vector.count
+            }
+            guard direction.vector.count == width else {
+                throw fail(
+                    "a vector of \(direction.vector.count) numbers for \(direction.point), expected \(width)")
+            }
+            guard direction.scale.isFinite, direction.vector.allSatisfy(\.isFinite) else {
+                throw fail("the vector for \(direction.point) has numbers that are not finite")
+            }
+        }
+    }
+}
