@@ -163,6 +163,27 @@ func downloads() throws {
     print(folder)
 }
 
+func steerings(ids: [Int32]) {
+    var steering = Steering()
+    steering.units = [.init(group: 1, index: 223, score: 3)]
+    var sequence = ForwardSequence(ids)
+    sequence.steering = steering
+    print(sequence.count)
+}
+
+func activations(
+    model: MonetLanguageModel, documents: LabelledDocuments, selection: ActivationSelection
+) async throws {
+    let reader = try ActivationReader(model: model, documents: documents, selection)
+    for try await document in reader { print(document.tokens.count, document.scores.count) }
+}
+
+func attributions(model: MonetLanguageModel, ids: [Int32]) throws {
+    let pass = try LinearizedPass(ids, target: AttributionTarget(token: 13), model: model)
+    let graph = try AttributionGraph(pass, unitCount: 500).pruned()
+    for edge in graph.edges { print(graph.nodes[edge.source], graph.nodes[edge.target], edge.weight) }
+}
+
 // The README's example.
 func readme() throws {
     let model = try MonetLanguageModel.load("checkpoints/demo")

@@ -5,6 +5,10 @@ import MonetModel
 
 /// Why a model predicts a token: the target as an exact sum over paths of the linearized pass.
 ///
+///     let pass = try LinearizedPass(ids, target: AttributionTarget(token: 13), model: model)
+///     let graph = try AttributionGraph(pass, unitCount: 500).pruned()
+///     for edge in graph.edges { print(graph.nodes[edge.source], graph.nodes[edge.target], edge.weight) }
+///
 /// A node is a unit at a position in a layer, the sum of a layer's other units at a position, an embedding, a
 /// bias, or the target. An edge's weight is what its source sends to the target of the attribution through its
 /// target node *next*, that is through residual stream and attention alone. What enters a node is what leaves it: its
