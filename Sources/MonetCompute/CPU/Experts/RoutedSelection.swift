@@ -140,6 +140,7 @@ extension ExpertRouting {
     /// Whether sums over pairs must be computed in full: some token has a strength other than 1, or
     /// probabilities may not sum to 1.
     var needsPairs: Bool {
-        !isNormalized || !unnormalizedRows.isEmpty || strengths.contains { $0.factors.contains { $0.count > 0 } }
+        !isNormalized || !unnormalizedRows.isEmpty
+            || strengths.contains { $0.factors.contains { $0.count > 0 } }
     }
 }
