@@ -1,11 +1,10 @@
 import Foundation
 import MonetCompute
 import MonetFoundation
+import MonetInsight
 import MonetModel
 import TestSupport
 import Testing
-
-@testable import MonetInsight
 
 /// Activations against a recount: every window alone, through the decoder in double precision.
 @Suite struct ActivationTests {

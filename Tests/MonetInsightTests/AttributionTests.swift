@@ -1,10 +1,9 @@
 import Foundation
 import MonetCompute
+import MonetInsight
 import MonetModel
 import TestSupport
 import Testing
-
-@testable import MonetInsight
 
 /// Attribution against the linearized model in double precision, whose contributions are carried forwards, where the
 /// code propagates gradients backwards.

@@ -1,9 +1,8 @@
 import Foundation
 import MonetCompute
+import MonetModel
 import TestSupport
 import Testing
-
-@testable import MonetModel
 
 /// Forced experts and added directions: against the formulas in double precision, and on every path of a pass.
 @Suite struct SteeringTests {
