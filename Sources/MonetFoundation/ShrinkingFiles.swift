@@ -9,6 +9,7 @@ public enum ShrinkingFiles {
     /// Installs the handler, once at the start of a program.
     public static func report() {
         _ = table
+        _ = isReported.load(ordering: .relaxed)
         var action = sigaction()
         #if os(Linux)
             action.__sigaction_handler.sa_sigaction = { _, information, _ in
@@ -39,6 +40,8 @@ public enum ShrinkingFiles {
         return table
     }()
     private static let lock = Mutex(())
+    /// Whether a thread has begun to report; several may meet the end of a file at once.
+    private static let isReported = Atomic(false)
 
     static func add(_ bytes: UnsafeRawBufferPointer, path: String) {
         lock.withLock { _ in
@@ -77,6 +80,8 @@ public enum ShrinkingFiles {
             raise(SIGBUS)
             return
         }
+        // The thread that came first reports and ends the program; the others wait for that.
+        if isReported.exchange(true, ordering: .relaxed) { while true { pause() } }
         write("error: ")
         _ = Foundation.write(STDERR_FILENO, path, strlen(path))
         write(": cannot be read: it became shorter, or its disk failed, while it was in use\n")

@@ -200,6 +200,22 @@ import Testing
             try reader(ActivationSelection(units: .these([UnitID(group: 5, index: 0)])))
         }
         #expect(throws: InsightError.self) { try reader(ActivationSelection(units: .all), window: 65) }
+        let twice = try reader(
+            ActivationSelection(hooks: [HookPoint(.z, layer: 0), HookPoint(.z, layer: 0)]))
+        #expect(twice.selection.hooks.count == 1, "a hook point named twice is taken once")
+        try withTemporaryFolder { folder in
+            let export = try ActivationExport(twice, modelPath: "model")
+            for (text, isReplaced) in [("{", true), ("{\"name\": \"mine\"}", false)] {
+                try AtomicFile.write(text, to: folder + "/manifest.json")
+                #expect(throws: (any Error).self) { try export.write(to: folder) }
+                if isReplaced {
+                    #expect(try export.write(to: folder, replacing: true))
+                } else {
+                    #expect(throws: InsightError.self) { try export.write(to: folder, replacing: true) }
+                    #expect(try String(contentsOfFile: folder + "/manifest.json", encoding: .utf8) == text)
+                }
+            }
+        }
         let foreign = LabelledDocuments(tokens: [[1, 500]], origin: "x")
         var iterator = try ActivationReader(
             model: model, documents: foreign, ActivationSelection(units: .all)

@@ -139,6 +139,7 @@ import Testing
             case .embedding, .bias: #expect(incoming[index] == 0)
             }
         }
+        #expect(graph.imbalance < 1e-4)
         let scores = graph.scores(within: graph)
         #expect(abs(scores.replacement - 1) < 1e-9 && abs(scores.completeness - 1) < 1e-9)
         if unitCount == 100_000 {
@@ -226,6 +227,52 @@ import Testing
         }
     }
 
+    /// The fields that circuit-tracer's page and Neuronpedia's viewer read.
+    @Test func graphFilesHaveWhatViewersRead() throws {
+        let pass = try LinearizedPass(
+            ids, target: AttributionTarget(token: 13), model: model(.vertical, hasBiases: true))
+        let graph = try AttributionGraph(pass, unitCount: 20).pruned(nodeShare: 0.9)
+        let description = AttributionGraph.Description(
+            slug: "test", model: "small", prompt: "a prompt", target: " the", probability: 0.25,
+            unitCount: 20,
+            nodeShare: 0.9, edgeShare: 0.98)
+        let json = graph.json(description, names: ids.map { "<\($0)>" })
+        let nodes = try #require(json["nodes"]?.arrayValue)
+        let ids = nodes.compactMap { $0["node_id"]?.stringValue }
+        #expect(Set(ids).count == nodes.count)
+        #expect(Set(nodes.compactMap { $0["jsNodeId"]?.stringValue }).count <= nodes.count)
+        for link in try #require(json["links"]?.arrayValue) {
+            #expect(
+                ids.contains(link["source"]?.stringValue ?? "")
+                    && ids.contains(link["target"]?.stringValue ?? ""))
+            #expect(link["weight"]?.doubleValue?.isFinite == true)
+        }
+        let types: Set = ["cross layer transcoder", "embedding", "logit", "bias"]
+        for (node, entry) in zip(graph.nodes, nodes) {
+            for key in [
+                "feature", "layer", "ctx_idx", "feature_type", "clerp", "influence", "is_target_logit",
+            ] {
+                #expect(entry[key] != nil, "\(key)")
+            }
+            let parts = (entry["node_id"]?.stringValue ?? "").split(separator: "_")
+            #expect(parts.count == 3 && Int(parts[1]) != nil && parts[2] == "\(node.position)")
+            #expect(entry["layer"]?.stringValue == String(parts[0]))
+            #expect(types.contains(entry["feature_type"]?.stringValue ?? ""))
+            #expect((0...1.000001).contains(entry["influence"]?.doubleValue ?? -1))
+        }
+        let logit = try #require(nodes.last)
+        #expect(
+            logit["clerp"]?.stringValue?.hasSuffix("(p=0.250)") == true, "pages read the probability here")
+        #expect(logit["is_target_logit"] == true && logit["token_prob"]?.doubleValue == 0.25)
+        // The strongest node comes first below any threshold.
+        let strongest = graph.nodes.indices.dropLast().max {
+            graph.nodes[$0].influence < graph.nodes[$1].influence
+        }
+        let smallest = nodes.dropLast().compactMap { $0["influence"]?.doubleValue }.min()
+        #expect(nodes[strongest ?? 0]["influence"]?.doubleValue == smallest)
+        #expect(json["metadata"]?["prompt_tokens"]?.arrayValue?.count == self.ids.count)
+    }
+
     @Test func badInput() throws {
         let model = try model(.vertical)
         let target = AttributionTarget(token: 13)
@@ -240,6 +287,15 @@ import Testing
         #expect(throws: ModelError.self) {
             try LinearizedPass([Int32](repeating: 1, count: 65), target: target, model: model)
         }
+        let quantized = try MonetLanguageModel(
+            configuration: model.configuration,
+            parameters: ParameterSet(
+                model.parameters.all.map {
+                    $0.name.hasSuffix("o_proj.weight")
+                        ? Parameter(name: $0.name, tensor: $0.tensor.converted(to: .int8Rows), role: $0.role)
+                        : $0
+                }))
+        #expect(throws: ModelError.self) { try LinearizedPass(ids, target: target, model: quantized) }
         let pass = try LinearizedPass(ids, target: target, model: model)
         #expect(throws: CancellationError.self) { try AttributionGraph(pass, unitCount: 5) { _ in false } }
     }

@@ -35,7 +35,8 @@ public struct ActivationExport {
     private let settings: [JSONValue.Member]
 
     /// - `dtype`: of the values at hook points: float32, float16 or bfloat16.
-    /// - `shardBytes`: the size from which a shard is written. Memory is about twice as much, and what a batch needs.
+    /// - `shardBytes`: the size from which a shard is written. Documents are not divided, so that memory is about twice as much
+    ///   and what the longest document needs.
     /// - `tokenizer`: the tokenizer's file, for its checksum.
     public init(
         _ reader: ActivationReader, format: Format = .safetensors, dtype: DType = .float32,
@@ -45,6 +46,8 @@ public struct ActivationExport {
             throw InsightError.invalidSetting(
                 name: "the type of values", found: dtype.rawValue, expected: "float32, float16 or bfloat16")
         }
+        // NumPy has no bfloat16.
+        let dtype = format == .npz && dtype == .bfloat16 ? .float32 : dtype
         (self.reader, self.format, self.dtype, self.shardBytes) = (reader, format, dtype, shardBytes)
         let units: JSONValue =
             switch reader.selection.units {
@@ -57,7 +60,9 @@ public struct ActivationExport {
         settings = [
             .init("format", "monet-activations"), .init("version", 1),
             .init("shard_format", .string(format.rawValue)),
-            .init("model", .string(reader.model.fingerprint)), .init("model_path", .string(modelPath)),
+            .init("model", .string(reader.model.fingerprint)),
+            .init("weights", .string(Self.checksum(of: reader.model))),
+            .init("model_path", .string(modelPath)),
             .init("tokenizer", try tokenizer.map { .string(try Self.checksum($0)) } ?? .null),
             .init("data", .string(reader.documents.fingerprint)),
             .init("data_path", .string(reader.documents.origin)),
@@ -71,6 +76,17 @@ public struct ActivationExport {
                 .array(layout.layersOfGroup.map { .array($0.map { .integer($0) }) })),
             .init("hooks", .array(reader.selection.hooks.map { .string($0.description) })),
         ]
+    }
+
+    /// Of all weights as they are stored: quantized or edited in place, a model keeps its fingerprint.
+    private static func checksum(of model: MonetLanguageModel) -> String {
+        var checksum = Checksum()
+        for parameter in model.parameters.all {
+            var name = "\(parameter.name) \(parameter.tensor.dtype.rawValue)"
+            name.withUTF8 { checksum.update(UnsafeRawBufferPointer($0)) }
+            parameter.tensor.withUnsafeBytes { checksum.update($0) }
+        }
+        return checksum.text
     }
 
     private static func checksum(_ path: String) throws -> String {
@@ -161,7 +177,17 @@ public struct ActivationExport {
 
     /// The shards of an earlier run with the same settings.
     private func earlier(_ path: String, replacing: Bool) throws -> [Shard] {
-        let json = try JSONValue(contentsOfFile: path)
+        let json: JSONValue
+        do {
+            json = try JSONValue(contentsOfFile: path)
+        } catch is FileError where replacing {
+            return []
+        }
+        guard json["format"] == "monet-activations" else {
+            throw InsightError.foreignState(
+                path: path, key: "format", expected: "monet-activations",
+                found: json["format"]?.serialized() ?? "none")
+        }
         let shards = (json["shards"]?.arrayValue ?? []).compactMap(Shard.init)
         if replacing { return shards }
         for member in settings where !["model_path", "data_path"].contains(member.key) {

@@ -117,10 +117,14 @@ public struct ActivationReader: AsyncSequence, Sendable {
             }
             self.chosen = chosen
         }
+        var selection = selection
+        var known: Set<HookPoint> = []
+        selection.hooks = selection.hooks.filter { known.insert($0).inserted }
         (self.model, self.documents, self.selection, self.mask) = (model, documents, selection, mask)
         (self.window, self.batchTokens, self.backend) = (window, batchTokens, backend)
     }
 
+    /// All documents, from the first on.
     public func makeAsyncIterator() -> Iterator { Iterator(self, from: 0) }
 
     /// The documents from one on.

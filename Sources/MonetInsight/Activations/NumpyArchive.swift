@@ -5,7 +5,7 @@ import MonetFoundation
 public enum NumpyArchive {
     /// Writes tensors of plain numbers; bfloat16, which NumPy does not have, becomes float32.
     ///
-    /// - Throws: `FileError.unwritable`; `FileError.tooLarge` beyond the 4 GiB of a plain zip archive.
+    /// - Throws: `FileError.unwritable`; `InsightError.invalidSetting` beyond the 4 GiB of a plain zip archive.
     public static func write(_ tensors: [(name: String, tensor: Tensor)], to path: String) throws {
         let entries = tensors.map { entry -> (name: String, tensor: Tensor, header: [UInt8]) in
             let tensor = entry.tensor.dtype == .bfloat16 ? entry.tensor.converted(to: .float32) : entry.tensor

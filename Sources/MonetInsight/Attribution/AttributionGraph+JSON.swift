@@ -1,3 +1,4 @@
+import Foundation
 import MonetFoundation
 import MonetModel
 import MonetText
@@ -41,11 +42,13 @@ extension AttributionGraph {
     /// - `labels`: what is known of units, such as labels or explanations.
     public func json(_ description: Description, names: [String], labels: [UnitID: String] = [:]) -> JSONValue
     {
-        [
+        let influences = cumulativeInfluences()
+        return [
             "metadata": [
                 "slug": .string(description.slug), "scan": .string(description.model),
                 "prompt_tokens": .array(names.map { .string($0) }), "prompt": .string(description.prompt),
-                "node_threshold": .number(description.nodeShare), "schema_version": 1,
+                "node_threshold": .number(description.nodeShare), "schema_version": 1, "transcoder_list": [],
+                "feature_details": ["feature_json_base_url": "./features"],
                 "info": [
                     "creator_name": "monet", "generator": ["name": "Monet for Swift", "url": ""],
                     "target": .string(description.target), "value": .number(value),
@@ -69,7 +72,9 @@ extension AttributionGraph {
                 "clickedId": .string(id(nodes.count - 1)), "sg_pos": "",
             ],
             "nodes": .array(
-                nodes.indices.map { json(node: $0, description, names: names, labels: labels) }),
+                nodes.indices.map {
+                    json(node: $0, description, names: names, labels: labels, influence: influences[$0])
+                }),
             "links": .array(
                 edges.map {
                     [
@@ -80,10 +85,34 @@ extension AttributionGraph {
         ]
     }
 
-    /// `layer_feature_position`.
+    /// The share of all influence that the nodes with as much or more hold, by node: viewers show the nodes up to a
+    /// threshold of it.
+    private func cumulativeInfluences() -> [Double] {
+        let total = nodes.dropLast().reduce(0.0) { $0 + $1.influence }
+        var result = [Double](repeating: 0, count: nodes.count)
+        var sum = 0.0
+        for index in nodes.indices.dropLast().sorted(by: {
+            (nodes[$1].influence, $0) < (nodes[$0].influence, $1)
+        }) {
+            sum += nodes[index].influence
+            result[index] = total > 0 ? sum / total : 0
+        }
+        return result
+    }
+
+    /// `layer_token_position` for embeddings and the target, otherwise `layer_feature_position`.
     private func id(_ index: Int) -> String {
         let node = nodes[index]
-        return "\(layerName(node))_\(feature(index))_\(node.position)"
+        return "\(layerName(node))_\(token(of: node) ?? feature(index))_\(node.position)"
+    }
+
+    /// The token that an embedding or the target stands for.
+    private func token(of node: Node) -> Int? {
+        switch node.kind {
+        case .embedding: Int(tokens[node.position])
+        case .target: Int(target.terms.first?.token ?? 0)
+        case .unit, .others, .bias: nil
+        }
     }
 
     private func layerName(_ node: Node) -> String {
@@ -94,22 +123,31 @@ extension AttributionGraph {
         }
     }
 
-    /// The number of a node in its layer: units have their index, others and biases follow them.
+    /// The number of a node in its layer. Units have their index; others and biases follow them with a number for each
+    /// position, because pages take equal numbers for one feature.
     private func feature(_ index: Int) -> Int {
         let node = nodes[index]
         switch node.kind {
-        case .embedding: return Int(tokens[node.position])
-        case .target: return Int(target.terms.first?.token ?? 0)
+        case .embedding: return node.position
+        case .target: return token(of: node) ?? 0
         case .unit(let unit): return unit
-        case .others: return units.unitsPerGroup
-        case .bias(let owner):
-            if case .unit(let unit) = nodes[owner].kind { return units.unitsPerGroup + 2 + unit }
-            return units.unitsPerGroup + 1
+        case .others: return units.unitsPerGroup + node.position
+        case .bias: return units.unitsPerGroup + tokens.count + index
+        }
+    }
+
+    /// The identity of a node's feature on circuit-tracer's page.
+    private func pageID(_ node: Node, _ feature: Int) -> String {
+        switch node.kind {
+        case .embedding: "E_\(tokens[node.position])-\(node.position)"
+        case .target: "L_\(feature)-\(node.position)"
+        case .unit, .others, .bias: "\(node.layer)_\(feature)-0"
         }
     }
 
     private func json(
-        node index: Int, _ description: Description, names: [String], labels: [UnitID: String]
+        node index: Int, _ description: Description, names: [String], labels: [UnitID: String],
+        influence: Double
     ) -> JSONValue {
         let node = nodes[index]
         let (feature, layer) = (feature(index), max(0, node.layer))
@@ -119,7 +157,13 @@ extension AttributionGraph {
         let (type, name): (String, String) =
             switch node.kind {
             case .embedding: ("embedding", names[node.position])
-            case .target: ("logit", "Output \"\(description.target)\"")
+            case .target:
+                (
+                    // Pages read the probability out of this text.
+                    "logit",
+                    "Output \"\(description.target)\" (p="
+                        + String(format: "%.3f)", description.probability ?? 1)
+                )
             case .others: ("cross layer transcoder", "other \(units.kind.rawValue)")
             case .unit:
                 (
@@ -144,8 +188,8 @@ extension AttributionGraph {
             "token_prob": .number(
                 node.kind == .target ? description.probability ?? 0 : 0),
             "is_target_logit": .bool(node.kind == .target), "run_idx": 0, "reverse_ctx_idx": 0,
-            "jsNodeId": .string("\(layerName(node))_\(feature)-0"), "clerp": .string(name),
-            "influence": .number(node.influence),
+            "jsNodeId": .string(pageID(node, feature)), "clerp": .string(name),
+            "influence": .number(influence), "influence_share": .number(node.influence),
             "activation": isUnit ? .number(node.score) : .null,
             "contribution": .number(node.contribution),
             "unit": unit(of: node).map { .string($0.description) } ?? .null,

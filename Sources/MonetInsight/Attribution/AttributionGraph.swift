@@ -30,6 +30,7 @@ public struct AttributionGraph: Sendable {
 
     /// A node.
     public struct Node: Sendable, Equatable {
+        /// What it stands for.
         public let kind: Kind
         /// The layer; −1 for embeddings, and the number of layers for the target.
         public let layer: Int
@@ -70,6 +71,21 @@ public struct AttributionGraph: Sendable {
         units.layersOfGroup.firstIndex { $0.contains(layer) } ?? 0
     }
 
+    /// The largest difference between what enters a node and its contribution, relative to the largest contribution:
+    /// rounding, if the graph is right and whole.
+    public var imbalance: Double {
+        var incoming = [Double](repeating: 0, count: nodes.count)
+        for edge in edges { incoming[edge.target] += edge.weight }
+        let differences = nodes.indices.map { index -> Double in
+            switch nodes[index].kind {
+            case .unit, .others, .target: abs(incoming[index] - nodes[index].contribution)
+            case .embedding, .bias: 0
+            }
+        }
+        let largest = nodes.map { abs($0.contribution) }.max() ?? 0
+        return largest > 0 ? (differences.max() ?? 0) / largest : 0
+    }
+
     /// The unit of a node; nil for other kinds.
     public func unit(of node: Node) -> UnitID? {
         guard case .unit(let index) = node.kind else { return nil }
@@ -89,6 +105,13 @@ public struct AttributionGraph: Sendable {
     ) throws {
         (tokens, target, value, units) = (pass.tokens, pass.target, pass.value, pass.model.units)
         var builder = try GraphBuilder(pass, unitCount: unitCount)
+        let count = builder.nodes.count
+        // Half of the pairs are of lower layers, and half of these of earlier positions; edges are copied when sorted.
+        try MemoryLimits.require(
+            MemoryLimits.product(count, count / 4 + 1, 3 * MemoryLayout<Edge>.stride),
+            for:
+                "a graph of \(count.grouped) nodes, with one for each layer and position and \(unitCount.grouped) "
+                + "for single \(units.kind.rawValue)")
         var edges: [Edge] = []
         let targets = builder.expanded
         var first = 0
@@ -187,7 +210,7 @@ private struct GraphBuilder {
                 (abs($1.contribution), $0.layer, $0.position, $0.unit)
                     < (abs($0.contribution), $1.layer, $1.position, $1.unit)
             }
-            candidates.removeLast(max(0, candidates.count - unitCount))
+            candidates.removeLast(max(0, candidates.count - max(0, unitCount)))
         }
         try pass.visitContributions { layer, position, unit, contribution in
             guard contribution != 0 else { return }

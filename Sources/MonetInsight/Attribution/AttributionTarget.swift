@@ -6,7 +6,9 @@ import MonetText
 public struct AttributionTarget: Sendable, Equatable {
     /// One logit with its weight.
     public struct Term: Sendable, Equatable {
+        /// The token's id.
         public let token: Int32
+        /// What multiplies its logit.
         public let weight: Float
 
         /// Joins token and weight.
@@ -75,7 +77,7 @@ public struct AttributionTarget: Sendable, Equatable {
     ///
     /// - Throws: `InsightError.invalidMetric` for a text that is not one token.
     public static func token(_ text: String, tokenizer: Tokenizer) throws -> Int32 {
-        try token(text, tokenizer) { .invalidMetric(metric: text, reason: $0) }
+        try token(text, tokenizer) { .invalidMetric(metric: "logit(\(text))", reason: $0) }
     }
 
     private static func token(_ text: String, _ tokenizer: Tokenizer, _ fail: (String) -> InsightError) throws

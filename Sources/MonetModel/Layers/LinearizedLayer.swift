@@ -219,6 +219,15 @@ extension MonetLanguageModel {
     public func linearized(_ layer: Int, of output: ForwardOutput, on backend: any Backend) throws
         -> LinearizedLayer
     {
+        let prefix = "model.layers.\(layer)."
+        if let packed = parameters.all.first(where: {
+            $0.name.hasPrefix(prefix) && $0.tensor.dtype.isQuantized
+        }) {
+            throw ModelError.invalidInput(
+                reason:
+                    "\(packed.name) is \(packed.tensor.dtype.torchName): linearizing needs the checkpoint "
+                    + "before it was quantized, in float32, bfloat16 or float16")
+        }
         let pattern = try output.observed(.pattern, layer)
         guard output.pass.input.sequences.count == 1, pattern.shape[0] == pattern.shape[2] else {
             throw ModelError.invalidInput(

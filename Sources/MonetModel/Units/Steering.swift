@@ -77,6 +77,10 @@ extension MonetLanguageModel {
     /// - Throws: `ModelError.invalidInput` naming the unit, hook point or vector.
     public func check(_ steering: Steering) throws {
         func fail(_ reason: String) -> ModelError { .invalidInput(reason: "steering: " + reason) }
+        let mostForced = 64
+        guard steering.units.count <= mostForced else {
+            throw fail("\(steering.units.count) forced \(units.kind.rawValue), at most \(mostForced)")
+        }
         for unit in steering.units {
             guard (0..<units.groups).contains(unit.group), (0..<units.unitsPerGroup).contains(unit.index)
             else {

@@ -39,7 +39,7 @@ struct MonetExtension: Sendable {
             "remove", .array(.string(pattern: .unit), counts: 0...300_000),
             "Experts to remove, by group/index."),
         .init(
-            "steer", .map(.number(1e-6...1000), keys: .unit, most: 256),
+            "steer", .map(.number(1e-6...1000), keys: .unit, most: 64),
             "Experts to force by group/index: they fire as if one more head had routed to them with this score."
         ),
         .init(

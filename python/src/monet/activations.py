@@ -94,14 +94,14 @@ class Activations:
             else:
                 yield read_safetensors(path)
 
-    def _joined(self, name: str) -> NDArray[Any]:
+    def _joined(self, name: str, dtype: Any = np.float32) -> NDArray[Any]:
         parts = [shard[name] for shard in self.shards()]
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=dtype)
 
     @property
     def tokens(self) -> NDArray[np.int32]:
         """The ids of all tokens, `[tokens]`."""
-        return self._joined("tokens")
+        return self._joined("tokens", np.int32)
 
     def hook(self, name: str) -> NDArray[Any]:
         """The values at a hook point, `[tokens, …]`."""

@@ -65,6 +65,7 @@ class Expert:
     count: int
     max: float
     label_means: Mapping[str, float]
+    """Mean score by label; by `set/label` where the index has several label sets."""
     histogram: NDArray[np.uint32] = field(repr=False)
     contexts: tuple[Context, ...] = field(repr=False)
     explanations: tuple[str, ...] = ()
@@ -206,7 +207,8 @@ class Index:
             "SELECT * FROM expert JOIN detail USING (router_group, expert) WHERE router_group = ? AND expert = ?",
             (group, index)).fetchone()
         halves = (index // side, index % side) if side else None
-        names = [name for _, name in self._label_ids]
+        # Labels of several sets can have the same name.
+        names = [f"{kind}/{name}" if len(self.labels) > 1 else name for kind, name in self._label_ids]
         if row is None:
             return Expert(
                 expert, halves, tuple(layers), 0.0, 0.0, 0, 0.0, dict.fromkeys(names, 0.0),

@@ -98,7 +98,8 @@ struct ActivationsCommand: ParsableCommand {
         if !common.quiet {
             StandardError.write(
                 "\(documents.tokenCount.grouped) tokens of \(documents.count.grouped) documents; shards take up to "
-                    + "\((2 * shardMegabytes << 20).byteText) of memory\n")
+                    + "\((2 * shardMegabytes << 20).byteText) of memory, or what the longest document needs\n"
+            )
         }
         Interruption.install()
         var line = ProgressLine(isQuiet: common.quiet)

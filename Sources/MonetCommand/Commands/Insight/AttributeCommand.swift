@@ -185,14 +185,15 @@ struct AttributeCommand: ParsableCommand {
                 "\((100 * node.influence).text(1))%",
             ]
         }
-        let scores = whole.scores(within: whole)
+        let scores = graph.scores(within: whole)
         return alignedTable(
             [["token", "position", "layer", "node", "contribution", "influence"]] + rows, textColumns: [3])
-            + "\n\(target): \(graph.value.text(4)), replacement score \(scores.replacement.text(4)), "
-            + "completeness \(scores.completeness.text(4))\n"
+            + "\n\(target): \(graph.value.text(4)); what enters a node leaves it to within "
+            + String(format: "%.0e", whole.imbalance) + " of the largest contribution\n"
             + "\(graph.nodes.count) of \(whole.nodes.count) nodes and \(graph.edges.count) of "
             + "\(whole.edges.count) edges hold \((100 * nodeThreshold).text(0))% and "
-            + "\((100 * edgeThreshold).text(0))% of the influence\n"
+            + "\((100 * edgeThreshold).text(0))% of the influence: replacement score "
+            + "\(scores.replacement.text(3)), completeness \(scores.completeness.text(3)); 1 for the whole graph\n"
     }
 
     private func report(_ validations: [(name: String, validation: AttributionValidation)]) throws {
@@ -270,7 +271,8 @@ struct AttributeCommand: ParsableCommand {
         let id = token ?? Int32(most)
         guard logits.indices.contains(Int(id)) else {
             throw CommandError.malformedInput(
-                source: "--target-id", reason: "\(id) is not in the vocabulary of \(logits.count)")
+                source: target == nil ? "--target-id" : "--target",
+                reason: "\(id) is not in the vocabulary of \(logits.count)")
         }
         let largest = logits.max() ?? 0
         let sum = logits.reduce(0.0) { $0 + exp(Double($1 - largest)) }
