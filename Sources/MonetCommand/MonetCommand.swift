@@ -32,7 +32,8 @@ struct MonetCommand: ParsableCommand {
         subcommands: [
             TrainCommand.self, TokenizerCommand.self, CorpusCommand.self, GenerateCommand.self,
             ChatCommand.self, ServeCommand.self, ExploreCommand.self, DownloadCommand.self,
-            TraceCommand.self, ActivationsCommand.self, AttributeCommand.self, IndexCommand.self,
+            TraceCommand.self, ActivationsCommand.self, AttributeCommand.self, PatchCommand.self,
+            IndexCommand.self,
             ExpertsCommand.self,
             MaskCommand.self, EditCommand.self,
             UnlearnMatrixCommand.self, MonosemanticityCommand.self, ToxicityCommand.self,

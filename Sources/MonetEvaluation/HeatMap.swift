@@ -85,7 +85,7 @@ public struct HeatMap: Sendable {
         -> String
     {
         let cell = Self.cell
-        let (fill, ink) = colour(value / largest)
+        let (fill, ink) = SVGDrawing.colour(value / largest)
         let stroke = isTarget ? " stroke=\"#222\" stroke-width=\"1.5\"" : ""
         var text =
             "<rect x=\"\(fixed(x + 1))\" y=\"\(fixed(y + 1))\" width=\"\(fixed(cell - 2))\" height=\"\(fixed(cell - 2))\" fill=\"\(fill)\"\(stroke)/>"
@@ -108,16 +108,6 @@ public struct HeatMap: Sendable {
     private func gap(_ column: Int) -> Double { column >= labels.count ? 12 : 0 }
 
     private func fixed(_ value: Double) -> String { SVGDrawing.fixed(value) }
-
-    /// From blue through white to red for −1 to 1; the square root makes small values visible.
-    private func colour(_ value: Double) -> (fill: String, ink: String) {
-        guard value.isFinite else { return ("#ddd", "#222") }
-        let strength = min(1, abs(value)).squareRoot()
-        let far = value >= 0 ? (178.0, 30.0, 38.0) : (33.0, 92.0, 166.0)
-        func mixed(_ end: Double) -> Int { Int(255 + (end - 255) * strength) }
-        let fill = String(format: "#%02x%02x%02x", mixed(far.0), mixed(far.1), mixed(far.2))
-        return (fill, strength > 0.6 ? "#fff" : "#222")
-    }
 
     // MARK: HTML
 

@@ -21,6 +21,16 @@ enum SVGDrawing {
         "<text x=\"\(fixed(x))\" y=\"\(fixed(y))\" text-anchor=\"\(anchor)\" style=\"font-size: \(fixed(size))px\" font-weight=\"\(weight)\">\(text.htmlEscaped)</text>"
     }
 
+    /// From blue through white to red for −1 to 1; the square root makes small values visible.
+    static func colour(_ value: Double) -> (fill: String, ink: String) {
+        guard value.isFinite else { return ("#ddd", "#222") }
+        let strength = min(1, abs(value)).squareRoot()
+        let far = value >= 0 ? (178.0, 30.0, 38.0) : (33.0, 92.0, 166.0)
+        func mixed(_ end: Double) -> Int { Int(255 + (end - 255) * strength) }
+        let fill = String(format: "#%02x%02x%02x", mixed(far.0), mixed(far.1), mixed(far.2))
+        return (fill, strength > 0.6 ? "#fff" : "#222")
+    }
+
     /// A coordinate.
     static func fixed(_ value: Double) -> String { String(format: "%.1f", value) }
 }

@@ -178,6 +178,14 @@ func activations(
     for try await document in reader { print(document.tokens.count, document.scores.count) }
 }
 
+func patchings(
+    clean: [Int32], corrupted: [Int32], metric: AttributionTarget, model: MonetLanguageModel
+) throws {
+    let patching = try ActivationPatching(clean: clean, corrupted: corrupted, target: metric, model: model)
+    let table = try patching.run(over: .residual)
+    print(table.shares)
+}
+
 func attributions(model: MonetLanguageModel, ids: [Int32]) throws {
     let pass = try LinearizedPass(ids, target: AttributionTarget(token: 13), model: model)
     let graph = try AttributionGraph(pass, unitCount: 500).pruned()
