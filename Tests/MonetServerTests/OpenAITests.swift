@@ -169,6 +169,34 @@ import Testing
         #expect(back.json["prompt"] == "the sea")
     }
 
+    /// A forced expert fires on every token with the score that is added, for this request alone.
+    @Test func expertsAreForced() async throws {
+        let server = try await RunningServer()
+        func scores(_ steer: JSONValue) async throws -> [Double] {
+            let answer = try await server.post(
+                "/v1/completions",
+                [
+                    "prompt": "the sea and the shark", "max_tokens": 0, "echo": true,
+                    "monet": ["steer": steer, "unit_scores": ["0/5"]],
+                ])
+            try #require(answer.status == 200, "\(answer.text)")
+            let choice = try #require(answer.json["choices"]?.arrayValue?.first)
+            return (choice["monet"]?["units"]?.arrayValue ?? []).flatMap { units in
+                (units.arrayValue ?? []).compactMap { $0["score"]?.doubleValue }
+            }
+        }
+        let (before, forced) = (try await scores([:]), try await scores(["0/5": 2.5]))
+        #expect(!before.isEmpty && before.count == forced.count)
+        // The first router reads the same in both.
+        for (own, other) in zip(before, forced) { #expect(abs(other - own - 2.5) < 1e-5) }
+        for (steer, param) in [("9/9", "monet.steer"), ("x", "monet.steer")] {
+            let answer = try await server.post(
+                "/v1/completions",
+                ["prompt": "the sea", "monet": ["steer": .object([.init(steer, 1)])]])
+            #expect(answer.status == 400 && answer.param?.hasPrefix(param) == true, "\(answer.text)")
+        }
+    }
+
     /// Edited models share the weights, and a request's own edits are its alone.
     @Test func editsBelongToTheirRequests() async throws {
         let server = try await RunningServer()

@@ -6,8 +6,8 @@ import MonetText
 /// One line of a file of prompts: what to continue, and how.
 ///
 /// A line is a JSON object with `prompt`, `token_ids` or `messages`, and any of `id`, `max_new_tokens`, `temperature`,
-/// `top_k`, `top_p`, `min_p`, `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `seed`, `stop`, `masks` and
-/// `strengths`; what it does not say is as for all lines.
+/// `top_k`, `top_p`, `min_p`, `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `seed`, `stop`, `masks`,
+/// `strengths` and `steer`; what it does not say is as for all lines.
 public struct PromptLine: Sendable {
     /// Its number in the file, from 0.
     public let index: Int
