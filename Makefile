@@ -6,7 +6,7 @@ BREW := $(shell brew --prefix)
 FLAGS := -Xcxx -I$(BREW)/include -Xlinker -L$(BREW)/lib
 endif
 
-.PHONY: setup build demo test test-python fuzz docs check-neon check-avx512 format lint
+.PHONY: setup build demo test test-python python-environment fuzz docs check-neon check-avx512 format lint
 
 setup:
 	@Scripts/setup
@@ -42,8 +42,10 @@ format:
 lint:
 	$(SWIFT) format lint --strict --recursive Sources Tests Package.swift Examples
 
-# The Python package, against files that the built command makes.
-test-python: build
+# The Python package, against files that the command makes: after make build or make test.
+python-environment:
 	python3 -m venv .build/python
 	.build/python/bin/pip install --quiet './python[test]'
+
+test-python: python-environment
 	MONET="$$($(SWIFT) build -c release --show-bin-path)/monet" .build/python/bin/pytest -q python
