@@ -12,8 +12,8 @@ public enum EvaluationError: Error, Sendable, Equatable, CustomStringConvertible
     /// A file that is not a classifier.
     case malformedClassifier(path: String, reason: String)
 
-    /// A toxicity scorer that returns no scores.
-    case scorerFailed(url: String, attempts: Int, reason: String)
+    /// A server that gives no usable answers; `role` is what it is for.
+    case serverFailed(url: String, role: String, attempts: Int, reason: String)
 
     /// A line that is not a prompt.
     case malformedPrompt(path: String, line: Int, reason: String)
@@ -32,8 +32,8 @@ public enum EvaluationError: Error, Sendable, Equatable, CustomStringConvertible
         case .tooFewExamples(let toxic, let others, let origin):
             "\(origin): \(toxic) toxic texts and \(others) others in the training or the held-out part, expected some of each"
         case .malformedClassifier(let path, let reason): "\(path): not a toxicity classifier: \(reason)"
-        case .scorerFailed(let url, let attempts, let reason):
-            "\(url): the scorer \(reason) (\(attempts) \(attempts == 1 ? "try" : "tries"))"
+        case .serverFailed(let url, let role, let attempts, let reason):
+            "\(url): the \(role) \(reason) (\(attempts) \(attempts == 1 ? "try" : "tries"))"
         case .malformedPrompt(let path, let line, let reason): "\(path), line \(line): \(reason)"
         case .noPrompts(let path): "\(path): there are no prompts"
         case .foreignRecords(let path, let reason): "\(path): \(reason)"
