@@ -29,13 +29,13 @@ public struct Perplexity: Sendable {
     /// - `stride`: new tokens scored by each window after the first.
     /// - `reference`: a model with the same vocabulary to compare predictions with, such as the one from
     ///   which this one was quantized.
-    /// - `mask`: units to remove, weaken or amplify in the model, not in the reference.
+    /// - `mask`, `steering`: changes of the model, not of the reference; positions are those of a window.
     /// - `progress`: called with the tokens scored so far; false stops.
     /// - Throws: `GenerationError.invalidSetting`, `ModelError`.
     public init(
         of ids: [Int32], model: MonetLanguageModel, window: Int, stride: Int,
         backend: any Backend = CPUBackend(),
-        reference: MonetLanguageModel? = nil, mask: UnitMask? = nil,
+        reference: MonetLanguageModel? = nil, mask: UnitMask? = nil, steering: Steering? = nil,
         progress: (Perplexity) -> Bool = { _ in true }
     ) throws {
         guard ids.count >= 2 else {
@@ -64,7 +64,9 @@ public struct Perplexity: Sendable {
             let part = Array(ids[start..<end])
             // Position i predicts token i + 1.
             let targets = (start..<end).map { $0 + 1 >= scored && $0 + 1 < end ? ids[$0 + 1] : -1 }
-            let output = try model.forward(ForwardInput([part], mask: mask), on: backend)
+            var sequence = ForwardSequence(part, mask: mask)
+            sequence.steering = steering
+            let output = try model.forward(ForwardInput([sequence]), on: backend)
             let losses = try model.crossEntropy(output, targets: targets).floats()
             negativeLogLikelihood += losses.reduce(0.0) { $0 + Double($1) }
             tokens += targets.count { $0 >= 0 }

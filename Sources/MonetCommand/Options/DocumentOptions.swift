@@ -10,7 +10,7 @@ struct DocumentOptions: ParsableArguments {
         help: ArgumentHelp(
             "A corpus folder written by monet corpus build; or text files, JSONL files and folders, as path or label=path. May be repeated.",
             valueName: "path"))
-    var corpus: [String]
+    var corpus: [String] = []
     @Option(help: "JSONL column with the text.")
     var textKey = "text"
     @Option(
@@ -40,6 +40,9 @@ struct DocumentOptions: ParsableArguments {
         tokenizer: Tokenizer?, modelFolder: String, split: CorpusSplit, numberKey: String? = nil,
         limit ownLimit: Int? = nil
     ) throws -> LabelledDocuments {
+        guard !corpus.isEmpty else {
+            throw ValidationError("Missing expected argument '--corpus <path> ...'")
+        }
         let limit = ownLimit ?? limit
         let isFolder =
             corpus.count == 1

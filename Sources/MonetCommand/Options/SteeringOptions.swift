@@ -3,8 +3,9 @@ import Foundation
 import MonetCompute
 import MonetFoundation
 import MonetModel
+import MonetText
 
-/// Experts to force and directions to add.
+/// Experts to force, directions to add, and values to replace.
 struct SteeringOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
@@ -15,13 +16,33 @@ struct SteeringOptions: ParsableArguments {
             """, valueName: "what"))
     var steer: [String] = []
 
+    @Option(
+        help: ArgumentHelp(
+            """
+            Replace the values at a hook point, as blocks.3.hook_attn_out=zero; =mean and =prompt put the mean over \
+            --ablate-from or its values at the same positions there, =FILE.safetensors a vector. blocks.0.attn.hook_z#3 means \
+            head 3 alone, @0-4,7- positions. May be repeated.
+            """, valueName: "what"))
+    var ablate: [String] = []
+    @Option(
+        help: ArgumentHelp(
+            "The text, or @FILE with it, from which --ablate takes mean or prompt.", valueName: "text"))
+    var ablateFrom: String?
+
     func validate() throws {
         for argument in steer where Self.isUnit(argument) { _ = try Self.unit(argument) }
+        for argument in ablate where try Self.ablation(argument).needsReference && ablateFrom == nil {
+            throw ValidationError("--ablate \(argument) needs --ablate-from.")
+        }
     }
 
     /// The steering, checked against the model; nil if none is given.
-    func load(for model: MonetLanguageModel) throws -> Steering? {
-        guard !steer.isEmpty else { return nil }
+    ///
+    /// - `tokenizer`: reads `--ablate-from`.
+    func load(for model: MonetLanguageModel, _ tokenizer: Tokenizer?, on backend: CPUBackend) throws
+        -> Steering?
+    {
+        guard !steer.isEmpty || !ablate.isEmpty else { return nil }
         var steering = Steering()
         for argument in steer {
             if Self.isUnit(argument) {
@@ -30,8 +51,93 @@ struct SteeringOptions: ParsableArguments {
                 steering.directions.append(try Self.direction(argument))
             }
         }
+        let ablations = try ablate.map { try Self.ablation($0) }
+        let points = ablations.filter(\.needsReference).map(\.point)
+        try model.check(points)
+        let values = points.isEmpty ? [:] : try referenceValues(points, model, tokenizer, backend)
+        for ablation in ablations {
+            let own = values[ablation.point] ?? []
+            let content: Steering.Replacement.Content
+            switch ablation.content {
+            case "zero": content = .zero
+            case "mean":
+                guard ablation.point.kind != .pattern else {
+                    throw CommandError.malformedInput(
+                        source: "--ablate",
+                        reason: "\(ablation.point) has no mean: its width is that of the text")
+                }
+                content = .row(
+                    (0..<(own.first?.count ?? 0)).map { column in
+                        Float(own.reduce(0.0) { $0 + Double($1[column]) } / Double(own.count))
+                    })
+            case "prompt": content = .rows(own)
+            default: content = .row(try Steering.Direction.vector(contentsOfFile: ablation.content))
+            }
+            steering.replacements.append(
+                .init(
+                    point: ablation.point, head: ablation.head, content: content,
+                    positions: ablation.positions))
+        }
         try model.check(steering)
         return steering
+    }
+
+    /// The values of the reference's tokens at some hook points.
+    private func referenceValues(
+        _ points: [HookPoint], _ model: MonetLanguageModel, _ tokenizer: Tokenizer?, _ backend: CPUBackend
+    ) throws -> [HookPoint: [[Float]]] {
+        guard let tokenizer else {
+            throw CommandError.malformedInput(
+                source: "--ablate-from", reason: "the model has no tokenizer to read it")
+        }
+        let reference = ablateFrom ?? ""
+        let text =
+            reference.hasPrefix("@")
+            ? try TextFile.read(String(reference.dropFirst()), readsStreams: true) : reference
+        let ids = Array(
+            try tokenizer.encode(text, addBegin: tokenizer.addsBegin).prefix(
+                model.configuration.contextLength))
+        guard !ids.isEmpty else {
+            throw CommandError.malformedInput(source: "--ablate-from", reason: "it is empty, expected a text")
+        }
+        var input = ForwardInput([ids])
+        input.hooks.observed = Set(points)
+        return try model.forward(input, on: backend).observations.mapValues { value in
+            let numbers = value.value.floats()
+            let width = numbers.count / ids.count
+            return ids.indices.map { Array(numbers[($0 * width)..<(($0 + 1) * width)]) }
+        }
+    }
+
+    /// What an argument of `--ablate` says.
+    private struct Ablation {
+        let point: HookPoint
+        let head: Int?
+        let positions: Steering.Positions
+        /// `zero`, `mean`, `prompt`, or a file.
+        let content: String
+
+        var needsReference: Bool { content == "mean" || content == "prompt" }
+    }
+
+    private static func ablation(_ argument: String) throws -> Ablation {
+        func fail(_ reason: String) -> ValidationError { ValidationError("--ablate \(argument): \(reason)") }
+        let sides = argument.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+        guard sides.count == 2,
+            ["zero", "mean", "prompt"].contains(sides[1]) || sides[1].hasSuffix(".safetensors")
+        else {
+            throw fail("expected HOOK=zero, =mean, =prompt or =FILE.safetensors")
+        }
+        let parts = sides[0].split(separator: "@", maxSplits: 1, omittingEmptySubsequences: false)
+        let names = parts[0].split(separator: "#", maxSplits: 1, omittingEmptySubsequences: false)
+        guard let point = HookPoint(String(names[0])) else {
+            throw fail("'\(names[0])' is no hook point, expected one like blocks.3.hook_attn_out")
+        }
+        let head = names.count > 1 ? Int(names[1]) : nil
+        if names.count > 1, head == nil { throw fail("'\(names[1])' is no head, expected a number") }
+        return Ablation(
+            point: point, head: head, positions: parts.count > 1 ? try positions(parts[1], argument) : .all,
+            content: String(sides[1]))
     }
 
     private static func isUnit(_ argument: String) -> Bool {
@@ -66,34 +172,16 @@ struct SteeringOptions: ParsableArguments {
         guard let point = HookPoint(String(parts[1])) else {
             throw fail("'\(parts[1])' is no hook point, expected one like blocks.5.hook_resid_post")
         }
-        let content = try SafetensorsFile(path: path)
-        guard content.entries.count == 1, let entry = content.entries.first else {
-            throw CommandError.malformedInput(
-                source: path, reason: "it has \(content.entries.count) tensors, expected one, the vector")
-        }
-        let tensor = try content.tensor(entry.name)
-        guard tensor.dtype.isFloatingPoint else {
-            throw CommandError.malformedInput(
-                source: path,
-                reason: "tensor \"\(entry.name)\" is \(tensor.dtype.rawValue), expected real numbers")
-        }
         return Steering.Direction(
-            point: point, vector: tensor.floats(), scale: scale,
+            point: point, vector: try Steering.Direction.vector(contentsOfFile: path), scale: scale,
             positions: parts.count > 2 ? try positions(parts[2], argument) : .all)
     }
 
-    /// Positions as `0-4,7,9-`.
     private static func positions(_ text: Substring, _ argument: String) throws -> Steering.Positions {
-        Steering.Positions(
-            try text.split(separator: ",", omittingEmptySubsequences: false).map { part in
-                let ends = part.split(separator: "-", omittingEmptySubsequences: false)
-                let first = ends.first.flatMap { Int($0) }
-                let last = ends.count == 2 ? (ends[1].isEmpty ? Int.max - 1 : Int(ends[1])) : first
-                guard (1...2).contains(ends.count), let first, let last, first >= 0, last >= first else {
-                    throw ValidationError(
-                        "--steer \(argument): '\(part)' are no positions, expected 3, 0-4 or 7-")
-                }
-                return first...last
-            })
+        do {
+            return try Steering.Positions(parsing: text)
+        } catch {
+            throw ValidationError("\(argument): \(error)")
+        }
     }
 }

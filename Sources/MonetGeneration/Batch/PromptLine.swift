@@ -7,7 +7,7 @@ import MonetText
 ///
 /// A line is a JSON object with `prompt`, `token_ids` or `messages`, and any of `id`, `max_new_tokens`, `temperature`,
 /// `top_k`, `top_p`, `min_p`, `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `seed`, `stop`, `masks`,
-/// `strengths` and `steer`; what it does not say is as for all lines.
+/// `strengths`, `steer` and `directions`; what it does not say is as for all lines.
 public struct PromptLine: Sendable {
     /// Its number in the file, from 0.
     public let index: Int
@@ -45,7 +45,7 @@ public struct PromptLine: Sendable {
     private static let keys = [
         "id", "prompt", "token_ids", "messages", "max_new_tokens", "temperature", "top_k", "top_p", "min_p",
         "repetition_penalty", "presence_penalty", "frequency_penalty", "seed", "stop", "masks", "strengths",
-        "steer",
+        "steer", "directions",
     ]
 
     /// Reads a line.
@@ -154,20 +154,13 @@ public struct PromptLine: Sendable {
             add(own)
         }
         var steering = defaults.steering ?? Steering()
-        if let steer = json["steer"], !steer.isNull {
-            guard let members = steer.members else { throw fail("steer", "an object") }
-            for member in members {
-                let parts = member.key.split(separator: "/", omittingEmptySubsequences: false).map { Int($0) }
-                guard parts.count == 2, let group = parts[0], let unit = parts[1],
-                    let score = member.value.doubleValue
-                else { throw fail("steer", "names like 1/223 with the score to force") }
-                steering.units.append(.init(group: group, index: unit, score: Float(score)))
-            }
-            do {
-                try model.check(steering)
-            } catch {
-                throw fail("steer", "what the model has: \(error)")
-            }
+        do {
+            let own = try Steering(units: json["steer"], directions: json["directions"], readsFiles: true)
+            steering.units += own.units
+            steering.directions += own.directions
+            try model.check(steering)
+        } catch let error as ModelError {
+            throw GenerationError.malformedPrompt(source: source, line: index + 1, reason: "\(error)")
         }
         self.index = index
         id = json["id"]

@@ -67,6 +67,9 @@ public struct ActivationExport {
             .init("data", .string(reader.documents.fingerprint)),
             .init("data_path", .string(reader.documents.origin)),
             .init("mask", mask.isEmpty ? .null : .string(String(StableHash.of(mask), radix: 16))),
+            .init(
+                "steering",
+                reader.steering.map { .string(String(StableHash.of("\($0)"), radix: 16)) } ?? .null),
             .init("window", .integer(reader.window)), .init("dtype", .string(dtype.torchName)),
             .init("units", units), .init("unit_kind", .string(layout.kind.rawValue)),
             .init("units_per_group", .integer(layout.unitsPerGroup)),

@@ -85,18 +85,20 @@ public struct ActivationReader: AsyncSequence, Sendable {
     /// Tokens that are read together.
     public let window: Int
     let mask: UnitMask?
+    let steering: Steering?
     let batchTokens: Int
     let backend: any Backend
     /// The selected units by group; nil for all.
     private let chosen: [Int: Set<Int>]?
 
     /// - `window`: nil means the model's context, at most 512.
-    /// - `mask`: units to remove, weaken or amplify in the passes.
+    /// - `mask`, `steering`: changes of the passes; positions are those of a window.
     /// - Throws: `ModelError.invalidInput` for a hook point that the model does not have, `InsightError` for a unit that it
     ///   does not have, or a window beyond its context.
     public init(
         model: MonetLanguageModel, documents: LabelledDocuments, _ selection: ActivationSelection,
-        mask: UnitMask? = nil, window: Int? = nil, batchTokens: Int = 512, backend: any Backend = CPUBackend()
+        mask: UnitMask? = nil, steering: Steering? = nil, window: Int? = nil, batchTokens: Int = 512,
+        backend: any Backend = CPUBackend()
     ) throws {
         let context = model.configuration.contextLength
         let window = window ?? Swift.min(context, 512)
@@ -106,6 +108,7 @@ public struct ActivationReader: AsyncSequence, Sendable {
         }
         try model.check(selection.hooks)
         if let mask { try model.check(mask) }
+        if let steering { try model.check(steering) }
         switch selection.units {
         case .none: chosen = [:]
         case .all: chosen = nil
@@ -121,6 +124,7 @@ public struct ActivationReader: AsyncSequence, Sendable {
         var known: Set<HookPoint> = []
         selection.hooks = selection.hooks.filter { known.insert($0).inserted }
         (self.model, self.documents, self.selection, self.mask) = (model, documents, selection, mask)
+        self.steering = steering
         (self.window, self.batchTokens, self.backend) = (window, batchTokens, backend)
     }
 
@@ -200,7 +204,12 @@ public struct ActivationReader: AsyncSequence, Sendable {
         _ parts: [(document: Int, tokens: [Int32])], _ scores: inout [Int: ScoreList],
         _ values: inout [Int: [HookPoint: (values: [Float], shape: [Int])]], _ read: inout [Int: Int]
     ) throws {
-        var input = ForwardInput(parts.map(\.tokens), mask: mask)
+        var input = ForwardInput(
+            parts.map { part in
+                var sequence = ForwardSequence(part.tokens, mask: mask)
+                sequence.steering = steering
+                return sequence
+            })
         input.keepsUnits = chosen?.isEmpty != true
         input.hooks.observed = Set(selection.hooks)
         let output = try model.forward(input, on: backend)

@@ -25,7 +25,7 @@ public final class ForwardPass {
         self.tape = tape
         self.variables = variables
         let points = input.sequences.reduce(into: input.hooks.points) { points, sequence in
-            for direction in sequence.steering?.directions ?? [] { points.insert(direction.point) }
+            points.formUnion(sequence.steering?.points ?? [])
         }
         hookPoints = points.isEmpty ? nil : points
         var first = 0
@@ -68,6 +68,38 @@ public final class ForwardPass {
                     units.filter { $0.positions.contains(position + row - rows.lowerBound) }
                         .map { (row, $0.index, $0.score) }
                 }
+        }
+    }
+
+    /// A value with the replacements that steering has for it. No gradient flows back from what is replaced.
+    private func replaced(_ value: Variable, at point: HookPoint) throws -> Variable {
+        let shape = value.value.shape
+        let width = value.value.count / shape[0]
+        let heads = shape.count == 3 ? shape[1] : 1
+        var places: [Range<Int>] = []
+        var values: [Float] = []
+        for (rows, position, steering) in steerings {
+            for replacement in steering.replacements where replacement.point == point {
+                if values.isEmpty { values = value.value.floats() }
+                let columns =
+                    replacement.head.map { ($0 * width / heads)..<(($0 + 1) * width / heads) } ?? 0..<width
+                for row in rows {
+                    let place = position + row - rows.lowerBound
+                    guard replacement.positions.contains(place),
+                        let new = replacement.values(at: place, width: width, heads: heads)
+                    else { continue }
+                    for column in columns { values[row * width + column] = new?[column] ?? 0 }
+                    places.append((row * width + columns.lowerBound)..<(row * width + columns.upperBound))
+                }
+            }
+        }
+        if places.isEmpty { return value }
+        let backend = tape.backend
+        let result = try backend.tensor(Tensor(values, shape: shape).converted(to: value.value.dtype))
+        return tape.record(result, from: [value]) { gradient in
+            var kept = gradient.floats()
+            for place in places { for index in place { kept[index] = 0 } }
+            try value.add(backend.tensor(Tensor(kept, shape: shape)), on: backend)
         }
     }
 
@@ -124,7 +156,7 @@ public final class ForwardPass {
             }
             value = new
         }
-        value = try steered(value, at: point)
+        value = try steered(replaced(value, at: point), at: point)
         if input.hooks.observed.contains(point) {
             value.retainsGradient = true
             observations[point] = value
@@ -138,6 +170,26 @@ public final class ForwardPass {
         let (rows, columns) = (value.value.rowCount, value.value.columnCount)
         let split = tape.reshape(value, [rows, heads, columns / heads])
         return tape.reshape(try hook(kind, layer, split), [rows, columns])
+    }
+}
+
+extension Steering.Replacement {
+    /// What stands in at a position: nil keeps the value, and an inner nil means zeros.
+    fileprivate func values(at position: Int, width: Int, heads: Int) -> [Float]?? {
+        let row: [Float]
+        switch content {
+        case .zero: return .some(nil)
+        case .row(let own): row = own
+        case .rows(let rows):
+            guard rows.indices.contains(position) else { return nil }
+            row = rows[position]
+        }
+        // Patterns of a shorter pass have fewer keys; later ones get no attention, nor do a longer pass's in this one.
+        let (own, target) = (row.count / heads, width / heads)
+        if own == target { return row }
+        return (0..<heads).flatMap { head in
+            (0..<target).map { $0 < own ? row[head * own + $0] : 0 }
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-/// What is added to a sequence's passes: units that are forced to fire, and directions in hidden values.
+/// What is changed in a sequence's passes: units that are forced to fire, directions that are added to hidden values, and
+/// values that are replaced.
 ///
 ///     var steering = Steering()
 ///     steering.units = [.init(group: 1, index: 223, score: 3)]
@@ -59,16 +60,49 @@ public struct Steering: Sendable, Equatable {
         }
     }
 
+    /// Values that take the place of those at a hook point: an ablation, or values of another pass.
+    public struct Replacement: Sendable, Equatable {
+        /// What stands in for a token's value.
+        public enum Content: Sendable, Equatable {
+            /// Zeros.
+            case zero
+            /// The same numbers for every token, such as a mean over a reference text.
+            case row([Float])
+            /// Those of the same position in another pass; positions beyond its end keep their own.
+            case rows([[Float]])
+        }
+
+        /// The hook point.
+        public let point: HookPoint
+        /// The head whose part is replaced, of a value with heads; nil replaces all of it.
+        public let head: Int?
+        /// What stands in. Rows are as wide as a token's value, whichever head is replaced; those of attention patterns may
+        /// be shorter, for fewer keys.
+        public let content: Content
+        /// Where.
+        public let positions: Positions
+
+        /// Joins them.
+        public init(point: HookPoint, head: Int? = nil, content: Content, positions: Positions = .all) {
+            (self.point, self.head, self.content, self.positions) = (point, head, content, positions)
+        }
+    }
+
     /// Forced units.
     public var units: [Unit] = []
     /// Added vectors.
     public var directions: [Direction] = []
+    /// Replaced values; directions are added after them.
+    public var replacements: [Replacement] = []
+
+    /// The hook points that it changes.
+    public var points: Set<HookPoint> { Set(directions.map(\.point) + replacements.map(\.point)) }
 
     /// Adds nothing.
     public init() {}
 
     /// Whether it adds nothing.
-    public var isEmpty: Bool { units.isEmpty && directions.isEmpty }
+    public var isEmpty: Bool { units.isEmpty && directions.isEmpty && replacements.isEmpty }
 }
 
 extension MonetLanguageModel {
@@ -92,17 +126,11 @@ extension MonetLanguageModel {
                 throw fail("\(unit.group)/\(unit.index) has the score \(unit.score), expected one above 0")
             }
         }
-        try check(steering.directions.map(\.point))
-        let c = configuration
+        try check(Array(steering.points))
         for direction in steering.directions {
-            let width: Int
-            switch direction.point.kind {
-            case .q, .z: width = c.attentionHeads * c.headWidth
-            case .k, .v: width = c.keyValueHeads * c.headWidth
-            case .pattern, .g1, .g2:
+            let width = try rowShape(at: direction.point)?.reduce(1, *) ?? direction.vector.count
+            if [.pattern, .g1, .g2].contains(direction.point.kind) {
                 throw fail("\(direction.point) holds probabilities, to which nothing can be added")
-            case .residPre, .residMid, .residPost, .attnOut, .mlpOut, .mlpIn: width = c.hiddenSize
-            default: width = direction.vector.count
             }
             guard direction.vector.count == width else {
                 throw fail(
@@ -111,6 +139,48 @@ extension MonetLanguageModel {
             guard direction.scale.isFinite, direction.vector.allSatisfy(\.isFinite) else {
                 throw fail("the vector for \(direction.point) has numbers that are not finite")
             }
+        }
+        for replacement in steering.replacements {
+            let point = replacement.point
+            let shape = try rowShape(at: point)
+            if let head = replacement.head {
+                guard let shape, shape.count == 2 || point.kind == .pattern else {
+                    throw fail("\(point) has no heads")
+                }
+                guard (0..<shape[0]).contains(head) else {
+                    throw fail("\(point) has the heads 0 to \(shape[0] - 1), not \(head)")
+                }
+            }
+            let rows: [[Float]]
+            switch replacement.content {
+            case .zero: rows = []
+            case .row(let row): rows = [row]
+            case .rows(let own): rows = own
+            }
+            for row in rows {
+                guard row.allSatisfy(\.isFinite) else {
+                    throw fail("the values for \(point) have numbers that are not finite")
+                }
+                guard let shape, point.kind != .pattern else { continue }
+                guard row.count == shape.reduce(1, *) else {
+                    throw fail("\(row.count) numbers for \(point), expected \(shape.reduce(1, *))")
+                }
+            }
+        }
+    }
+
+    /// The shape of a token's value at a hook point: `[d]`, or `[heads, width]`; `[heads]` for patterns, whose width is the
+    /// number of keys. Nil for points of feed-forward families of other modules.
+    public func rowShape(at point: HookPoint) throws -> [Int]? {
+        try check([point])
+        let c = configuration
+        switch point.kind {
+        case .q, .z: return [c.attentionHeads, c.headWidth]
+        case .k, .v: return [c.keyValueHeads, c.headWidth]
+        case .pattern: return [c.attentionHeads]
+        case .g1, .g2: return [units.heads, units.perSide ?? 0]
+        case .residPre, .residMid, .residPost, .attnOut, .mlpOut, .mlpIn: return [c.hiddenSize]
+        default: return nil
         }
     }
 }

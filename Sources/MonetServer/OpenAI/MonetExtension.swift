@@ -7,7 +7,7 @@ import MonetModel
 struct MonetExtension: Sendable {
     /// Strengths for this request, in addition to those of the model that it names.
     var mask: UnitMask?
-    /// Experts that are forced to fire for this request.
+    /// Experts that are forced to fire and directions that are added, for this request.
     var steering: Steering?
     /// Scores of units to report with every token.
     var units: TextRequest.UnitSelection?
@@ -39,9 +39,31 @@ struct MonetExtension: Sendable {
             "remove", .array(.string(pattern: .unit), counts: 0...300_000),
             "Experts to remove, by group/index."),
         .init(
-            "steer", .map(.number(1e-6...1000), keys: .unit, most: 64),
+            "steer",
+            .map(
+                .either([
+                    .number(1e-6...1000),
+                    .object([
+                        .init("score", .number(1e-6...1000), "The score.", isRequired: true),
+                        .init(
+                            "positions", .string(lengths: 1...200), "Where, as 0-4,7-; everywhere by default."
+                        ),
+                    ]),
+                ]), keys: .unit, most: 64),
             "Experts to force by group/index: they fire as if one more head had routed to them with this score."
         ),
+        .init(
+            "directions",
+            .array(
+                .object([
+                    .init("hook", .string(lengths: 1...100), "The hook point.", isRequired: true),
+                    .init(
+                        "vector", .array(.number(-1e30...1e30), counts: 1...65536),
+                        "As many numbers as a token's value there has.", isRequired: true),
+                    .init("scale", .number(-1e6...1e6), "What multiplies it; 1 by default."),
+                    .init("positions", .string(lengths: 1...200), "Where, as 0-4,7-; everywhere by default."),
+                ]), counts: 0...16),
+            "Vectors to add to the values at hook points, named as in TransformerLens."),
         .init(
             "experts_per_token", .integer(1...256),
             "Report the experts with the highest scores of each group, for every token that ran."),
@@ -95,15 +117,8 @@ struct MonetExtension: Sendable {
             for (group, values) in strengths { own.set(values, group: group) }
             add(own)
         }
-        if let members = value["steer"]?.members, !members.isEmpty {
-            var own = Steering()
-            for member in members {
-                let id = try unit(member.key, "monet.steer")
-                own.units.append(
-                    .init(group: id.group, index: id.index, score: Float(member.value.doubleValue ?? 1)))
-            }
-            steering = own
-        }
+        let steering = try Self.steering(value, served.model)
+        if !steering.isEmpty { self.steering = steering }
         let perToken = value["experts_per_token"]?.intValue
         let wanted = value["unit_scores"]?.arrayValue
         if perToken != nil, wanted != nil {
@@ -167,5 +182,22 @@ struct MonetExtension: Sendable {
                 "monet asks for up to \(total) values (\(perToken) for each of \(tokens) tokens of \(answers) texts), "
                     + "at most \(Self.mostValues) fit an answer", code: "answer_too_large")
         }
+    }
+
+    private static func steering(_ value: JSONValue, _ model: MonetLanguageModel) throws -> Steering {
+        func part(_ key: String, _ read: () throws -> Steering) throws -> Steering {
+            do {
+                let steering = try read()
+                try model.check(steering)
+                return steering
+            } catch let error as ModelError {
+                throw APIError.invalid("monet.\(key)", "\(error)")
+            }
+        }
+        var steering = try part("steer") { try Steering(units: value["steer"], directions: nil) }
+        steering.directions = try part("directions") {
+            try Steering(units: nil, directions: value["directions"])
+        }.directions
+        return steering
     }
 }

@@ -43,6 +43,7 @@ struct PerplexityCommand: ParsableCommand {
     @Flag(help: "JSON instead of a line.")
     var json = false
     @OptionGroup var masking: MaskOptions
+    @OptionGroup var steering: SteeringOptions
     @OptionGroup var compute: ComputeOptions
     @OptionGroup var common: CommonOptions
 
@@ -89,7 +90,8 @@ struct PerplexityCommand: ParsableCommand {
         let compared = try reference.map { try MonetLanguageModel.load(try HubCache().resolve($0)) }
         let result = try Perplexity(
             of: ids, model: model, window: window, stride: stride ?? max(1, window / 2), backend: backend,
-            reference: compared, mask: try masking.load(for: model, common.logger)
+            reference: compared, mask: try masking.load(for: model, common.logger),
+            steering: try steering.load(for: model, tokenizer, on: backend)
         ) { partial in
             let seconds = (ContinuousClock.now - start).seconds
             let rate = Double(partial.tokens) / seconds

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import MonetCompute
 import MonetFoundation
+import MonetGeneration
 import MonetInsight
 import MonetModel
 import MonetText
@@ -15,6 +16,7 @@ struct ActivationsCommand: ParsableCommand {
               monet activations --model checkpoints/demo --corpus runs/demo/corpus --units all --limit 20000 --out acts
               monet activations --model checkpoints/demo --corpus pages.jsonl --units 1/223,0/457 \
             --hooks blocks.3.hook_resid_post,blocks.0.attn.hook_z --format npz --out acts
+              monet activations --model checkpoints/demo --prompts prompts.jsonl --units all --out acts
 
             The folder holds shards of documents and a manifest. A shard has tokens, documents and offsets; scores as \
             lists of coordinates (scores.token, .group, .unit, .score); and a tensor [tokens, …] for each hook point, \
@@ -23,6 +25,11 @@ struct ActivationsCommand: ParsableCommand {
 
     @OptionGroup var modelOptions: ModelOptions
     @OptionGroup var reading: DocumentOptions
+    @Option(
+        help: ArgumentHelp(
+            "Instead of a corpus: a JSON object with prompt, token_ids or messages per line.",
+            valueName: "path"))
+    var prompts: String?
     @Option(help: "Split of a corpus folder to read: train or validation.")
     var split = CorpusSplit.train
     @Option(help: ArgumentHelp("Experts as GROUP/EXPERT separated by commas, or all.", valueName: "list"))
@@ -42,12 +49,14 @@ struct ActivationsCommand: ParsableCommand {
     @Option(help: "Tokens per batch, from several documents.")
     var batchTokens = 512
     @OptionGroup var masking: MaskOptions
+    @OptionGroup var steering: SteeringOptions
     @OptionGroup var compute: ComputeOptions
     @Flag(help: "Replace an existing export, and discard an unfinished one.")
     var overwrite = false
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
+        if reading.corpus.isEmpty == (prompts == nil) { throw ValidationError("Give --corpus or --prompts.") }
         if units == nil, hooks == nil { throw ValidationError("Give --units, --hooks, or both.") }
         if !(1...2048).contains(shardMegabytes) {
             throw ValidationError("--shard-megabytes is \(shardMegabytes), expected 1 to 2048")
@@ -78,6 +87,32 @@ struct ActivationsCommand: ParsableCommand {
         return selection
     }
 
+    /// The corpus, or the prompts.
+    private func documents(_ model: MonetLanguageModel, _ tokenizer: Tokenizer?, _ folder: String) throws
+        -> LabelledDocuments
+    {
+        guard let prompts else {
+            return try reading.documents(tokenizer: tokenizer, modelFolder: folder, split: split)
+        }
+        let defaults = PromptLine.Defaults(settings: GenerationSettings()) { name in
+            throw CommandError.malformedInput(
+                source: prompts, reason: "masks such as '\(name)' are given with --mask here")
+        }
+        let lines = try TextFile.read(prompts, readsStreams: true)
+            .split(separator: "\n", omittingEmptySubsequences: false).enumerated()
+            .filter { !$0.element.allSatisfy(\.isWhitespace) }
+        let tokens = try lines.map { index, line in
+            let json = try JSONValue(parsing: String(line), source: "\(prompts), line \(index + 1)")
+            let read = try PromptLine(
+                json, index: index, source: prompts, model: model, tokenizer: tokenizer, defaults)
+            return read.request.generation.tokens
+        }
+        guard !tokens.isEmpty else {
+            throw CommandError.malformedInput(source: prompts, reason: "it has no prompts")
+        }
+        return LabelledDocuments(tokens: tokens, origin: prompts)
+    }
+
     func run() throws {
         let folder = try modelOptions.folder()
         let (model, tokenizer) = try modelOptions.load(common.logger)
@@ -87,10 +122,12 @@ struct ActivationsCommand: ParsableCommand {
                 reason: "'\(hookDtype)' is no type, expected float32, float16 or bfloat16")
         }
         let selection = try selection(model)
-        let documents = try reading.documents(tokenizer: tokenizer, modelFolder: folder, split: split)
+        let documents = try documents(model, tokenizer, folder)
+        let backend = try compute.backend()
         let reader = try ActivationReader(
             model: model, documents: documents, selection, mask: try masking.load(for: model, common.logger),
-            window: context, batchTokens: batchTokens, backend: try compute.backend())
+            steering: try steering.load(for: model, tokenizer, on: backend), window: context,
+            batchTokens: batchTokens, backend: backend)
         let tokenizerPath = folder + "/tokenizer.model"
         let export = try ActivationExport(
             reader, format: format, dtype: dtype, shardBytes: shardMegabytes << 20, modelPath: folder,

@@ -38,9 +38,10 @@ struct ChatCommand: ParsableCommand {
             throw TextError.missingTemplate(path: tokenizer.chatTemplatePath)
         }
         let template = try ChatTemplate(source)
-        var generator = TextGenerator(model: model, tokenizer: tokenizer, backend: try compute.backend())
+        let backend = try compute.backend()
+        var generator = TextGenerator(model: model, tokenizer: tokenizer, backend: backend)
         generator.mask = try masking.load(for: model, common.logger)
-        generator.steering = try steering.load(for: model)
+        generator.steering = try steering.load(for: model, tokenizer, on: backend)
         var cache = try samplingOptions.cache(for: model)
         var settings = try samplingOptions.settings(for: model, common.logger)
         let opening = system.map { [ChatMessage(role: "system", content: $0)] } ?? []

@@ -34,6 +34,7 @@ struct ForwardCommand: ParsableCommand {
     @Flag(help: "Write logits only.")
     var logitsOnly = false
     @OptionGroup var masking: MaskOptions
+    @OptionGroup var steering: SteeringOptions
     @OptionGroup var compute: ComputeOptions
     @OptionGroup var overwriting: OverwriteOption
     @OptionGroup var common: CommonOptions
@@ -48,6 +49,8 @@ struct ForwardCommand: ParsableCommand {
         let backend = try compute.backend()
         let sequences = try readSequences(tokenizer, vocabularySize: model.configuration.vocabularySize)
         var input = ForwardInput(sequences, mask: try masking.load(for: model, common.logger))
+        let steering = try steering.load(for: model, tokenizer, on: backend)
+        for index in input.sequences.indices { input.sequences[index].steering = steering }
         let layers = (0..<model.configuration.layerCount).map { HookPoint(.residPre, layer: $0) }
         if !logitsOnly { input.hooks.observed = Set(layers) }
         let output = try model.forward(input, on: backend)

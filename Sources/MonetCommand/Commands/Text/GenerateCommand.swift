@@ -22,7 +22,7 @@ struct GenerateCommand: ParsableCommand {
 
             --prompts reads a JSON object per line: prompt, token_ids or messages, and any of id, max_new_tokens, \
             temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty, seed, stop, \
-            masks (paths), strengths and steer (experts to force, with scores). Line i draws with --seed plus i (0 by default). A batch that was stopped \
+            masks (paths), strengths, steer (experts to force, with scores) and directions. Line i draws with --seed plus i (0 by default). A batch that was stopped \
             continues with the same command.
             """)
 
@@ -101,7 +101,7 @@ struct GenerateCommand: ParsableCommand {
         var cache = try samplingOptions.cache(for: model)
         var generator = TextGenerator(model: model, tokenizer: tokenizer, backend: backend)
         generator.mask = try masking.load(for: model, common.logger)
-        generator.steering = try steering.load(for: model)
+        generator.steering = try steering.load(for: model, tokenizer, on: backend)
         generator.usesCache = !noCache
         Interruption.install()
         let streams = !json && tokenizer != nil

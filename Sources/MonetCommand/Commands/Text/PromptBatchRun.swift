@@ -26,7 +26,7 @@ struct PromptBatchRun {
         let defaults = PromptLine.Defaults(
             settings: settings, stopStrings: command.samplingOptions.stopStrings(for: model),
             mask: try command.masking.load(for: model, logger),
-            steering: try command.steering.load(for: model)
+            steering: try command.steering.load(for: model, tokenizer, on: backend)
         ) { argument in
             if let mask = known[argument] { return mask }
             let (path, strength) = try MaskOptions.parse(argument)
@@ -52,8 +52,8 @@ struct PromptBatchRun {
             text
             + "\(settings.maxNewTokens) \(settings.sampling) \(settings.endTokenIDs ?? [-1]) \(command.masking.mask) "
             + "\(defaults.stopStrings) \(backend.isBatchInvariant) \(command.samplingOptions.cache.kvDtype) "
-            + "\(command.samplingOptions.context ?? 0) \(command.logProbs) \(command.steering.steer) "
-            + (defaults.steering?.directions.map { "\($0.vector)" }.joined() ?? "")
+            + "\(command.samplingOptions.context ?? 0) \(command.logProbs) "
+            + (defaults.steering.map { "\($0)" } ?? "")
         for path in try
             (command.masking.mask.map { try MaskOptions.parse($0).path }
             + known.keys.map { try MaskOptions.parse($0).path }).sorted()
@@ -117,7 +117,7 @@ struct SideBySide {
                 cacheType: command.samplingOptions.cache.kvDtype.dtype),
             tokenizer: tokenizer)
         let stops = command.samplingOptions.stopStrings(for: model)
-        let steering = try command.steering.load(for: model)
+        let steering = try command.steering.load(for: model, tokenizer, on: backend)
         let numbers = try variants.map { variant in
             var request = GenerationRequest(ids, settings: settings, mask: variant.mask)
             request.steering = steering
