@@ -100,6 +100,9 @@ extension AttributionGraph {
         return result
     }
 
+    /// The node with an id of the JSON form.
+    public func node(withID name: String) -> Int? { nodes.indices.first { id($0) == name } }
+
     /// `layer_token_position` for embeddings and the target, otherwise `layer_feature_position`.
     private func id(_ index: Int) -> String {
         let node = nodes[index]

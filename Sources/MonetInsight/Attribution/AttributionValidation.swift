@@ -81,6 +81,13 @@ public struct AttributionValidation: Sendable {
             ? zip(free, fixed).reduce(0.0) { $0 + abs($1.0.measured - $1.1.measured) } / total : 0
     }
 
+    fileprivate static func canCut(_ source: AttributionGraph.Node, _ target: AttributionGraph.Node) -> Bool {
+        switch (source.kind, target.kind) {
+        case (.unit, .unit), (.unit, .target), (.embedding, .unit), (.embedding, .target): true
+        default: false
+        }
+    }
+
     /// Intervenes.
     ///
     /// - `count`: the most nodes, and the most edges.
@@ -98,7 +105,7 @@ public struct AttributionValidation: Sendable {
         let removals = try units.map { index in
             try trial.removal(of: graph.nodes[index])
         }
-        let cuts = try graph.edges.filter { trial.canCut(graph.nodes[$0.source], graph.nodes[$0.target]) }
+        let cuts = try graph.edges.filter { Self.canCut(graph.nodes[$0.source], graph.nodes[$0.target]) }
             .sorted { (abs($1.weight), $0.target, $0.source) < (abs($0.weight), $1.target, $1.source) }
             .prefix(count)
             .map { edge in (edge, try trial.cut(graph.nodes[edge.source], graph.nodes[edge.target])) }
@@ -125,6 +132,32 @@ public struct AttributionValidation: Sendable {
         edges = zip(cuts.map(\.0), try measure(cuts.map(\.1), .nothing)).map {
             Change(source: $0.source, target: $0.target, predicted: -$0.weight, measured: $1)
         }
+    }
+}
+
+extension AttributionGraph {
+    /// Whether an edge can be cut: it leads from a unit or an embedding to a unit or the target.
+    public func canCut(from source: Int, to target: Int) -> Bool {
+        AttributionValidation.canCut(nodes[source], nodes[target])
+    }
+
+    /// The change of the explained value in the true model when a unit is removed at its position.
+    ///
+    /// - `pass`: the pass that the graph is of.
+    /// - `holding`: what keeps its values.
+    /// - Throws: `ModelError.invalidInput` for a node that is no unit.
+    public func change(
+        removing node: Int, in pass: LinearizedPass, holding: AttributionValidation.Held = .nothing
+    ) throws -> Double {
+        let trial = try Trial(pass)
+        return try trial.changes([trial.removal(of: nodes[node])], holding: holding)[0]
+    }
+
+    /// The change of the explained value in the true model when an edge is cut: the target node reads what it would without
+    /// what the source sends it directly.
+    public func change(cutting source: Int, to target: Int, in pass: LinearizedPass) throws -> Double {
+        let trial = try Trial(pass)
+        return try trial.changes([trial.cut(nodes[source], nodes[target])], holding: .nothing)[0]
     }
 }
 
@@ -172,13 +205,6 @@ private struct Trial {
             ])
         case .embedding: return Array(pass.stream[(node.position * width)...].prefix(width))
         default: throw ModelError.invalidInput(reason: "only units and embeddings can be removed")
-        }
-    }
-
-    func canCut(_ source: AttributionGraph.Node, _ target: AttributionGraph.Node) -> Bool {
-        switch (source.kind, target.kind) {
-        case (.unit, .unit), (.unit, .target), (.embedding, .unit), (.embedding, .target): true
-        default: false
         }
     }
 

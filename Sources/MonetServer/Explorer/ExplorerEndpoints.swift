@@ -13,7 +13,8 @@ struct ExplorerEndpoints: Sendable {
 
     var all: [Endpoint] {
         [info, experts, fired, summaries, dossier, note, scores, effects, contexts, explain]
-            + MaskEndpoints(holder: holder, admission: admission).all + ResultEndpoints(holder: holder).all
+            + MaskEndpoints(holder: holder, admission: admission).all
+            + GraphEndpoints(holder: holder, admission: admission).all + ResultEndpoints(holder: holder).all
     }
 
     static let unit: [Endpoint.Parameter] = [

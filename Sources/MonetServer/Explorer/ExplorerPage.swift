@@ -11,6 +11,9 @@ enum ExplorerPage {
         ("basket.js", PackageResources.basket_js), ("experts.js", PackageResources.experts_js),
         ("dossier.js", PackageResources.dossier_js), ("write.js", PackageResources.write_js),
         ("edit.js", PackageResources.edit_js), ("results.js", PackageResources.results_js),
+        ("graph-data.js", PackageResources.graph_data_js),
+        ("graph-drawing.js", PackageResources.graph_drawing_js),
+        ("graph-panel.js", PackageResources.graph_panel_js), ("graph.js", PackageResources.graph_js),
         ("main.js", PackageResources.main_js),
     ]
     static let style = ("explorer.css", PackageResources.explorer_css)

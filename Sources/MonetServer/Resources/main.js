@@ -4,12 +4,13 @@ import { get, attempt, isStatic } from "./api.js";
 import { parse, link } from "./address.js";
 import { loadBasket, onBasket, basket } from "./basket.js";
 import { writeView } from "./write.js";
+import { graphView } from "./graph.js";
 import { expertsView } from "./experts.js";
 import { dossierView } from "./dossier.js";
 import { editView } from "./edit.js";
 import { resultsView } from "./results.js";
 
-const viewTitles = isStatic ? [["experts", "Experts"]] : [["write", "Write"], ["experts", "Experts"], ["edit", "Edit"], ["results", "Results"]];
+const viewTitles = isStatic ? [["experts", "Experts"]] : [["write", "Write"], ["graph", "Graph"], ["experts", "Experts"], ["edit", "Edit"], ["results", "Results"]];
 let explorerInfo;
 
 function showNavigation(current) {
@@ -25,6 +26,7 @@ async function show(isFirst) {
     showNavigation(name);
     document.title = (parts.length > 2 ? "Expert " + parts.slice(1).join("/") : viewTitles.find(([path]) => path === name)[1]) + " – " + explorerInfo.model;
     if (name === "write") await writeView(view, explorerInfo, query);
+    else if (name === "graph") graphView(view, explorerInfo, query);
     else if (name === "edit") await editView(view, explorerInfo);
     else if (name === "results") await resultsView(view, explorerInfo, query);
     else if (parts.length === 3) await dossierView(view, explorerInfo, parts[1] + "/" + parts[2]);

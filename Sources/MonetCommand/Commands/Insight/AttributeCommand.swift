@@ -245,40 +245,18 @@ struct AttributeCommand: ParsableCommand {
         ]
     }
 
-    /// What is explained, its name, and its probability if it is one token.
     private func explained(
         _ ids: [Int32], _ model: MonetLanguageModel, _ tokenizer: Tokenizer?, _ mask: UnitMask?,
         _ backend: CPUBackend
-    ) throws -> (target: AttributionTarget, name: String, probability: Double?) {
-        func needed(_ purpose: String) throws -> Tokenizer {
-            guard let tokenizer else {
-                throw CommandError.missingTokenizer(folder: modelOptions.model, purpose: purpose)
-            }
-            return tokenizer
+    ) throws -> ExplainedPrediction {
+        if tokenizer == nil, metric != nil || target != nil {
+            throw CommandError.missingTokenizer(folder: modelOptions.model, purpose: "a token's text")
         }
-        if let metric {
-            return (try AttributionTarget(metric: metric, tokenizer: needed("a metric")), metric, nil)
-        }
-        guard !ids.isEmpty else {
-            throw CommandError.malformedInput(source: "the text", reason: "there are no tokens to explain")
-        }
-        let output = try model.forward(ForwardInput([ids], mask: mask), on: backend)
-        let logits = try model.logits(output.hidden.value.slice((ids.count - 1)..<ids.count), on: backend)
-            .floats()
-        var token = targetId
-        if let target { token = try AttributionTarget.token(target, tokenizer: needed("a token's text")) }
-        let most = logits.indices.max { (logits[$0], $1) < (logits[$1], $0) } ?? 0
-        let id = token ?? Int32(most)
-        guard logits.indices.contains(Int(id)) else {
-            throw CommandError.malformedInput(
-                source: target == nil ? "--target-id" : "--target",
-                reason: "\(id) is not in the vocabulary of \(logits.count)")
-        }
-        let largest = logits.max() ?? 0
-        let sum = logits.reduce(0.0) { $0 + exp(Double($1 - largest)) }
-        return (
-            AttributionTarget(token: id), tokenizer.flatMap { try? $0.displayText(id) } ?? "\(id)",
-            exp(Double(logits[Int(id)] - largest)) / sum
-        )
+        let choice: ExplainedPrediction.Choice =
+            if let metric { .metric(metric) } else if let target { .token(target) } else if let targetId {
+                .id(targetId)
+            } else { .mostLikely }
+        return try ExplainedPrediction(
+            choice, after: ids, model: model, tokenizer: tokenizer, mask: mask, backend: backend)
     }
 }
