@@ -52,6 +52,7 @@ let package = Package(
             linkerSettings: [
                 .linkedLibrary("sentencepiece"), .linkedLibrary("sentencepiece_train"),
             ]),
+        .target(name: "CGzip", linkerSettings: [.linkedLibrary("z")]),
         .target(name: "MonetFoundation"),
         .target(name: "MonetCompute", dependencies: ["CMonetKernels", "COneDNN", "MonetFoundation"]),
         .target(name: "MonetText", dependencies: ["CSentencePiece", "MonetFoundation"]),
@@ -62,7 +63,9 @@ let package = Package(
         .target(name: "MonetTraining", dependencies: runtime),
         .target(
             name: "MonetInsight",
-            dependencies: runtime + ["MonetGeneration", .product(name: "GRDB", package: "GRDB.swift")]),
+            dependencies: runtime + [
+                "CGzip", "MonetGeneration", .product(name: "GRDB", package: "GRDB.swift"),
+            ]),
         .target(
             name: "MonetEvaluation", dependencies: runtime + ["MonetGeneration", "MonetInsight"],
             resources: [.embedInCode("Resources/toxicity-words.json")]),
@@ -86,7 +89,8 @@ let package = Package(
             ],
             resources: [
                 "index.html", "explorer.css", "address.js", "api.js", "basket.js", "dom.js", "dossier.js",
-                "edit.js", "experts.js", "main.js", "results.js", "save.js", "write.js",
+                "edit.js", "experts.js", "graph-data.js", "graph-drawing.js", "graph-panel.js", "graph.js",
+                "main.js", "results.js", "save.js", "write.js",
             ].map { .embedInCode("Resources/\($0)") }),
         // The command line's module has another name than its product: file systems that ignore case would
         // take `monet` for the library `Monet`.

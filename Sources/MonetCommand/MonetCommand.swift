@@ -33,6 +33,7 @@ struct MonetCommand: ParsableCommand {
             TrainCommand.self, TokenizerCommand.self, CorpusCommand.self, GenerateCommand.self,
             ChatCommand.self, ServeCommand.self, ExploreCommand.self, DownloadCommand.self,
             TraceCommand.self, ActivationsCommand.self, AttributeCommand.self, PatchCommand.self,
+            PairsCommand.self, ExplainCommand.self, ExportCommand.self,
             IndexCommand.self,
             ExpertsCommand.self,
             MaskCommand.self, EditCommand.self,

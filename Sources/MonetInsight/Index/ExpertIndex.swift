@@ -272,4 +272,21 @@ public final class ExpertIndex: Sendable {
             }
         }
     }
+
+    /// Adds a description of an expert to earlier ones. The index must be open for writing.
+    ///
+    /// - Throws: `InsightError.unwritableIndex`.
+    public func addExplanation(_ explanation: ExpertDossier.Explanation, of expert: UnitID) throws {
+        try write { database in
+            try database.execute(
+                sql: """
+                    INSERT INTO explanation SELECT ?, ?, coalesce(max(sample), -1) + 1, ?, ?, ? FROM explanation
+                    WHERE router_group = ? AND expert = ?
+                    """,
+                arguments: [
+                    expert.group, expert.index, explanation.text, explanation.prompt, explanation.isCredible,
+                    expert.group, expert.index,
+                ])
+        }
+    }
 }

@@ -35,29 +35,9 @@ public enum SafetensorsWriter {
         let ordered = entries.enumerated().sorted {
             ($1.element.storedType.byteCount, $0.offset) < ($0.element.storedType.byteCount, $1.offset)
         }.map(\.element)
-        var members: [JSONValue.Member] = []
-        if !metadata.isEmpty {
-            members.append(
-                .init(
-                    "__metadata__",
-                    .object(metadata.sorted { $0.key < $1.key }.map { .init($0.key, .string($0.value)) })))
-        }
-        var offset = 0
-        for entry in ordered {
-            members.append(
-                .init(
-                    entry.name,
-                    [
-                        "dtype": .string(entry.storedType.rawValue),
-                        "shape": .array(entry.shape.map { .integer($0) }),
-                        "data_offsets": [.integer(offset), .integer(offset + entry.byteCount)],
-                    ]))
-            offset += entry.byteCount
-        }
-        var header = Array(JSONValue.object(members).serialized().utf8)
-        while (header.count + 8) % 64 != 0 { header.append(0x20) }
+        let header = header(
+            ordered.map { ($0.name, $0.storedType.rawValue, $0.shape, $0.byteCount) }, metadata)
         try AtomicFile.write(to: path) { writer in
-            try writer.write(withUnsafeBytes(of: UInt64(header.count).littleEndian) { [UInt8]($0) })
             try writer.write(header)
             for entry in ordered {
                 // Before quantizing, which takes finite numbers, and after narrowing, which can overflow.
@@ -72,5 +52,62 @@ public enum SafetensorsWriter {
                 try target.converted(to: entry.dtype).withUnsafeBytes { try writer.write($0) }
             }
         }
+    }
+
+    /// Numbers of a type that tensors do not have here, as they are stored.
+    package struct RawEntry {
+        let name: String
+        let type: String
+        let shape: [Int]
+        let bytes: [UInt8]
+
+        /// Whole numbers.
+        package init(name: String, _ values: [some FixedWidthInteger], shape: [Int]) {
+            (self.name, self.shape) = (name, shape)
+            type = (values is [UInt16] ? "U16" : values is [UInt32] ? "U32" : "I64")
+            bytes = values.withUnsafeBytes { Array($0) }
+        }
+
+        /// A tensor's elements.
+        package init(name: String, _ tensor: Tensor) {
+            (self.name, type, shape) = (name, tensor.dtype.rawValue, tensor.shape)
+            bytes = tensor.withUnsafeBytes { Array($0) }
+        }
+    }
+
+    /// Writes entries in their order.
+    package static func write(_ entries: [RawEntry], to path: String) throws {
+        let header = header(entries.map { ($0.name, $0.type, $0.shape, $0.bytes.count) }, [:])
+        try AtomicFile.write(to: path) { writer in
+            try writer.write(header)
+            for entry in entries { try writer.write(entry.bytes) }
+        }
+    }
+
+    /// The length of the description and the description, padded so that tensors are aligned.
+    private static func header(
+        _ entries: [(name: String, type: String, shape: [Int], byteCount: Int)], _ metadata: [String: String]
+    ) -> [UInt8] {
+        var members: [JSONValue.Member] = []
+        if !metadata.isEmpty {
+            members.append(
+                .init(
+                    "__metadata__",
+                    .object(metadata.sorted { $0.key < $1.key }.map { .init($0.key, .string($0.value)) })))
+        }
+        var offset = 0
+        for entry in entries {
+            members.append(
+                .init(
+                    entry.name,
+                    [
+                        "dtype": .string(entry.type), "shape": .array(entry.shape.map { .integer($0) }),
+                        "data_offsets": [.integer(offset), .integer(offset + entry.byteCount)],
+                    ]))
+            offset += entry.byteCount
+        }
+        var text = Array(JSONValue.object(members).serialized().utf8)
+        while (text.count + 8) % 64 != 0 { text.append(0x20) }
+        return withUnsafeBytes(of: UInt64(text.count).littleEndian) { [UInt8]($0) } + text
     }
 }

@@ -297,13 +297,13 @@ private struct ContextShape {
 }
 
 /// Text of adjacent tokens, in which byte tokens such as `<0xE2>` are joined to characters.
-enum TokenText {
+package enum TokenText {
     /// Whether a piece stands for one byte.
     static func isByte(_ piece: String) -> Bool {
         piece.utf8.count == 6 && piece.hasPrefix("<0x") && piece.hasSuffix(">")
     }
 
-    static func joined(_ pieces: some Collection<String>) -> String {
+    package static func joined(_ pieces: some Collection<String>) -> String {
         var bytes: [UInt8] = []
         for piece in pieces {
             if isByte(piece), let byte = UInt8(piece.dropFirst(3).dropLast(), radix: 16) {
