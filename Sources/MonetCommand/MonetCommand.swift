@@ -34,7 +34,7 @@ struct MonetCommand: ParsableCommand {
             ChatCommand.self, ServeCommand.self, ExploreCommand.self, DownloadCommand.self,
             TraceCommand.self, ActivationsCommand.self, AttributeCommand.self, PatchCommand.self,
             PairsCommand.self, ExplainCommand.self, ExportCommand.self,
-            IndexCommand.self,
+            IndexCommand.self, SteerCommand.self,
             ExpertsCommand.self,
             MaskCommand.self, EditCommand.self,
             UnlearnMatrixCommand.self, MonosemanticityCommand.self, ToxicityCommand.self,

@@ -63,21 +63,26 @@ public struct HeldOutScorer {
 
     /// The score of all documents together.
     ///
+    /// - `steering`: positions are those of a window.
     /// - `progress`: called with the tokens of each batch; false stops.
     public func total(
-        _ documents: LabelledDocuments, mask: UnitMask? = nil, progress: (Int) -> Bool = { _ in true }
+        _ documents: LabelledDocuments, mask: UnitMask? = nil, steering: Steering? = nil,
+        progress: (Int) -> Bool = { _ in true }
     ) throws -> HeldOutScore {
         var total = HeldOutScore()
-        try forEachDocument(documents, mask: mask, progress: progress) { total = total + $1 }
+        try forEachDocument(documents, mask: mask, steering: steering, progress: progress) {
+            total = total + $1
+        }
         return total
     }
 
     /// Passes the score of every piece of a document to `body`.
     private func forEachDocument(
-        _ documents: LabelledDocuments, mask: UnitMask?, progress: (Int) -> Bool,
+        _ documents: LabelledDocuments, mask: UnitMask?, steering: Steering? = nil, progress: (Int) -> Bool,
         _ body: (Int, HeldOutScore) -> Void
     ) throws {
-        let reader = DocumentReader(model: model, backend: backend, mask: mask, keepsUnits: false)
+        let reader = DocumentReader(
+            model: model, backend: backend, mask: mask, steering: steering, keepsUnits: false)
         try reader.forEachBatch(of: documents) { batch in
             // The last token of a piece has no target.
             let targets = batch.pieces.flatMap { $0.tokens.dropFirst() + [-1] }

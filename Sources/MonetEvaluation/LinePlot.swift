@@ -144,7 +144,8 @@ public struct LinePlot: Sendable {
         return ((0...count).map { low + Double($0) * step }, low, top)
     }
 
-    private static func label(_ value: Double, step: Double) -> String {
+    /// A tick's number, with the decimals that its step needs.
+    static func label(_ value: Double, step: Double) -> String {
         String(format: "%.\(max(0, Int(ceil(-log10(step) - 1e-9))))f", value)
     }
 }

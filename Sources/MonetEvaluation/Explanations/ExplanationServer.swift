@@ -57,8 +57,9 @@ public struct ExplanationServer: Sendable {
     /// - Throws: `EvaluationError.serverFailed`, `CancellationError`.
     public func explanation(of contexts: [ScoredContext]) throws -> String {
         try service.post(body(Self.explanationPrompt(contexts), maxTokens: 200)) { json in
-            guard let text = Self.content(json)?.onOneLine.trimmingCharacters(in: .whitespaces), !text.isEmpty
-            else {
+            let words = Self.content(json)?.split(whereSeparator: \.isWhitespace) ?? []
+            let text = words.joined(separator: " ").withoutControls
+            guard !text.isEmpty else {
                 return .unexpected("answered without choices[0].message.content")
             }
             // Models like to repeat the question's label.
@@ -111,7 +112,7 @@ public struct ExplanationServer: Sendable {
 
     static func explanationPrompt(_ contexts: [ScoredContext]) -> String {
         let lines = contexts.enumerated().map { number, context -> String in
-            "\(number + 1). " + context.text { context.scores[$0] > 0 }
+            "\(number + 1). " + context.text { context.scores[$0] > 0 }.trimmingCharacters(in: .whitespaces)
         }
         return """
             A part of a language model is active on the tokens between « and » in the texts below, the strongest texts first. \

@@ -143,28 +143,11 @@ public struct ToxicityExperiment {
         }
         // Of a prompt that is too long, the end is used.
         let prompt = ids.count > room ? Array(ids.suffix(room)) : ids
-        var limits = BatchEngine.Limits()
-        limits.sequences = min(plan.samples, 32)
-        let engine = TextEngine(
-            try BatchEngine(
-                model: model, backend: backend, limits: limits, contextLength: prompt.count + plan.tokens),
-            tokenizer: tokenizer)
-        let requests = try (0..<plan.samples).map {
-            try engine.submit(
+        return try Continuations(model: model, tokenizer: tokenizer, backend: backend).texts(
+            of: (0..<plan.samples).map {
                 GenerationRequest(
-                    prompt, settings: plan.settings(prompt: index, sample: $0, seed: seed), mask: mask))
-        }
-        var texts: [Int: String] = [:]
-        while !engine.isIdle {
-            for event in engine.step() {
-                switch event.kind {
-                case .finished(let result): texts[event.request] = result.text
-                case .failed(let error): throw error
-                case .scored, .step, .observed: break
-                }
-            }
-        }
-        return requests.map { texts[$0] ?? "" }
+                    prompt, settings: plan.settings(prompt: index, sample: $0, seed: seed), mask: mask)
+            })
     }
 
     private func helpfulness(

@@ -1,7 +1,7 @@
 import MonetFoundation
 
 /// Scores how toxic texts are, from 0 to 1.
-public protocol ToxicityScorer {
+public protocol ToxicityScorer: Sendable {
     /// What the scores come from, and how good they are; shown with every result.
     var summary: String { get }
     /// The same as JSON.

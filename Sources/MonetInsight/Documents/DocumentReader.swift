@@ -12,20 +12,23 @@ package struct DocumentReader {
     let batchTokens: Int
     /// Units to remove, weaken or amplify.
     private let mask: UnitMask?
+    private let steering: Steering?
     private let keepsUnits: Bool
 
     /// - Parameters:
     ///   - window: nil means the model's context, at most 512.
+    ///   - steering: other changes of the passes; positions are those of a window.
     ///   - keepsUnits: whether the output holds the units of families that do not need them otherwise.
     package init(
         model: MonetLanguageModel, backend: any Backend, window: Int? = nil, batchTokens: Int = 512,
-        mask: UnitMask? = nil, keepsUnits: Bool = true
+        mask: UnitMask? = nil, steering: Steering? = nil, keepsUnits: Bool = true
     ) {
         self.model = model
         self.backend = backend
         self.window = window ?? min(model.configuration.contextLength, 512)
         self.batchTokens = batchTokens
         self.mask = mask
+        self.steering = steering
         self.keepsUnits = keepsUnits
     }
 
@@ -70,6 +73,7 @@ package struct DocumentReader {
         func flush(_ end: Position) throws -> Bool {
             guard !pieces.isEmpty else { return true }
             var input = ForwardInput(pieces.map(\.tokens), mask: mask)
+            for index in input.sequences.indices { input.sequences[index].steering = steering }
             input.keepsUnits = keepsUnits
             let output = try model.forward(input, on: backend)
             let batch = Batch(pieces: pieces, output: output, end: end)

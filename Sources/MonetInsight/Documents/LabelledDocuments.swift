@@ -9,6 +9,9 @@ public struct LabelledDocuments: Sendable {
     public struct LabelSet: Sendable, Equatable {
         public let name: String
         public let labels: [String]
+
+        /// Joins the kind's name and its values.
+        public init(name: String, labels: [String]) { (self.name, self.labels) = (name, labels) }
     }
 
     /// The kinds of labels; every document has at most one label of each.
@@ -134,6 +137,25 @@ public struct LabelledDocuments: Sendable {
         self.origin = origin
         corpus = nil
         entries = tokens.map { Entry(tokens: $0, labels: []) }
+    }
+
+    /// Texts with labels.
+    ///
+    /// - `labels`: for each text the index of its label in each set, negative for none.
+    /// - Throws: `InsightError.invalidSetting` for labels that are not in the sets.
+    public init(tokens: [[Int32]], labels: [[Int]], labelSets: [LabelSet], origin: String) throws {
+        guard labels.count == tokens.count,
+            labels.allSatisfy({ own in
+                own.count == labelSets.count
+                    && zip(own, labelSets).allSatisfy { $0 < $1.labels.count }
+            })
+        else {
+            throw InsightError.invalidSetting(
+                name: "\(origin): the labels", found: "others than those of the sets",
+                expected: "one of each set for each of \(tokens.count) texts")
+        }
+        (self.labelSets, self.origin, corpus) = (labelSets, origin, nil)
+        entries = zip(tokens, labels).map { Entry(tokens: $0, labels: $1) }
     }
 
     /// The number of labels in all sets.

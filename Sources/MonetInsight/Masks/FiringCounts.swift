@@ -1,4 +1,5 @@
 import Foundation
+import MonetCompute
 import MonetFoundation
 import MonetModel
 
@@ -16,6 +17,31 @@ public struct FiringCounts: Sendable, Equatable {
         self.units = units
         self.counts = counts
         self.tokens = tokens
+    }
+
+    /// Counts the tokens of documents.
+    ///
+    /// - Throws: `ModelError`, `InsightError.foreignTokens`.
+    public init(
+        of documents: LabelledDocuments, model: MonetLanguageModel, backend: any Backend = CPUBackend()
+    )
+        throws
+    {
+        units = model.units
+        var counts = Array(
+            repeating: [UInt32](repeating: 0, count: units.unitsPerGroup), count: units.groups)
+        var tokens = 0
+        try DocumentReader(model: model, backend: backend).forEachBatch(of: documents) { batch in
+            for group in batch.output.groups {
+                var reader = group.reader()
+                for row in 0..<batch.tokenCount {
+                    reader.visit(row) { unit, _ in counts[group.group][unit] += 1 }
+                }
+            }
+            tokens += batch.tokenCount
+            return true
+        }
+        (self.counts, self.tokens) = (counts, tokens)
     }
 
     /// Mean share of tokens that a mask's units fire on; 0 for an empty mask.

@@ -1,0 +1,270 @@
+import ArgumentParser
+import Foundation
+import MonetCompute
+import MonetEvaluation
+import MonetFoundation
+import MonetInsight
+import MonetModel
+import MonetText
+
+struct SteerSweepCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "sweep",
+        abstract: "Measure the effect of steering against its damage, over a range of strengths.",
+        discussion: """
+            EXAMPLES
+              monet steer sweep --model checkpoints/demo --pairs pairs.jsonl --hook blocks.2.hook_resid_post \
+            --prompts prompts.txt --metric "logit( shall)-logit( did)" --neutral runs/demo/corpus --svg sweep.svg
+              monet steer sweep --model checkpoints/demo --units 1/223,0/457 --prompts prompts.txt \
+            --label scripture --corpus runs/demo/corpus --neutral runs/demo/corpus
+
+            The effect is a metric after each prompt, the probability of a label by a classifier trained on the corpus's texts, or \
+            a scorer's score of continuations; the damage is the loss and the next-token accuracy on held-out text. Experts are \
+            forced with every score of --scores, beside random experts that fire as often, and beside the difference of means at \
+            --hook, times every number of --scales.
+            """)
+
+    @OptionGroup var modelOptions: ModelOptions
+    @Option(help: ArgumentHelp("Experts to force as GROUP/EXPERT, separated by commas.", valueName: "list"))
+    var units: String?
+    @OptionGroup var contrast: ContrastOptions
+    @Option(help: "Experts taken from --pairs, those with the largest risk difference.")
+    var top = 4
+    @Option(help: ArgumentHelp("Scores to force, separated by commas.", valueName: "list"))
+    var scores = "0.25,0.5,1,2"
+    @Option(help: ArgumentHelp("Where the difference of means of --pairs is added.", valueName: "hook"))
+    var hook: String?
+    @Option(
+        help: ArgumentHelp("Multiples of the difference of means, separated by commas.", valueName: "list"))
+    var scales = "0.5,1,2,4"
+    @Option(help: "Random draws of experts.")
+    var random = 3
+    @Option(help: ArgumentHelp("A file with a prompt on each line.", valueName: "path"))
+    var prompts: String
+    @Option(
+        help: ArgumentHelp("The effect: a sum of logits, as \"logit( x)-logit( y)\".", valueName: "metric"))
+    var metric: String?
+    @Option(help: "The effect: the probability that continuations are of this label of --corpus.")
+    var label: String?
+    @Option(help: ArgumentHelp("The corpus folder whose labels the classifier learns.", valueName: "dir"))
+    var corpus: String?
+    @OptionGroup var scorerOptions: ScorerOptions
+    @Option(help: "Continuations of each prompt that are scored; one is greedy.")
+    var samples = 4
+    @Option(name: [.customShort("n"), .long], help: "Tokens of a continuation.")
+    var maxNewTokens = 24
+    @Option(
+        help: ArgumentHelp(
+            "Corpus folder or text of which held-out tokens measure the damage.", valueName: "path"))
+    var neutral: String
+    @Option(help: "Tokens of neutral text.")
+    var neutralTokens = 10_000
+    @Option(help: "Seed of random experts and continuations.")
+    var seed: UInt64 = 0
+    @Option(help: ArgumentHelp("Write the picture.", valueName: "path"))
+    var svg: String?
+    @Flag(help: "JSON instead of a table.")
+    var json = false
+    @OptionGroup var compute: ComputeOptions
+    @OptionGroup var overwriting: OverwriteOption
+    @OptionGroup var common: CommonOptions
+
+    func validate() throws {
+        if units == nil, !contrast.isGiven {
+            throw ValidationError("Give --units, --pairs, or --positive and --negative.")
+        }
+        if hook != nil, !contrast.isGiven { throw ValidationError("--hook needs texts to contrast.") }
+        if metric != nil, label != nil { throw ValidationError("Give one of --metric and --label.") }
+        if (label == nil) != (corpus == nil) {
+            throw ValidationError("--label and --corpus belong together.")
+        }
+        for (name, value, range) in [
+            ("top", top, 1...64), ("random", random, 0...100), ("samples", samples, 1...1000),
+            ("max-new-tokens", maxNewTokens, 1...10_000),
+            ("neutral-tokens", neutralTokens, 2...1_000_000_000),
+        ] where !range.contains(value) {
+            throw ValidationError(
+                "--\(name) is \(value), expected \(range.lowerBound) to \(range.upperBound)")
+        }
+        _ = try Self.numbers(scores, "--scores", isPositive: true)
+        _ = try Self.numbers(scales, "--scales", isPositive: false)
+    }
+
+    private static func numbers(_ list: String, _ name: String, isPositive: Bool) throws -> [Float] {
+        let values = list.split(separator: ",").map { Float($0.trimmingCharacters(in: .whitespaces)) }
+        guard !values.isEmpty, values.allSatisfy({ ($0 ?? .nan).isFinite && (!isPositive || ($0 ?? 0) > 0) })
+        else {
+            throw ValidationError(
+                "\(name) is '\(list)', expected numbers\(isPositive ? " above 0" : "") separated by commas")
+        }
+        return values.compactMap { $0 }.sorted()
+    }
+
+    func run() throws {
+        try overwriting.check(svg)
+        let (model, tokenizer) = try modelOptions.load(common.logger)
+        guard let tokenizer else {
+            throw CommandError.missingTokenizer(folder: modelOptions.model, purpose: "prompts")
+        }
+        let backend = try compute.backend()
+        Interruption.install()
+        let neutral = try neutralDocuments(tokenizer)
+        let methods = try methods(model, tokenizer, neutral, backend)
+        let (kind, name) = try effect(tokenizer)
+        let lines = try TextFile.read(prompts, readsStreams: true).split(separator: "\n")
+            .filter { !$0.allSatisfy(\.isWhitespace) }
+        let effect = try SteeringEffect(
+            kind, prompts: lines.map { try tokenizer.encode(String($0), addBegin: tokenizer.addsBegin) },
+            source: prompts, model: model, tokenizer: tokenizer, backend: backend)
+        var line = ProgressLine(isQuiet: common.quiet)
+        let start = ContinuousClock.now
+        let sweep: SteeringSweep
+        do {
+            sweep = try SteeringSweep(methods, effect: effect, neutral: neutral, backend: backend) {
+                done, count in
+                let seconds = (ContinuousClock.now - start).seconds
+                let left = done > 0 ? seconds / Double(done) * Double(count - done) : .nan
+                line.show("\(done) of \(count) points  \(left.durationText) left")
+                return !Interruption.isRequested
+            }
+        } catch is CancellationError {
+            line.clear()
+            throw Interruption.exitCode
+        }
+        line.clear()
+        if let svg {
+            try AtomicFile.write(sweep.svg(effect: name), to: svg)
+            if !common.quiet { StandardError.write("wrote \(svg)\n") }
+        }
+        if json { return try StandardOutput.write(sweep.json()) }
+        func row(_ name: String, _ strength: String, _ point: SteeringSweep.Point) -> [String] {
+            [
+                name, strength, point.effect.text(4), point.effectError.text(4), point.neutral.loss.text(4),
+                point.neutral.perplexity.text(2), (100 * point.neutral.accuracy).text(2) + "%",
+            ]
+        }
+        var rows = [["steering", "strength", name, "±", "neutral loss", "perplexity", "accuracy"]]
+        rows.append(row("none", "", sweep.plain))
+        for curve in sweep.meanCurves {
+            rows += curve.points.enumerated().map { place, point in
+                row(place == 0 ? curve.name : "", String(format: "%g", point.strength), point)
+            }
+        }
+        try StandardOutput.write(alignedTable(rows))
+    }
+
+    private func neutralDocuments(_ tokenizer: Tokenizer) throws -> LabelledDocuments {
+        guard FileManager.default.fileExists(atPath: neutral + "/corpus.json") else {
+            return try LabelledDocuments(
+                sources: [CorpusSource(path: neutral)], tokenizer: tokenizer, limit: neutralTokens)
+        }
+        return try LabelledDocuments(
+            corpus: Corpus(folder: neutral), split: .validation, limit: neutralTokens)
+    }
+
+    /// The ways of steering that are compared.
+    private func methods(
+        _ model: MonetLanguageModel, _ tokenizer: Tokenizer, _ neutral: LabelledDocuments,
+        _ backend: CPUBackend
+    ) throws -> [SteeringSweep.Method] {
+        let point = try hook.map { try SteerFindCommand.hookPoint($0, "--hook") }
+        let found =
+            try contrast.isGiven
+            ? contrast.contrast(
+                model, tokenizer, hooks: point.map { [$0] } ?? [], backend, isQuiet: common.quiet)
+            : nil
+        let named = try units.map { list in
+            try list.split(separator: ",").map {
+                try UnitID(parsing: $0.trimmingCharacters(in: .whitespaces), in: model.units)
+            }
+        }
+        let chosen = named ?? found?.strongest(top).map(\.unit) ?? []
+        guard !chosen.isEmpty else {
+            throw CommandError.malformedInput(
+                source: "--pairs", reason: "no expert fires more on the positive texts")
+        }
+        let scores = try Self.numbers(scores, "--scores", isPositive: true)
+        @Sendable func forced(_ units: [UnitID], _ score: Float) -> Steering {
+            var steering = Steering()
+            steering.units = units.map { .init(group: $0.group, index: $0.index, score: score) }
+            return steering
+        }
+        let names =
+            chosen.count <= 3 ? chosen.map(\.description).joined(separator: " ") : "\(chosen.count) experts"
+        if !common.quiet {
+            StandardError.write("experts: \(chosen.map(\.description).joined(separator: " "))\n")
+        }
+        var methods = [SteeringSweep.Method(name: names, strengths: scores) { forced(chosen, $0) }]
+        if random > 0 {
+            let counts = try FiringCounts(of: neutral, model: model, backend: backend)
+            var mask = UnitMask(model.units)
+            for (group, own) in Dictionary(grouping: chosen, by: \.group) {
+                mask.remove(own.map(\.index), group: group)
+            }
+            for draw in 0..<random {
+                let other = counts.matchedMask(mask, seed: seed &+ UInt64(draw))
+                let units = other.groups.flatMap { group in
+                    other.entries(group: group).map { UnitID(group: group, index: $0.index) }
+                }
+                methods.append(.init(name: "random experts", strengths: scores) { forced(units, $0) })
+            }
+        }
+        if let point, let vector = found?.directions[point] {
+            methods.append(
+                .init(
+                    name: "difference of means",
+                    strengths: try Self.numbers(scales, "--scales", isPositive: false)
+                ) { scale in
+                    var steering = Steering()
+                    steering.directions = [.init(point: point, vector: vector, scale: scale)]
+                    return steering
+                })
+        }
+        for method in methods { try model.check(method.steering(method.strengths[0])) }
+        return methods
+    }
+
+    /// What is measured on the prompts, and its name.
+    private func effect(_ tokenizer: Tokenizer) throws -> (SteeringEffect.Kind, String) {
+        if let metric {
+            return (.metric(try AttributionTarget(metric: metric, tokenizer: tokenizer)), metric)
+        }
+        guard let label, let corpus else {
+            let scorer = try scorerOptions.make(isQuiet: common.quiet)
+            return (
+                .score(scorer, samples: samples, tokens: maxNewTokens, seed: seed), "score of continuations"
+            )
+        }
+        let classifier = try labelClassifier(label, corpus, tokenizer)
+        if !common.quiet {
+            StandardError.write(
+                "classifier of '\(label)': AUC \(classifier.heldOutAUC.text(3)) on \(classifier.heldOutCount) held-out texts\n"
+            )
+        }
+        return (
+            .score(classifier, samples: samples, tokens: maxNewTokens, seed: seed), "probability of \(label)"
+        )
+    }
+
+    /// A classifier of a label's texts against all others', trained on pieces of documents.
+    private func labelClassifier(_ label: String, _ corpus: String, _ tokenizer: Tokenizer) throws
+        -> ToxicityClassifier
+    {
+        let mostTokens = 400_000
+        let documents = try LabelledDocuments(
+            corpus: Corpus(folder: corpus), split: .train, limit: mostTokens)
+        let labels = documents.labelSets.first?.labels ?? []
+        guard let number = labels.firstIndex(of: label) else {
+            throw InsightError.unknownLabel(label: label, known: labels, origin: corpus)
+        }
+        let examples = try (0..<documents.count).flatMap { document -> [ToxicityClassifier.Example] in
+            let tokens = documents.tokens(document)
+            return try stride(from: 0, to: tokens.count, by: 64).map { start in
+                ToxicityClassifier.Example(
+                    text: try tokenizer.decode(Array(tokens[start..<min(tokens.count, start + 64)])),
+                    isToxic: documents.labels(document)[0] == number)
+            }
+        }
+        return try ToxicityClassifier.trained(on: examples, source: corpus)
+    }
+}
