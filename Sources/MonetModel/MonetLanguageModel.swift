@@ -14,7 +14,7 @@ public final class MonetLanguageModel: Sendable {
     /// Strengths that belong to the model, from an edited checkpoint. They apply in every forward pass.
     public let ownMask: UnitMask?
     private let embedding: Parameter
-    private let layers: [DecoderLayer]
+    let layers: [DecoderLayer]
     private let finalNorm: RMSNorm
     private let head: Parameter
     private let rotary: RotaryEmbedding
@@ -268,7 +268,7 @@ public final class MonetLanguageModel: Sendable {
     }
 
     /// Rotations for at least `length` positions; cached and extended, unless they depend on the length.
-    private func rotations(length: Int, on backend: any Backend) throws -> RotaryTable {
+    func rotations(length: Int, on backend: any Backend) throws -> RotaryTable {
         func table(_ length: Int) throws -> RotaryTable {
             let table = rotary.table(length: length)
             return RotaryTable(

@@ -115,6 +115,49 @@ import Testing
         #expect(graph.nodes.allSatisfy { $0.layer <= top })
     }
 
+    /// With paths opened, contributions of embeddings are derivatives of the model that holds all the rest, by central
+    /// differences in double precision.
+    @Test(arguments: Family.allCases, [[OpenedPath.patterns], [.routing], [.patterns, .routing]])
+    func openedPathsAreDerivatives(family: Family, opening: [OpenedPath]) throws {
+        let model = try model(family, hasBiases: true, keyValueHeads: 1)
+        let edit = mask(model)
+        let pass = try LinearizedPass(
+            ids, target: AttributionTarget(token: 13), model: model, mask: edit.mask, opening: Set(opening))
+        let reference = LinearizedReference(model, ids, strengths: edit.strengths)
+        func logit(_ position: Int, _ factor: Double) -> Double {
+            var x = reference.pre[0]
+            for column in 0..<model.configuration.hiddenSize { x[position, column] *= factor }
+            return reference.logit(
+                13, from: x, patterns: opening.contains(.patterns), routing: opening.contains(.routing))
+        }
+        let step = 1e-5
+        let expected = ids.indices.map { (logit($0, 1 + step) - logit($0, 1 - step)) / (2 * step) }
+        #expect(relativeError(pass.embeddings, expected) < 1e-4)
+        let closed = try LinearizedPass(
+            ids, target: AttributionTarget(token: 13), model: model, mask: edit.mask)
+        let changes = family != .dense || opening.contains(.patterns)
+        #expect((relativeError(pass.embeddings, closed.embeddings) > 1e-4) == changes)
+        // The graph holds the same sums: what enters the target is the logit and what the opened paths carry.
+        let graph = try AttributionGraph(pass, unitCount: 12)
+        #expect(graph.imbalance < 1e-4)
+        let opened = graph.nodes.filter { if case .opened = $0.kind { true } else { false } }
+        let layers = opening.reduce(0) {
+            $0 + ($1 == .patterns ? 3 : family == .dense ? 0 : model.units.groups)
+        }
+        #expect(opened.count == layers * ids.count)
+        let sum = opened.reduce(0) { $0 + $1.contribution }
+        #expect(abs((graph.nodes.last?.contribution ?? .nan) - graph.value - sum) < 1e-3)
+        let scores = graph.scores(within: graph)
+        #expect(abs(scores.replacement - 1) < 1e-6 && abs(scores.completeness - 1) < 1e-6)
+        let json = graph.json(
+            .init(
+                slug: "x", model: "x", prompt: "x", target: "x", probability: nil, unitCount: 12,
+                nodeShare: 1,
+                edgeShare: 1), names: ids.map(String.init))
+        let names = json["nodes"]?.arrayValue?.compactMap { $0["node_id"]?.stringValue } ?? []
+        #expect(Set(names).count == graph.nodes.count)
+    }
+
     /// What enters a node leaves it, whatever the number of nodes, and nothing is error.
     @Test(arguments: Family.allCases, [1, 10, 100_000])
     func flowIsConserved(family: Family, unitCount: Int) throws {
@@ -135,7 +178,8 @@ import Testing
                 #expect(abs(outgoing[index] - node.contribution) < 1e-4 * scale)
             }
             switch node.kind {
-            case .unit, .others, .target: #expect(abs(incoming[index] - node.contribution) < 1e-4 * scale)
+            case .unit, .others, .opened, .target:
+                #expect(abs(incoming[index] - node.contribution) < 1e-4 * scale)
             case .embedding, .bias: #expect(incoming[index] == 0)
             }
         }

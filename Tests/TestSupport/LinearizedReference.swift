@@ -10,6 +10,7 @@ public struct LinearizedReference {
     private let c: MonetConfiguration
     private let tensors: [String: Reference]
     private let strengths: [Int: [Int: Double]]
+    private let reference: ReferenceModel
     public let tokens: [Int32]
     /// The residual stream before each layer, and after the last.
     public private(set) var pre: [Reference] = []
@@ -24,6 +25,7 @@ public struct LinearizedReference {
 
     public init(_ model: MonetLanguageModel, _ tokens: [Int32], strengths: [Int: [Int: Double]] = [:]) {
         c = model.configuration
+        self.reference = ReferenceModel(model)
         self.strengths = strengths
         self.tokens = tokens
         let tensors = Dictionary(
@@ -33,7 +35,6 @@ public struct LinearizedReference {
         var x = Reference(
             tokens.flatMap { id in (0..<c.hiddenSize).map { table[Int(id), $0] } },
             shape: [tokens.count, c.hiddenSize])
-        let reference = ReferenceModel(model)
         let routings = reference([tokens], strengths: strengths).routings
         for layer in 0..<c.layerCount {
             let prefix = "model.layers.\(layer)."
@@ -223,6 +224,36 @@ public struct LinearizedReference {
             x = sum(x, attention(layer, x, hasBiases: false))
         }
         return sum(x, attention(reader, x, hasBiases: false))
+    }
+
+    /// The logit for another stream before the first layer, with norms and gates held, and patterns or routing answering where
+    /// they are opened.
+    public func logit(
+        _ token: Int32, from start: Reference, patterns opensPatterns: Bool, routing opensRouting: Bool
+    )
+        -> Double
+    {
+        var model = self
+        var x = start
+        for layer in 0..<c.layerCount {
+            let prefix = "model.layers.\(layer)."
+            if opensPatterns {
+                let h = scaled(x, prefix + "input_layernorm.weight", scales[layer].attention)
+                model.patterns[layer] = reference.pattern(h, layer: layer)
+            }
+            x = sum(x, model.attention(layer, x, hasBiases: true))
+            if opensRouting, let experts = c.experts, layer % experts.layersPerRouter == 0 {
+                let h = scaled(x, prefix + "post_attention_layernorm.weight", scales[layer].block)
+                let routing = reference.routing(h, layer: layer)
+                let group = layer / experts.layersPerRouter
+                let scores = model.scores(routing.left, routing.right, strengths[group] ?? [:])
+                for other in layer..<min(c.layerCount, layer + experts.layersPerRouter) {
+                    model.scores[other] = scores
+                }
+            }
+            x = sum(x, model.block(layer, x, hasBiases: true))
+        }
+        return model.logit(token, x)
     }
 
     /// A stream that is zero but for one row.

@@ -93,6 +93,12 @@ public struct ReferenceModel {
         Reference(zip(x.values, y.values).map(+), shape: x.shape)
     }
 
+    /// Probabilities of a layer's router for its normalized input.
+    func routing(_ h: Reference, layer: Int) -> (left: Reference, right: Reference) {
+        let prefix = "model.layers.\(layer).router."
+        return (side(h, prefix + "w1", prefix + "norm1"), side(h, prefix + "w2", prefix + "norm2"))
+    }
+
     private func side(_ h: Reference, _ weight: String, _ norm: String) -> Reference {
         let settings = configuration.experts ?? ExpertSettings()
         let logits = ReferenceMath.linear(h, tensor(weight + ".weight"))

@@ -114,7 +114,7 @@ extension AttributionGraph {
         switch node.kind {
         case .embedding: Int(tokens[node.position])
         case .target: Int(target.terms.first?.token ?? 0)
-        case .unit, .others, .bias: nil
+        case .unit, .others, .opened, .bias: nil
         }
     }
 
@@ -135,7 +135,7 @@ extension AttributionGraph {
         case .target: return token(of: node) ?? 0
         case .unit(let unit): return unit
         case .others: return units.unitsPerGroup + node.position
-        case .bias: return units.unitsPerGroup + tokens.count + index
+        case .bias, .opened: return units.unitsPerGroup + tokens.count + index
         }
     }
 
@@ -144,7 +144,7 @@ extension AttributionGraph {
         switch node.kind {
         case .embedding: "E_\(tokens[node.position])-\(node.position)"
         case .target: "L_\(feature)-\(node.position)"
-        case .unit, .others, .bias: "\(node.layer)_\(feature)-0"
+        case .unit, .others, .opened, .bias: "\(node.layer)_\(feature)-0"
         }
     }
 
@@ -168,6 +168,8 @@ extension AttributionGraph {
                         + String(format: "%.3f)", description.probability ?? 1)
                 )
             case .others: ("cross layer transcoder", "other \(units.kind.rawValue)")
+            case .opened(.patterns): ("attention pattern", "attention patterns")
+            case .opened(.routing): ("routing", "routing")
             case .unit:
                 (
                     "cross layer transcoder",

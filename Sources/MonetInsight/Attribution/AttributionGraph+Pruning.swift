@@ -86,6 +86,7 @@ extension AttributionGraph {
         case .embedding: return key(0)
         case .unit(let unit): return key(1, unit)
         case .others: return key(2)
+        case .opened(let path): return key(path == .patterns ? 7 : 8)
         case .target: return key(3)
         case .bias(let owner):
             switch nodes[owner].kind {
@@ -114,7 +115,7 @@ extension AttributionGraph {
         }
         let inner = nodes.map { node -> Double in
             switch node.kind {
-            case .unit, .others, .bias: node.influence
+            case .unit, .others, .opened, .bias: node.influence
             case .embedding, .target: 0
             }
         }

@@ -22,6 +22,9 @@ public struct AttributionGraph: Sendable {
         case unit(Int)
         /// All units of a layer that have no node of their own at the position.
         case others
+        /// What a layer's attention patterns, or a group's routing, make of the stream at a position, to first order; only in
+        /// a pass that opens them.
+        case opened(OpenedPath)
         /// The biases of the node with this index: of a unit, of the others, or of attention on the way.
         case bias(of: Int)
         /// The explained sum of logits.
@@ -78,7 +81,7 @@ public struct AttributionGraph: Sendable {
         for edge in edges { incoming[edge.target] += edge.weight }
         let differences = nodes.indices.map { index -> Double in
             switch nodes[index].kind {
-            case .unit, .others, .target: abs(incoming[index] - nodes[index].contribution)
+            case .unit, .others, .opened, .target: abs(incoming[index] - nodes[index].contribution)
             case .embedding, .bias: 0
             }
         }
@@ -128,7 +131,7 @@ public struct AttributionGraph: Sendable {
             edges += try builder.edges(into: Array(targets[first..<end]))
             first = end
         }
-        (nodes, self.edges) = Self.ordered(builder.allNodes, edges)
+        (nodes, self.edges) = Self.ordered(builder.allNodes, edges + builder.openedEdges)
     }
 
     init(
@@ -146,9 +149,11 @@ public struct AttributionGraph: Sendable {
             let kind =
                 switch node.kind {
                 case .bias: 0
-                case .unit: 1
-                case .others: 2
-                case .embedding, .target: 3
+                case .opened(.patterns): 1
+                case .unit: 2
+                case .others: 3
+                case .opened(.routing): 4
+                case .embedding, .target: 5
                 }
             return (node.layer, kind, node.position, index)
         }
@@ -236,6 +241,8 @@ private struct GraphBuilder {
     private mutating func add(_ layer: Int, _ units: [(term: UnitTerm, contribution: Double)]) throws {
         let block = pass.layers[layer].feedForward
         let norm = pass.layers[layer].norm
+        // Patterns read the stream before attention: they are activated after the nodes that read the one after it.
+        addOpened(.patterns, layer)
         let gradient = pass.gradients[layer]
         func rows(_ values: [Float], _ row: Int) -> ArraySlice<Float> {
             values[(row * width)..<((row + 1) * width)]
@@ -280,6 +287,28 @@ private struct GraphBuilder {
         }
         others.append(otherNodes)
         unitNodes.append(byPosition)
+        addOpened(.routing, layer)
+    }
+
+    private mutating func addOpened(_ path: OpenedPath, _ layer: Int) {
+        guard let reading = pass.opened.first(where: { $0.path == path && $0.layer == layer }) else { return }
+        for position in pass.tokens.indices {
+            readings[nodes.count] = (
+                Array(reading.gradient[(position * width)..<((position + 1) * width)]), 0
+            )
+            nodes.append(
+                .init(
+                    kind: .opened(path), layer: layer, position: position,
+                    contribution: reading.contributions[position], score: 0))
+        }
+    }
+
+    /// Edges from opened nodes to the target, which stand for all that they change on the way.
+    var openedEdges: [AttributionGraph.Edge] {
+        nodes.indices.compactMap { index in
+            guard case .opened = nodes[index].kind, nodes[index].contribution != 0 else { return nil }
+            return .init(source: index, target: targetNode, weight: nodes[index].contribution)
+        }
     }
 
     /// Edges into some of the nodes, given from the top downwards. Adds their bias nodes.
@@ -308,15 +337,22 @@ private struct GraphBuilder {
                     sources, sources.flatMap { outputs[$0] ?? [] }, position, targets, active, lengths,
                     gradients)
             }
-            while next < targets.count, nodes[targets[next]].layer == layer {
+            while next < targets.count, nodes[targets[next]].layer == layer,
+                nodes[targets[next]].kind != .opened(.patterns)
+            {
                 let reading = readings[targets[next]]
                 biases[next] = reading?.bias ?? 0
                 activate(next, reading?.gradient ?? [])
                 next += 1
             }
-            guard !active.isEmpty else { continue }
-            let own = try pass.layers[layer].attention.addInputGradients(to: &gradients, lengths: lengths)
-            for (place, bias) in zip(active, own) { biases[place] += bias }
+            if !active.isEmpty {
+                let own = try pass.layers[layer].attention.addInputGradients(to: &gradients, lengths: lengths)
+                for (place, bias) in zip(active, own) { biases[place] += bias }
+            }
+            while next < targets.count, nodes[targets[next]].layer == layer {
+                activate(next, readings[targets[next]]?.gradient ?? [])
+                next += 1
+            }
         }
         for position in pass.tokens.indices {
             let start = position * width

@@ -21,6 +21,8 @@ public struct LinearizedPass {
     /// What the biases of each layer contribute through all paths, `[layers]`.
     public let biases: [Double]
 
+    /// What is followed to first order, by layer from the top.
+    let opened: [OpenedReading]
     let model: MonetLanguageModel
     let mask: UnitMask?
     let backend: any Backend
@@ -36,17 +38,19 @@ public struct LinearizedPass {
     /// ∂target/∂(the block's input), and what the block's biases contribute at each token.
     let blocks: [(gradient: [Float], biases: [Double])]
 
-    /// The sum of all contributions, which equals `value` up to rounding.
+    /// The sum of all contributions, which equals `value` up to rounding where nothing is opened. Opened paths add the
+    /// first-order changes that they carry, gradient times stream.
     public var total: Double { embeddings.reduce(0, +) + biases.reduce(0, +) }
 
     /// Runs a sequence and linearizes.
     ///
     /// - `model`: in the checkpoint's layout, not prepared for inference.
+    /// - `opening`: what is followed to first order instead of being held.
     /// - Throws: `ModelError.invalidInput` for an empty sequence or target, `ModelError.contextExceeded`,
     ///   `MemoryLimits` errors for sequences too long for the memory.
     public init(
         _ tokens: [Int32], target: AttributionTarget, model: MonetLanguageModel, mask: UnitMask? = nil,
-        backend: any Backend = CPUBackend()
+        opening: Set<OpenedPath> = [], backend: any Backend = CPUBackend()
     ) throws {
         let c = model.configuration
         guard !tokens.isEmpty, !target.terms.isEmpty else {
@@ -81,10 +85,23 @@ public struct LinearizedPass {
 
         var gradient = [Float](repeating: 0, count: tokens.count * width)
         gradient.replaceSubrange((last * width)..., with: topGradient)
+        var opened: [(path: OpenedPath, layer: Int, gradient: [Float])] = []
+        func tensor(_ rows: [Float]) throws -> Tensor {
+            try backend.tensor(Tensor(rows, shape: [tokens.count, width]))
+        }
+        /// Adds a gradient of a layer's normalized stream to that of the stream.
+        func open(_ path: OpenedPath, _ layer: Int, _ norm: LinearizedNorm, _ inner: Tensor) {
+            let values = inner.floats()
+            let rows = tokens.indices.flatMap {
+                norm.inputGradient(of: values[($0 * width)..<(($0 + 1) * width)], token: $0)
+            }
+            opened.append((path, layer, rows))
+            for place in gradient.indices { gradient[place] += rows[place] }
+        }
         var gradients: [[Float]] = []
         var blocks: [(gradient: [Float], biases: [Double])] = []
         var biases: [Double] = []
-        for layer in layers.reversed() {
+        for (index, layer) in layers.enumerated().reversed() {
             gradients.append(gradient)
             let (inner, own) = try layer.feedForward.inputGradient(
                 of: backend.tensor(Tensor(gradient, shape: [tokens.count, width])))
@@ -94,7 +111,22 @@ public struct LinearizedPass {
                 let back = layer.norm.inputGradient(of: block.gradient[start..<(start + width)], token: token)
                 for column in 0..<width { gradient[start + column] += back[column] }
             }
+            if opening.contains(.routing),
+                let group = model.units.layersOfGroup.firstIndex(where: { $0.lowerBound == index }),
+                let inner = try model.routingGradient(
+                    group: group, of: output,
+                    for: model.units.layersOfGroup[group].map {
+                        try tensor(gradients[c.layerCount - 1 - $0])
+                    },
+                    on: backend)
+            {
+                open(.routing, index, layer.norm, inner)
+            }
+            let through =
+                try opening.contains(.patterns)
+                ? model.patternGradient(index, of: output, for: tensor(gradient), on: backend) : nil
             let attention = try layer.attention.addInputGradients(to: &gradient, lengths: [tokens.count])
+            if let through { open(.patterns, index, layer.attention.norm, through) }
             blocks.append(block)
             biases.append(own.reduce(0, +) + attention.reduce(0, +))
         }
@@ -103,6 +135,16 @@ public struct LinearizedPass {
             (0..<width).reduce(0.0) {
                 $0 + Double(gradient[token * width + $1]) * Double(stream[token * width + $1])
             }
+        }
+        self.opened = try opened.map { path, layer, gradient in
+            let stream = try output.observed(path == .routing ? .residMid : .residPre, layer).floats()
+            return OpenedReading(
+                path: path, layer: layer, gradient: gradient,
+                contributions: tokens.indices.map { token in
+                    (0..<width).reduce(0.0) {
+                        $0 + Double(gradient[token * width + $1]) * Double(stream[token * width + $1])
+                    }
+                })
         }
         self.gradients = gradients.reversed()
         self.blocks = blocks.reversed()
@@ -126,4 +168,23 @@ public struct LinearizedPass {
             try linearized.feedForward.contributions(of: gradient) { visit(layer, $0, $1, $2) }
         }
     }
+}
+
+/// What a linearized pass holds and can follow to first order instead.
+public enum OpenedPath: String, Sendable, CaseIterable {
+    /// Attention patterns, by the gradient of the softmax of queries and keys.
+    case patterns
+    /// Routing probabilities, by the gradient of the softmax over the selected; the selection stays.
+    case routing
+}
+
+/// An opened path where it reads the residual stream: in one layer, at every position.
+struct OpenedReading {
+    let path: OpenedPath
+    /// The layer; of routing, the one that owns the router.
+    let layer: Int
+    /// Gradient at the stream that it reads, before attention for patterns and after it for routing, `[tokens, d]`.
+    let gradient: [Float]
+    /// Gradient times stream, by position.
+    let contributions: [Double]
 }

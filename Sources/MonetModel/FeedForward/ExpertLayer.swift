@@ -24,7 +24,12 @@ struct ExpertLayer: FeedForwardLayer {
                 try pass.tape.backend.experts(
                     h.value, routing: routing.experts, prepared: preparedWeights))
         }
-        return try pass.tape.experts(
+        return try experts(h, routing, pass)
+    }
+
+    /// What the experts add under a routing.
+    func experts(_ h: Variable, _ routing: Routing, _ pass: ForwardPass) throws -> Variable {
+        try pass.tape.experts(
             h, left: routing.executed.left, right: routing.executed.right, routing: routing.experts,
             weights: weights.map { pass($0) })
     }

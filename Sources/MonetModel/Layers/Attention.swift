@@ -11,14 +11,15 @@ struct Attention: Sendable {
 
     /// - Parameters:
     ///   - x: normalized residual stream, `[tokens, d]`.
+    ///   - values: the stream that values are taken from, if it is another variable than `x`.
     ///   - positions: the position of each sequence, with the rotations in use and the caches.
     func callAsFunction(
-        _ x: Variable, positions: SequencePositions, layer: Int, _ pass: ForwardPass
+        _ x: Variable, values: Variable? = nil, positions: SequencePositions, layer: Int, _ pass: ForwardPass
     ) throws -> Variable {
         let projected =
-            query.bias == nil && key.bias == nil && value.bias == nil
+            values == nil && query.bias == nil && key.bias == nil && value.bias == nil
             ? try pass.tape.projections(x, weights: [query, key, value].map { pass($0.weight) })
-            : [try query(x, pass), try key(x, pass), try value(x, pass)]
+            : [try query(x, pass), try key(x, pass), try value(values ?? x, pass)]
         let mixed = try pass.tape.attention(
             query: pass.hook(.q, layer, projected[0], heads: heads),
             key: pass.hook(.k, layer, projected[1], heads: keyValueHeads),

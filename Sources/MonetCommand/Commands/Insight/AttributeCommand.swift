@@ -43,6 +43,12 @@ struct AttributeCommand: ParsableCommand {
     var nodeThreshold = 0.8
     @Option(help: ArgumentHelp("Share of the influence that the edges kept hold.", valueName: "share"))
     var edgeThreshold = 0.98
+    @Option(
+        parsing: .upToNextOption,
+        help: ArgumentHelp(
+            "Follow attention patterns, routing, or both to first order, as nodes of their own, instead of holding them.",
+            valueName: "what"))
+    var open: [OpenedPath] = []
     @Option(help: "Rows of the table.")
     var top = 20
     @Flag(
@@ -66,6 +72,9 @@ struct AttributeCommand: ParsableCommand {
     func validate() throws {
         if [target != nil, targetId != nil, metric != nil].count(where: { $0 }) > 1 {
             throw ValidationError("Give one of --target, --target-id and --metric.")
+        }
+        if isValidated, !open.isEmpty {
+            throw ValidationError("--validate tests the graph that opens nothing.")
         }
         if totals, json || out != nil || isValidated { throw ValidationError("--totals prints no graph.") }
         if !isValidated, !beside.isEmpty { throw ValidationError("--beside is for --validate.") }
@@ -91,7 +100,7 @@ struct AttributeCommand: ParsableCommand {
         let mask = try masking.load(for: model, common.logger)
         let explained = try explained(ids, model, tokenizer, mask, backend)
         let pass = try LinearizedPass(
-            ids, target: explained.target, model: model, mask: mask, backend: backend)
+            ids, target: explained.target, model: model, mask: mask, opening: Set(open), backend: backend)
         if totals {
             try StandardOutput.write([
                 "logit": .number(pass.value), "embedding": .array(pass.embeddings.map { .number($0) }),
@@ -173,6 +182,8 @@ struct AttributeCommand: ParsableCommand {
                 switch node.kind {
                 case .embedding: ("", "embedding")
                 case .others: ("\(node.layer)", "other \(kind)")
+                case .opened(.patterns): ("\(node.layer)", "attention patterns")
+                case .opened(.routing): ("\(node.layer)", "routing")
                 case .bias(let owner):
                     (
                         "\(node.layer)",
@@ -186,9 +197,15 @@ struct AttributeCommand: ParsableCommand {
             ]
         }
         let scores = graph.scores(within: whole)
+        let sums = open.map { path in
+            let sum = whole.nodes.reduce(0.0) { $0 + ($1.kind == .opened(path) ? $1.contribution : 0) }
+            return "\(path.rawValue) \(sum.text(4))"
+        }
+        let opened =
+            sums.isEmpty ? "" : ", and by opened paths to first order " + sums.joined(separator: ", ")
         return alignedTable(
             [["token", "position", "layer", "node", "contribution", "influence"]] + rows, textColumns: [3])
-            + "\n\(target): \(graph.value.text(4)); what enters a node leaves it to within "
+            + "\n\(target): \(graph.value.text(4))\(opened); what enters a node leaves it to within "
             + String(format: "%.0e", whole.imbalance) + " of the largest contribution\n"
             + "\(graph.nodes.count) of \(whole.nodes.count) nodes and \(graph.edges.count) of "
             + "\(whole.edges.count) edges hold \((100 * nodeThreshold).text(0))% and "
@@ -260,3 +277,5 @@ struct AttributeCommand: ParsableCommand {
             choice, after: ids, model: model, tokenizer: tokenizer, mask: mask, backend: backend)
     }
 }
+
+extension OpenedPath: ExpressibleByArgument {}
