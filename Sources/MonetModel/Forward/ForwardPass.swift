@@ -136,7 +136,8 @@ public final class ForwardPass {
     /// Whether the value at a hook point may be replaced or needs its gradient, rather than only observed.
     func changes(_ kind: HookPoint.Kind, _ layer: Int) -> Bool {
         isHooked(kind, layer)
-            && (tape.isRecording || input.hooks.writes[HookPoint(kind, layer: layer)] != nil)
+            && (tape.isRecording || input.hooks.writes[HookPoint(kind, layer: layer)] != nil
+                || steerings.contains { $0.steering.points.contains(HookPoint(kind, layer: layer)) })
     }
 
     /// The value at a hook point after all replacements, which is stored if it is observed.

@@ -76,7 +76,12 @@ struct Router: Sendable {
     ) throws -> Routing {
         let left = try pass.hook(.g1, layer, g1)
         let right = try pass.hook(.g2, layer, g2)
-        let isNormalized = !pass.changes(.g1, layer) && !pass.changes(.g2, layer)
+        // A replacement by the same numbers must not change the order of sums.
+        func keeps(_ kind: HookPoint.Kind, _ own: Variable, _ hooked: Variable) -> Bool {
+            !pass.changes(kind, layer)
+                || !pass.tape.isRecording && own.value.floats() == hooked.value.floats()
+        }
+        let isNormalized = keeps(.g1, g1, left) && keeps(.g2, g2, right)
         let forced = pass.forcedUnits(group: group)
         let rows = forced.map(\.row)
         let executed =
