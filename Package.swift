@@ -108,6 +108,18 @@ let package = Package(
         .executableTarget(
             name: "ExpertsOfAWord", dependencies: runtime + ["MonetGeneration", "MonetInsight"],
             path: "Examples/ExpertsOfAWord"),
+        .executableTarget(
+            name: "ProbeHiddenValues", dependencies: runtime + ["MonetGeneration", "MonetInsight"],
+            path: "Examples/ProbeHiddenValues"),
+        .executableTarget(
+            name: "SteerWhileGenerating", dependencies: runtime + ["MonetGeneration", "MonetInsight"],
+            path: "Examples/SteerWhileGenerating"),
+        .executableTarget(
+            name: "PromptsUnderMasks", dependencies: runtime + ["MonetGeneration", "MonetInsight"],
+            path: "Examples/PromptsUnderMasks"),
+        .executableTarget(
+            name: "ActivationsOfAnExpert", dependencies: runtime + ["MonetGeneration", "MonetInsight"],
+            path: "Examples/ActivationsOfAnExpert"),
         .target(name: "TestSupport", dependencies: runtime, path: "Tests/TestSupport"),
         .target(
             name: "EmulatedKernels", dependencies: ["CMonetKernels"], path: "Tests/EmulatedKernels"),
