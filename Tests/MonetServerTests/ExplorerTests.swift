@@ -59,6 +59,58 @@ import Testing
         #expect(try await server.post("/api/damage", ["strengths": ["0/1": 0]]).status == 404)
     }
 
+    /// A graph is that of the library, and a test of a node or an edge that of its interventions.
+    @Test func graphsAndTheirTests() async throws {
+        let server = try await RunningServer(withIndex: true)
+        let request: [JSONValue.Member] = [.init("prompt", "the sea and the ship"), .init("nodes", 20)]
+        let answer = try await server.post("/api/graph", .object(request))
+        try #require(answer.status == 200, "\(answer.text)")
+        let (model, tokenizer) = (server.served.model, server.served.tokenizer)
+        let ids = try tokenizer.encode("the sea and the ship", addBegin: tokenizer.addsBegin)
+        let explained = try ExplainedPrediction(.mostLikely, after: ids, model: model, tokenizer: tokenizer)
+        let pass = try LinearizedPass(ids, target: explained.target, model: model)
+        let whole = try AttributionGraph(pass, unitCount: 20)
+        let graph = whole.pruned()
+        #expect(answer.json["target"]?.stringValue == explained.name)
+        #expect(abs((answer.json["value"]?.doubleValue ?? .nan) - graph.value) < 1e-4)
+        #expect(answer.json["nodes_in_all"]?.intValue == whole.nodes.count)
+        let nodes = answer.json["graph"]?["nodes"]?.arrayValue ?? []
+        #expect(nodes.count == graph.nodes.count)
+        let unit = try #require(graph.nodes.indices.first { graph.unit(of: graph.nodes[$0]) != nil })
+        let name = try #require(nodes[unit]["node_id"])
+        let removal = try await server.post("/api/graph/test", .object(request + [.init("source", name)]))
+        #expect(
+            abs((removal.json["predicted"]?.doubleValue ?? .nan) + graph.nodes[unit].contribution) < 1e-4)
+        let change = try graph.change(removing: unit, in: pass)
+        #expect(abs((removal.json["measured"]?.doubleValue ?? .nan) - change) < 1e-4)
+        #expect(removal.json["all_held"]?.doubleValue != nil)
+        let edge = try #require(graph.edges.first { graph.canCut(from: $0.source, to: $0.target) })
+        let ends = [edge.source, edge.target].map { nodes[$0]["node_id"] ?? .null }
+        let cut = try await server.post(
+            "/api/graph/test", .object(request + [.init("source", ends[0]), .init("target_node", ends[1])]))
+        #expect(abs((cut.json["predicted"]?.doubleValue ?? .nan) + edge.weight) < 1e-4)
+        let expected = try graph.change(cutting: edge.source, to: edge.target, in: pass)
+        #expect(abs((cut.json["measured"]?.doubleValue ?? .nan) - expected) < 1e-4)
+
+        let target = nodes.last?["node_id"] ?? .null
+        for (path, extra, status, param) in [
+            ("/api/graph", [.init("metric", "logit("), .init("target", " a")], 400, "metric"),
+            ("/api/graph", [.init("metric", "logit(")], 400, "metric"),
+            ("/api/graph", [.init("target", "no such token")], 400, "target"),
+            ("/api/graph", [.init("nodes", 0)], 400, "nodes"),
+            ("/api/graph/test", [.init("source", "9_9_9")], 404, "source"),
+            ("/api/graph/test", [.init("source", target)], 400, "source"),
+            ("/api/graph/test", [.init("source", name), .init("target_node", name)], 400, "target_node"),
+            ("/api/graph/test", [], 400, "source"),
+        ] as [(String, [JSONValue.Member], Int, String)] {
+            let members = request.filter { own in !extra.contains { $0.key == own.key } } + extra
+            let answer = try await server.post(path, .object(members))
+            #expect(answer.status == status && answer.param == param, "\(path) \(extra): \(answer.text)")
+        }
+        let long = String(repeating: "the sea ", count: 60)
+        #expect(try await server.post("/api/graph", ["prompt": .string(long)]).param == "prompt")
+    }
+
     /// Notes and tags are texts, whatever they look like to SQL or a browser.
     @Test func notesAndTags() async throws {
         let server = try await RunningServer(withIndex: true)

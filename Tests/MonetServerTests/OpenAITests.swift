@@ -189,11 +189,58 @@ import Testing
         #expect(!before.isEmpty && before.count == forced.count)
         // The first router reads the same in both.
         for (own, other) in zip(before, forced) { #expect(abs(other - own - 2.5) < 1e-5) }
+        let some = try await scores(["0/5": ["score": 2.5, "positions": "1-2"]])
+        for (place, (own, other)) in zip(before, some).enumerated() {
+            #expect(abs(other - own - ((1...2).contains(place) ? 2.5 : 0)) < 1e-5, "\(place)")
+        }
         for (steer, param) in [("9/9", "monet.steer"), ("x", "monet.steer")] {
             let answer = try await server.post(
                 "/v1/completions",
                 ["prompt": "the sea", "monet": ["steer": .object([.init(steer, 1)])]])
             #expect(answer.status == 400 && answer.param?.hasPrefix(param) == true, "\(answer.text)")
+        }
+    }
+
+    /// A direction is added to the values at a hook point, for this request alone.
+    @Test func directionsAreAdded() async throws {
+        let server = try await RunningServer()
+        func values(_ directions: JSONValue) async throws -> RunningServer.Answer {
+            try await server.post(
+                "/v1/completions",
+                [
+                    "prompt": "the sea", "max_tokens": 0, "echo": true,
+                    "monet": ["directions": directions, "hidden_states": ["blocks.1.hook_resid_post"]],
+                ])
+        }
+        func numbers(_ answer: RunningServer.Answer) -> [Double] {
+            func all(_ value: JSONValue) -> [Double] {
+                value.doubleValue.map { [$0] } ?? (value.arrayValue ?? []).flatMap(all)
+            }
+            let choice = answer.json["choices"]?.arrayValue?.first
+            return (choice?["monet"]?["hidden_states"]?.members ?? []).flatMap {
+                all($0.value["values"] ?? .null)
+            }
+        }
+        let vector = JSONValue.array((0..<36).map { .number(Double($0)) })
+        let before = numbers(try await values([]))
+        let after = numbers(
+            try await values([["hook": "blocks.1.hook_resid_post", "vector": vector, "scale": 0.5]]))
+        #expect(!before.isEmpty && before.count == after.count)
+        for (place, (own, other)) in zip(before, after).enumerated() {
+            #expect(abs(other - own - 0.5 * Double(place % 36)) < 1e-3)
+        }
+        for directions in [
+            [["hook": "nowhere", "vector": vector]],
+            [["hook": "blocks.9.hook_resid_post", "vector": vector]],
+            [["hook": "blocks.1.hook_resid_post", "vector": [1, 2]]],
+            [["hook": "blocks.1.attn.hook_pattern", "vector": vector]],
+            [["hook": "blocks.1.hook_resid_post", "vector": vector, "positions": "x"]],
+            [["hook": "blocks.1.hook_resid_post", "file": "/etc/passwd"]],
+        ] as [JSONValue] {
+            let answer = try await values(directions)
+            #expect(
+                answer.status == 400 && answer.param?.hasPrefix("monet.directions") == true,
+                "\(directions.serialized().prefix(80)): \(answer.text)")
         }
     }
 

@@ -61,8 +61,12 @@ final class RunningServer: Sendable {
         var explorer = ExplorerSources()
         explorer.maskFolder = folder + "/masks"
         if withIndex { explorer.index = try Self.index(model, tokenizer, folder + "/index.sqlite") }
+        // Attribution reads the checkpoint again.
+        try FileManager.default.createDirectory(
+            atPath: folder + "/checkpoint", withIntermediateDirectories: true)
+        try Checkpoint.write(model, dtype: .float32, to: folder + "/checkpoint")
         let served = try ServedModel(
-            folder: folder, name: "small", model: model, tokenizer: tokenizer,
+            folder: folder + "/checkpoint", name: "small", model: model, tokenizer: tokenizer,
             generation: GenerationService(
                 model: model, tokenizer: tokenizer, backend: backend, limits: limits),
             backend: backend, masks: [("without <b>some</b>", mask)], explorer: explorer)

@@ -192,6 +192,11 @@ func attributions(model: MonetLanguageModel, ids: [Int32]) throws {
     for edge in graph.edges { print(graph.nodes[edge.source], graph.nodes[edge.target], edge.weight) }
 }
 
+func contrasts(kind: [[Int32]], rude: [[Int32]], model: MonetLanguageModel) throws {
+    let contrast = try UnitContrast(positive: kind, negative: rude, model: model)
+    for unit in contrast.strongest(10) { print(unit.unit, unit.riskDifference) }
+}
+
 // The README's example.
 func readme() throws {
     let model = try MonetLanguageModel.load("checkpoints/demo")

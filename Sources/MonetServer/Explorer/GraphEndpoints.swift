@@ -120,7 +120,9 @@ struct GraphEndpoints: Sendable {
         return .json(
             try await call.context.whileConnected {
                 try await Cancellation.measure { cancellation in
-                    try ExplorerEndpoints.translated("prompt") { try body(request, served, cancellation) }
+                    try ExplorerEndpoints.translated(request.metric == nil ? "target" : "metric") {
+                        try body(request, served, cancellation)
+                    }
                 }
             })
     }

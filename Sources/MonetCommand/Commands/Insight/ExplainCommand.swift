@@ -34,6 +34,8 @@ struct ExplainCommand: ParsableCommand {
     var label: String?
     @Option(help: "The most experts of the label.")
     var limitExperts = 20
+    @Option(help: "Tokens of the index on which an expert of the label must fire.")
+    var minCount = 100
     @OptionGroup var reading: DocumentOptions
     @Option(help: "Split of a corpus folder with held-out text: train or validation.")
     var split = CorpusSplit.validation
@@ -78,7 +80,8 @@ struct ExplainCommand: ParsableCommand {
     func validate() throws {
         if experts.isEmpty == (label == nil) { throw ValidationError("Give experts, or --label.") }
         for (name, value, range) in [
-            ("limit-experts", limitExperts, 1...1_000_000), ("attempts", attempts, 1...100),
+            ("limit-experts", limitExperts, 1...1_000_000), ("min-count", minCount, 1...1_000_000_000),
+            ("attempts", attempts, 1...100),
             ("routed", routed, 0...200),
         ] where !range.contains(value) {
             throw ValidationError(
@@ -135,14 +138,19 @@ struct ExplainCommand: ParsableCommand {
                 let seconds = (ContinuousClock.now - start).seconds
                 let left = number > 0 ? seconds / Double(number) * Double(tasks.count - number) : .nan
                 line.show("\(number.grouped) of \(tasks.count.grouped) experts  \(left.durationText) left")
-                var result = try ScoredExplanation(task, by: server)
-                if baseline, let other = results.last?.text {
-                    try result.compare(with: other, task, by: server)
-                }
+                let result = try ScoredExplanation(task, by: server)
                 try store(result, in: index)
                 results.append(result)
                 line.clear()
                 if !json { try StandardOutput.write(Self.text(result)) }
+            }
+            if baseline, results.count > 1 {
+                for place in results.indices {
+                    line.show(
+                        "\(place.grouped) of \(results.count.grouped) experts with another's explanation")
+                    let other = results[(place + 1) % results.count].text
+                    try results[place].compare(with: other, tasks[place], by: server)
+                }
             }
         } catch is CancellationError {
             line.clear()
@@ -175,7 +183,7 @@ struct ExplainCommand: ParsableCommand {
         var units = try experts.map { try UnitID(parsing: $0, in: index.units) }
         if let label {
             var query = ExpertQuery()
-            (query.label, query.limit) = (try index.label(label), limitExperts)
+            (query.label, query.limit, query.minimumCount) = (try index.label(label), limitExperts, minCount)
             units = try index.find(query).map(\.expert)
         }
         var seen: Set<UnitID> = []
@@ -225,7 +233,7 @@ struct ExplainCommand: ParsableCommand {
     private func announce(_ tasks: [ExplanationTask], known: Int, without: Int, _ server: ExplanationServer)
         throws
     {
-        let runs = baseline ? 2 : 1
+        let runs = baseline && tasks.count > 1 ? 2 : 1
         let requests = tasks.reduce(0) { $0 + 1 + runs * ($1.requestCount - 1) }
         // Four bytes a token is usual for English; an explanation is about 40 tokens long and read in every judgement.
         let read = tasks.reduce(0) { $0 + runs * $1.promptBytes / 4 } + 40 * (requests - tasks.count)
@@ -247,11 +255,7 @@ struct ExplainCommand: ParsableCommand {
             "detection \(detection.hits) of \(detection.count) (balanced \(detection.balanced.map { $0.text(2) } ?? "–")), "
                 + "routing " + (routing.flatMap(\.balanced).map { $0.text(2) } ?? "–")
         }
-        var text = "\(result.expert)  \(result.text)\n    \(scores(result.detection, result.routing))\n"
-        if let other = result.otherDetection {
-            text += "    with another expert's explanation: \(scores(other, result.otherRouting))\n"
-        }
-        return text
+        return "\(result.expert)  \(result.text)\n    \(scores(result.detection, result.routing))\n"
     }
 
     private static func summary(_ results: [ScoredExplanation]) -> String {
