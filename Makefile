@@ -6,7 +6,7 @@ BREW := $(shell brew --prefix)
 FLAGS := -Xcxx -I$(BREW)/include -Xlinker -L$(BREW)/lib
 endif
 
-.PHONY: setup build demo test test-python python-environment fuzz docs check-neon check-avx512 format lint
+.PHONY: setup build demo test test-python python-environment notebook fuzz docs check-neon check-avx512 format lint
 
 setup:
 	@Scripts/setup
@@ -49,3 +49,7 @@ python-environment:
 
 test-python: python-environment
 	MONET="$$($(SWIFT) build -c release --show-bin-path)/monet" .build/python/bin/pytest -q python
+
+# The notebook from top to bottom, on the demo's model or on one that is trained in seconds.
+notebook:
+	MONET="$$($(SWIFT) build -c release --show-bin-path)/monet" Examples/notebook/run
