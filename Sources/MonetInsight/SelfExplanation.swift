@@ -101,3 +101,11 @@ public struct SelfExplanation {
         }
     }
 }
+
+extension ExpertIndex {
+    /// Stores a model's own descriptions of an expert in place of its earlier ones; those of other explainers stay.
+    public func replaceOwnExplanations(of expert: UnitID, by explanations: [ExpertDossier.Explanation]) throws
+    {
+        try replaceExplanations(of: expert, by: explanations) { $0.prompt.contains("{expert}") }
+    }
+}

@@ -17,9 +17,8 @@ public struct UnitID: Hashable, Sendable, Codable, CustomStringConvertible {
     ///
     /// - Throws: `InsightError.invalidExpert` for another form or a unit outside the model.
     public init(parsing name: String, in units: UnitLayout) throws {
-        let parts = name.split(separator: "/", omittingEmptySubsequences: false).map { Int($0) }
         let (groups, total) = (units.groups, units.unitsPerGroup)
-        guard parts.count == 2, let group = parts[0], let index = parts[1], (0..<groups).contains(group),
+        guard let (group, index) = UnitLayout.numbers(of: name), (0..<groups).contains(group),
             (0..<total).contains(index)
         else {
             throw InsightError.invalidExpert(

@@ -115,6 +115,21 @@ import Testing
             let task = ExplanationTask(dossiers[0], heldOut: heldOut, settings: settings)
             #expect(task.isUsable && task.shown.allSatisfy(\.fires) && task.detection.contains { !$0.fires })
             #expect(task.detection.filter(\.fires).allSatisfy { !task.shown.contains($0) })
+            // Pieces name tokens, so that a context can be found in its document and run again.
+            let expectedScores = try documents.allScores(of: unit, model: model)
+            for context in task.detection.filter({ !$0.fires }) + task.routing {
+                let matches = expectedScores.indices.flatMap { document -> [Int] in
+                    let names = documents.tokens(document).map { " t\($0)" }
+                    guard names.count >= context.pieces.count else { return [] }
+                    return (0...(names.count - context.pieces.count)).filter { start in
+                        Array(names[start..<(start + context.pieces.count)]) == context.pieces
+                            && zip(expectedScores[document][start...], context.scores).allSatisfy {
+                                abs($0 - $1) < 1e-5
+                            }
+                    }
+                }
+                #expect(!matches.isEmpty, "the scores of a context are those of its tokens")
+            }
             let routed = task.routing.map { $0.scores[$0.place] > 0 }
             #expect(routed.count { $0 } * 2 == routed.count && !routed.isEmpty)
             let truths = [task.detection.map(\.fires), routed]
@@ -151,5 +166,25 @@ import Testing
             model: model, modelPath: "none", tokenizer: nil, documents: documents, settings: settings)
         #expect(try builder.build(at: folder + "/i.sqlite"))
         return (try ExpertIndex(path: folder + "/i.sqlite", model: model), model, documents)
+    }
+}
+
+extension LabelledDocuments {
+    /// A unit's score on every token, document by document, each run alone.
+    fileprivate func allScores(of unit: UnitID, model: MonetLanguageModel) throws -> [[Double]] {
+        try (0..<count).map { document in
+            let ids = tokens(document)
+            var scores = [Double](repeating: 0, count: ids.count)
+            var input = ForwardInput([ids])
+            input.keepsUnits = true
+            for group in try model.forward(input).groups where group.group == unit.group {
+                var reader = group.reader()
+                for row in ids.indices {
+                    reader.visit(row) { index, score in if index == unit.index { scores[row] = Double(score) }
+                    }
+                }
+            }
+            return scores
+        }
     }
 }

@@ -57,6 +57,27 @@ import Testing
         #expect(strongest.allSatisfy { $0.riskDifference > 0 })
         #expect(zip(strongest, strongest.dropFirst()).allSatisfy { $0.riskDifference >= $1.riskDifference })
         #expect(contrast.strongest(3, group: 0).allSatisfy { $0.unit.group == 0 })
+        // Without its first token, a text counts like one whose first token has no part in the sums.
+        let without = try UnitContrast(
+            positive: positive, negative: negative, model: model, firstPosition: 1, hooks: [point])
+        #expect(without.positiveTokens == 17 && without.negativeTokens == 11)
+        func firing(_ texts: [[Int32]], at position: Int, _ id: UnitID) throws -> Int {
+            try texts.filter { !$0.isEmpty }.count { text in
+                var input = ForwardInput([text])
+                input.keepsUnits = true
+                var fires = false
+                for group in try model.forward(input).groups where group.group == id.group {
+                    var reader = group.reader()
+                    reader.visit(position) { unit, _ in fires = fires || unit == id.index }
+                }
+                return fires
+            }
+        }
+        for unit in without.units.prefix(20) {
+            let all = a.counts[unit.unit] ?? 0
+            let expected = all - (try firing(positive, at: 0, unit.unit))
+            #expect(abs(unit.positiveRate - Double(expected) / 17) < 1e-12)
+        }
         let same = try UnitContrast(positive: positive, negative: positive, model: model)
         #expect(same.strongest(5).isEmpty, "equal texts differ in nothing")
     }

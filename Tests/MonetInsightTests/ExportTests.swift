@@ -74,8 +74,17 @@ import Testing
     @Test func theTreeOfNeuronpedia() throws {
         try withIndex { folder, index, model in
             let unit = try index.experts(group: 0)[0]
-            try index.addExplanation(.init(text: "the sea", prompt: "x", isCredible: true), of: unit)
-            try index.addExplanation(.init(text: "noise", prompt: "y", isCredible: false), of: unit)
+            try index.replaceExplanations(
+                of: unit, by: [.init(text: "a rock", prompt: "x: 1", isCredible: true)])
+            try index.replaceExplanations(
+                of: unit,
+                by: [
+                    .init(text: "the sea", prompt: "y: 1", isCredible: true),
+                    .init(text: "noise", prompt: "y: 2", isCredible: false),
+                ]
+            ) { $0.prompt.hasPrefix("y") }
+            #expect(try index.explanations(of: unit).map(\.text) == ["a rock", "the sea", "noise"])
+            try index.replaceExplanations(of: unit, by: []) { $0.prompt.hasPrefix("x") }
             var settings = DossierExport.Settings(model: "tiny")
             (settings.groups, settings.minimumCount, settings.measuresEffects) = ([0], 1, true)
             try DossierExport(index, model: model, settings: settings).writeNeuronpedia(to: folder + "/out")

@@ -1,5 +1,6 @@
 import Foundation
 import MonetCompute
+import MonetFoundation
 import MonetInsight
 import MonetModel
 import TestSupport
@@ -55,6 +56,16 @@ import Testing
             side.reduce(into: Set<Int>()) { $0.formUnion($1[half]) }
         }
 
+        /// KL(P(class | event) ‖ P(class)).
+        func bitsPerFiring(_ event: Set<Int>, _ classes: [Int]) -> Double {
+            let values = Set(event.map { classes[$0] })
+            return values.reduce(0) { sum, label in
+                let share = Double(event.count { classes[$0] == label }) / Double(event.count)
+                let base = Double(classes.count { $0 == label }) / Double(classes.count)
+                return sum + share * log2(share / base)
+            }
+        }
+
         /// I(event; class | cell) · p(cell), from the joint distribution.
         func information(_ event: Set<Int>, _ classes: [Int], within cell: Set<Int>) -> Double {
             var joint: [Bool: [Int: Double]] = [:]
@@ -81,7 +92,8 @@ import Testing
         let experts = (0..<100).map { UnitID(group: 1, index: $0) }
         let test = try PairTest(of: experts, on: documents, model: model)
         #expect(test.pairs.count == 100 && test.tokens == 6 * 19 && test.labels == ["a", "b"])
-        let all = Set(recount.labels.indices)
+        // Next tokens that few tokens have are one class.
+        let next = recount.next.map { token in recount.next.count { $0 == token } < 10 ? -1 : token }
         var fired = 0
         for pair in test.pairs {
             let (i, j) = (pair.expert.index / 10, pair.expert.index % 10)
@@ -92,10 +104,8 @@ import Testing
             #expect(pair.leftCount == lefts.count && pair.rightCount == rights.count)
             let cell = lefts.intersection(rights)
             for (found, expected) in [
-                (pair.labels, recount.information(event, recount.labels, within: all)),
-                (pair.nextTokens, recount.information(event, recount.next, within: all)),
                 (pair.labelsGivenHalves, recount.information(event, recount.labels, within: cell)),
-                (pair.nextTokensGivenHalves, recount.information(event, recount.next, within: cell)),
+                (pair.nextTokensGivenHalves, recount.information(event, next, within: cell)),
             ] {
                 #expect(abs((found?.observed ?? .nan) - (cell.isEmpty ? 0 : expected)) < 1e-9)
             }
@@ -103,6 +113,20 @@ import Testing
             #expect((pair.jointGivenLabel?.largest ?? 0) <= Double(min(lefts.count, rights.count)))
         }
         #expect(fired > 10)
+        // With one permutation in which the pair fires as often or more, all observed firings are compared.
+        var settings = PairTest.Settings()
+        settings.permutations = 1
+        var compared = 0
+        for pair in try PairTest(of: experts, on: documents, model: model, settings: settings).pairs {
+            guard let joint = pair.jointGivenLabel, joint.largest >= joint.observed, pair.count > 0 else {
+                continue
+            }
+            let event = recount.pair(pair.expert.index / 10, pair.expert.index % 10)
+            let expected = recount.bitsPerFiring(event, recount.labels)
+            #expect(abs((pair.labels?.observed ?? .nan) - expected) < 1e-9)
+            compared += 1
+        }
+        #expect(compared > 5)
         #expect(
             try PairTest(of: experts, on: documents, model: model) == test, "the same seed gives the same")
     }
@@ -118,6 +142,63 @@ import Testing
         #expect(test.heads == 1)
         #expect(test.pairs.allSatisfy { ($0.labelsGivenHalves?.observed ?? 1) < 1e-12 })
         #expect(test.pairs.allSatisfy { $0.nextTokensGivenHalves.observed < 1e-12 })
+    }
+
+    /// Halves whose relation is known, many of them, in documents of one label each.
+    private enum Relation: CaseIterable {
+        /// Independent given the label.
+        case independent
+        /// Together three times as often as that, equally in every label.
+        case lifted
+        /// Each alone the same in every label, together only in one.
+        case specific
+    }
+
+    private func planted(_ relation: Relation, pairs: Int) -> PairTrials {
+        var generator = SplitMix64(seed: 17)
+        let tokens = 6000
+        let labels = (0..<tokens).map { Int32($0 / 50 % 2) }
+        var (left, right) = ([[Int32]](repeating: [], count: pairs), [[Int32]](repeating: [], count: pairs))
+        for pair in 0..<pairs {
+            for token in 0..<tokens {
+                let label = labels[token]
+                let (p, q) = relation == .specific ? (0.1, 0.1) : label == 0 ? (0.16, 0.04) : (0.05, 0.15)
+                // The chance that both fire, and that each fires alone.
+                let both: Double =
+                    switch relation {
+                    case .independent: p * q
+                    case .lifted: 3 * p * q
+                    case .specific: label == 0 ? 0 : 2 * p * q
+                    }
+                let draw = generator.nextUnit()
+                if draw < p { left[pair].append(Int32(token)) }
+                if draw < both || (draw >= p && draw < p + q - both) { right[pair].append(Int32(token)) }
+            }
+        }
+        let next = (0..<tokens).map { _ in Int32(generator.next() % 20) }
+        return PairTrials(
+            HalfFirings(heads: 1, halves: pairs, left: left, right: right, labels: labels, nextTokens: next),
+            labels: 2, PairTest.Settings())
+    }
+
+    /// By chance, 5% of pairs are beyond 19 permutations; a relation that is there is found in nearly all.
+    @Test func relationsAreFoundWhereTheyAre() {
+        let count = 60
+        for relation in Relation.allCases {
+            let trials = planted(relation, pairs: count)
+            let pairs = (0..<count).map {
+                trials.test(UnitID(group: 0, index: $0 * count + $0), left: $0, right: $0)
+            }
+            func share(_ measure: (PairTest.Pair) -> PairTest.Measure?) -> Double {
+                Double(pairs.count { (measure($0)?.pValue ?? 1) <= 0.05 }) / Double(count)
+            }
+            let (joint, label) = (share { $0.jointGivenLabel }, share { $0.labels })
+            #expect(
+                relation == .lifted ? joint > 0.9 : relation == .specific || joint < 0.2,
+                "\(relation): \(joint)")
+            #expect(relation == .specific ? label > 0.9 : label < 0.2, "\(relation): \(label)")
+            #expect(share { $0.nextTokens } < 0.2, "next tokens are drawn at random")
+        }
     }
 
     @Test func aMeasureComparesWithItsPermutations() {

@@ -138,6 +138,11 @@ import Testing
         #expect(beside.slice(6..<10).floats() == alone)
         let own = try logits(model, [steered(ids, steering(family))], on: backend).floats()
         #expect(beside.slice(0..<6).floats() == own)
+        if family == .dense { return }
+        var headless = Steering()
+        headless.replacements = [.init(point: HookPoint(.g1, layer: 0), head: 1, content: .zero)]
+        let pair = try logits(model, [steered(ids, headless), ForwardSequence(other)], on: backend)
+        #expect(pair.slice(6..<10).floats() == alone)
     }
 
     @Test(arguments: Family.allCases)

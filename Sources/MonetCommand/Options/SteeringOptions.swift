@@ -147,8 +147,7 @@ struct SteeringOptions: ParsableArguments {
     private static func unit(_ argument: String) throws -> Steering.Unit {
         let parts = argument.split(separator: "@", maxSplits: 1, omittingEmptySubsequences: false)
         let words = parts[0].split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-        let name = words[0].split(separator: "/", omittingEmptySubsequences: false).map { Int($0) }
-        guard words.count == 2, name.count == 2, let group = name[0], let index = name[1],
+        guard words.count == 2, let (group, index) = UnitLayout.numbers(of: words[0]),
             let score = Float(words[1]), score.isFinite
         else {
             throw ValidationError("--steer \(argument): expected GROUP/EXPERT=SCORE, as 1/223=3")

@@ -19,6 +19,8 @@ public struct ExplanationServer: Sendable {
         public var attempts = 4
         /// Seconds before the second attempt, doubled before each further one.
         public var backOff = 1.0
+        /// Tokens that an answer may have.
+        public var maxTokens = 1024
         /// Maximum requests per second; nil for no limit.
         public var requestsPerSecond: Double?
 
@@ -29,6 +31,7 @@ public struct ExplanationServer: Sendable {
     /// The model's name.
     public let model: String
     private let service: RemoteService
+    private let maxTokens: Int
 
     /// - `isCancelled`: called repeatedly while waiting.
     /// - `note`: called with the reason when a request is repeated.
@@ -46,7 +49,7 @@ public struct ExplanationServer: Sendable {
             url: base.hasSuffix(path) ? base : base + path, role: "explainer",
             headers: settings.key.map { ["Authorization": "Bearer \($0)"] } ?? [:], settings: sending,
             isCancelled: isCancelled, note: note)
-        model = settings.model
+        (model, maxTokens) = (settings.model, settings.maxTokens)
     }
 
     /// The most bytes of an explanation that are kept.
@@ -56,7 +59,7 @@ public struct ExplanationServer: Sendable {
     ///
     /// - Throws: `EvaluationError.serverFailed`, `CancellationError`.
     public func explanation(of contexts: [ScoredContext]) throws -> String {
-        try service.post(body(Self.explanationPrompt(contexts), maxTokens: 200)) { json in
+        try service.post(body(Self.explanationPrompt(contexts))) { json in
             let words = Self.content(json)?.split(whereSeparator: \.isWhitespace) ?? []
             let text = words.joined(separator: " ").withoutControls
             guard !text.isEmpty else {
@@ -74,12 +77,15 @@ public struct ExplanationServer: Sendable {
     /// - Throws: `EvaluationError.serverFailed`, `CancellationError`.
     public func judgements(of texts: [String], by explanation: String, marked: Bool) throws -> [Bool] {
         let prompt = Self.judgementPrompt(texts, explanation: explanation, marked: marked)
-        return try service.post(body(prompt, maxTokens: 20 + 4 * texts.count)) { json in
+        return try service.post(body(prompt)) { json in
             guard let text = Self.content(json) else {
                 return .unexpected("answered without choices[0].message.content")
             }
             guard let list = Self.judgements(in: text), list.count == texts.count else {
-                return .unexpected("answered without a list of \(texts.count) zeros and ones")
+                let isCut = json?["choices"]?.arrayValue?.first?["finish_reason"] == "length"
+                return .unexpected(
+                    "answered without a list of \(texts.count) zeros and ones"
+                        + (isCut ? ", cut off after \(maxTokens) tokens" : ""))
             }
             return .value(list)
         }
@@ -103,7 +109,7 @@ public struct ExplanationServer: Sendable {
         json?["choices"]?.arrayValue?.first?["message"]?["content"]?.stringValue
     }
 
-    private func body(_ prompt: String, maxTokens: Int) -> JSONValue {
+    private func body(_ prompt: String) -> JSONValue {
         [
             "model": .string(model), "temperature": 0, "max_tokens": .integer(maxTokens),
             "messages": [["role": "user", "content": .string(prompt)]],

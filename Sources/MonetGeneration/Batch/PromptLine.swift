@@ -7,7 +7,7 @@ import MonetText
 ///
 /// A line is a JSON object with `prompt`, `token_ids` or `messages`, and any of `id`, `max_new_tokens`, `temperature`,
 /// `top_k`, `top_p`, `min_p`, `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `seed`, `stop`, `masks`,
-/// `strengths`, `steer` and `directions`; what it does not say is as for all lines.
+/// `strengths`, `steer`, `directions` and `replace`; what it does not say is as for all lines.
 public struct PromptLine: Sendable {
     /// Its number in the file, from 0.
     public let index: Int
@@ -45,7 +45,7 @@ public struct PromptLine: Sendable {
     private static let keys = [
         "id", "prompt", "token_ids", "messages", "max_new_tokens", "temperature", "top_k", "top_p", "min_p",
         "repetition_penalty", "presence_penalty", "frequency_penalty", "seed", "stop", "masks", "strengths",
-        "steer", "directions",
+        "steer", "directions", "replace",
     ]
 
     /// Reads a line.
@@ -139,8 +139,7 @@ public struct PromptLine: Sendable {
             let units = model.units
             var own = UnitMask(units)
             for member in members {
-                let parts = member.key.split(separator: "/", omittingEmptySubsequences: false).map { Int($0) }
-                guard parts.count == 2, let group = parts[0], let unit = parts[1],
+                guard let (group, unit) = UnitLayout.numbers(of: member.key),
                     (0..<units.groups).contains(group), (0..<units.unitsPerGroup).contains(unit),
                     let strength = member.value.doubleValue, (0...1000).contains(strength)
                 else {
@@ -155,8 +154,11 @@ public struct PromptLine: Sendable {
         }
         var steering = defaults.steering ?? Steering()
         do {
-            let own = try Steering(units: json["steer"], directions: json["directions"], readsFiles: true)
+            let own = try Steering(
+                units: json["steer"], directions: json["directions"], replacements: json["replace"],
+                readsFiles: true)
             steering.units += own.units
+            steering.replacements += own.replacements
             steering.directions += own.directions
             try model.check(steering)
         } catch let error as ModelError {

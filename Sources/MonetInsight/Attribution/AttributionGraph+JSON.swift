@@ -53,6 +53,9 @@ extension AttributionGraph {
                     "creator_name": "monet", "generator": ["name": "Monet for Swift", "url": ""],
                     "target": .string(description.target), "value": .number(value),
                     "units": .string(units.kind.rawValue),
+                    "opened": .array(
+                        OpenedPath.allCases.filter { path in nodes.contains { $0.kind == .opened(path) } }
+                            .map { .string($0.rawValue) }),
                     "note": .string(
                         "Nodes of the type 'cross layer transcoder' are \(units.kind.rawValue) of the model itself, "
                             + "or all others of a layer at a position: the graph has no replacement model and no "

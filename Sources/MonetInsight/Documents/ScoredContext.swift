@@ -91,9 +91,6 @@ public struct ScoredDocuments: Sendable {
     /// All tokens.
     public var tokenCount: Int { starts[starts.count - 1] }
 
-    /// The number of tokens on which an expert fires.
-    public func firingCount(of expert: UnitID) -> Int { firings[expert]?.count ?? 0 }
-
     /// Contexts of tokens on which the expert fires, drawn at random without repetition.
     public func firing(
         _ expert: UnitID, count: Int, reach: Int, using generator: inout SplitMix64

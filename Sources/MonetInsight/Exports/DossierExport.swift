@@ -70,6 +70,8 @@ public struct DossierExport {
             throw InsightError.invalidSetting(
                 name: "the group", found: "\(bad)", expected: "0 to \(index.units.groups - 1)")
         }
+        var settings = settings
+        settings.groups = settings.groups.map { Set($0).sorted() }
         (self.index, self.model, self.settings, self.backend) = (index, model, settings, backend)
     }
 

@@ -296,17 +296,6 @@ extension ExpertIndex {
 }
 
 extension ExpertIndex {
-    /// Experts of every group, every so many in the order of how often they fire, and so common and rare ones.
-    ///
-    /// - `count`: the most of each group.
-    public func spreadByFrequency(count: Int, minimumCount: Int) throws -> [UnitID] {
-        try (0..<units.groups).flatMap { group -> [UnitID] in
-            let own = try experts(group: group, minimumCount: minimumCount)
-            guard own.count > count else { return own }
-            return (0..<count).map { own[$0 * own.count / count] }
-        }
-    }
-
     /// The experts that fire on enough tokens, most frequent first.
     public func experts(group: Int? = nil, minimumCount: Int = 1) throws -> [UnitID] {
         var query = ExpertQuery()

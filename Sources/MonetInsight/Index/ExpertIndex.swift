@@ -254,15 +254,20 @@ public final class ExpertIndex: Sendable {
         }
     }
 
-    /// Stores descriptions of an expert, replacing earlier ones. The index must be open for writing.
+    /// Stores descriptions of an expert in place of some earlier ones. The index must be open for writing.
     ///
-    /// - Throws: `InsightError.unwritableIndex`.
-    public func replaceExplanations(of expert: UnitID, by explanations: [ExpertDossier.Explanation]) throws {
+    /// - `isReplaced`: whether an earlier description goes; by default, all do.
+    /// - Throws: `InsightError.unwritableIndex`, `InsightError.malformedIndex`.
+    public func replaceExplanations(
+        of expert: UnitID, by explanations: [ExpertDossier.Explanation],
+        where isReplaced: (ExpertDossier.Explanation) -> Bool = { _ in true }
+    ) throws {
+        let kept = try self.explanations(of: expert).filter { !isReplaced($0) }
         try write { database in
             try database.execute(
                 sql: "DELETE FROM explanation WHERE router_group = ? AND expert = ?",
                 arguments: [expert.group, expert.index])
-            for (sample, explanation) in explanations.enumerated() {
+            for (sample, explanation) in (kept + explanations).enumerated() {
                 try database.execute(
                     sql: "INSERT INTO explanation VALUES (?, ?, ?, ?, ?, ?)",
                     arguments: [
@@ -273,20 +278,22 @@ public final class ExpertIndex: Sendable {
         }
     }
 
-    /// Adds a description of an expert to earlier ones. The index must be open for writing.
-    ///
-    /// - Throws: `InsightError.unwritableIndex`.
-    public func addExplanation(_ explanation: ExpertDossier.Explanation, of expert: UnitID) throws {
-        try write { database in
-            try database.execute(
-                sql: """
-                    INSERT INTO explanation SELECT ?, ?, coalesce(max(sample), -1) + 1, ?, ?, ? FROM explanation
-                    WHERE router_group = ? AND expert = ?
-                    """,
-                arguments: [
-                    expert.group, expert.index, explanation.text, explanation.prompt, explanation.isCredible,
-                    expert.group, expert.index,
-                ])
+    /// The descriptions of an expert, in the order in which they were stored.
+    public func explanations(of expert: UnitID) throws -> [ExpertDossier.Explanation] {
+        try read { try explanations($0, of: expert) }
+    }
+
+    func explanations(_ database: Database, of expert: UnitID) throws -> [ExpertDossier.Explanation] {
+        try rows(
+            database,
+            sql: """
+                SELECT text, prompt, is_credible FROM explanation
+                WHERE router_group = ? AND expert = ? ORDER BY sample
+                """, [expert.group, expert.index]
+        ).map {
+            ExpertDossier.Explanation(
+                text: try $0.text("text"), prompt: try $0.text("prompt"),
+                isCredible: try $0.integer("is_credible", 0..<2) == 1)
         }
     }
 }

@@ -21,12 +21,12 @@ public struct FiringCounts: Sendable, Equatable {
 
     /// Counts the tokens of documents.
     ///
-    /// - Throws: `ModelError`, `InsightError.foreignTokens`.
+    /// - `progress`: called with the tokens read; false stops.
+    /// - Throws: `ModelError`, `InsightError.foreignTokens`, `CancellationError` when stopped.
     public init(
-        of documents: LabelledDocuments, model: MonetLanguageModel, backend: any Backend = CPUBackend()
-    )
-        throws
-    {
+        of documents: LabelledDocuments, model: MonetLanguageModel, backend: any Backend = CPUBackend(),
+        progress: (Int) -> Bool = { _ in true }
+    ) throws {
         units = model.units
         var counts = Array(
             repeating: [UInt32](repeating: 0, count: units.unitsPerGroup), count: units.groups)
@@ -39,6 +39,7 @@ public struct FiringCounts: Sendable, Equatable {
                 }
             }
             tokens += batch.tokenCount
+            guard progress(tokens) else { throw CancellationError() }
             return true
         }
         (self.counts, self.tokens) = (counts, tokens)

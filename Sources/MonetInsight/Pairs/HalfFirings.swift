@@ -3,7 +3,7 @@ import MonetFoundation
 import MonetModel
 
 /// On which tokens of some documents each head selects each half of one group, and the classes of the tokens.
-struct HalfFirings {
+package struct HalfFirings {
     /// Tokens whose next token lies in the same window.
     private(set) var tokens = 0
     /// The document's label and the next token of each token; a label below 0 is none.
@@ -14,6 +14,14 @@ struct HalfFirings {
     /// Ascending tokens by head and half: left at `head · halves + half`.
     private(set) var left: [[Int32]]
     private(set) var right: [[Int32]]
+
+    /// Firings that are known: lists of ascending tokens by head and half.
+    package init(
+        heads: Int, halves: Int, left: [[Int32]], right: [[Int32]], labels: [Int32], nextTokens: [Int32]
+    ) {
+        (self.heads, self.halves, self.left, self.right) = (heads, halves, left, right)
+        (self.labels, self.nextTokens, tokens) = (labels, nextTokens, labels.count)
+    }
 
     init(heads: Int, halves: Int) {
         (self.heads, self.halves) = (heads, halves)
@@ -49,6 +57,25 @@ struct HalfFirings {
             }
             row += piece.tokens.count
         }
+    }
+
+    /// Pairs to test, evenly in the order of the tokens on which independent halves would fire together, most first.
+    ///
+    /// - `isRemoved`: pairs that are left out.
+    func pairs(_ settings: PairTest.Settings, isRemoved: (Int) -> Bool) -> [Int] {
+        var found: [(pair: Int, expected: Double)] = []
+        for i in 0..<halves {
+            for j in 0..<halves where !isRemoved(i * halves + j) {
+                let expected = (0..<heads).reduce(0.0) { sum, head in
+                    let (a, b) = (left[head * halves + i].count, right[head * halves + j].count)
+                    return sum + Double(a) * Double(b) / Double(max(1, tokens))
+                }
+                if expected >= settings.minimumExpected { found.append((i * halves + j, expected)) }
+            }
+        }
+        found.sort { ($1.expected, $0.pair) < ($0.expected, $1.pair) }
+        let count = min(found.count, max(0, settings.pairsPerGroup))
+        return (0..<count).map { found[$0 * found.count / count].pair }
     }
 
     /// The tokens on which any head selects a half, ascending.

@@ -1,17 +1,21 @@
 import Foundation
 
-/// Plug-in estimates of mutual information between an event and classes, in bits. With few events they are too high; a
-/// permutation of the events is as much too high, which is why they are read against one another.
+/// Plug-in estimates of what an event says of classes, in bits. They are too high, the more so the fewer events there are.
 enum MutualInformation {
-    /// I(event; class) for an event on `events.count` of the tokens.
+    /// What one event says of its class: KL(P(class | event) ‖ P(class)).
     ///
     /// - `classes`: of each token; negative ones are left out.
     /// - `totals`: the tokens of each class.
-    static func bits(_ events: [Int32], classes: [Int32], totals: [Int]) -> Double {
+    static func bitsPerEvent(_ events: [Int32], classes: [Int32], totals: [Int]) -> Double {
         var counts: [Int32: Int] = [:]
         for token in events where classes[Int(token)] >= 0 { counts[classes[Int(token)], default: 0] += 1 }
-        let (all, fired) = (totals.reduce(0, +), counts.values.reduce(0, +))
-        return bits(counts, totals: { totals[Int($0)] }, fired: fired, all: all)
+        let (all, fired) = (Double(totals.reduce(0, +)), Double(counts.values.reduce(0, +)))
+        guard fired > 0 else { return 0 }
+        // In the order of classes, so that rounding does not depend on that of a dictionary.
+        return counts.sorted { $0.key < $1.key }.reduce(0) { sum, entry in
+            let share = Double(entry.value) / fired
+            return sum + share * log2(share * all / Double(totals[Int(entry.key)]))
+        }
     }
 
     /// I(event; class | the token is one of some), times the share of these tokens: what the event adds where, outside of

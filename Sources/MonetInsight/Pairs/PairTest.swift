@@ -7,14 +7,16 @@ import MonetModel
 /// tokens, against what the halves alone would give.
 ///
 /// A pair (i, j) fires on a token if one head selects both. Three things are compared with permutations of the right halves'
-/// tokens, which keep what each half does:
+/// tokens, which keep how often each half fires and in what runs: the list of tokens, or that of a class, is turned by a random
+/// number of places.
 ///
-/// - *Joint firing*: tokens on which the pair fires, against right halves moved to any tokens (independent halves) and to
-///   tokens of the same label (halves that are independent given the label).
-/// - *Information*: I(pair; label) and I(pair; next token), against right halves moved within tokens of the same label, or
-///   the same next token: a pair of halves that mean one thing each, and nothing together, has as much.
-/// - *Information given the halves*: I(pair; label | both halves' firing) and the same for next tokens, against pairs moved among
-///   the tokens on which both halves fire, in one head or two. With one head it is 0, because both halves then make the pair.
+/// - *Joint firing*: tokens on which the pair fires, against right halves moved along all tokens (independent halves) and along
+///   those of their label (halves that are independent given the label).
+/// - *Information*: bits that a firing says of the label or the next token, KL(P(class | pair) ‖ P(class)), against right halves
+///   moved within the class, which is what two halves say that each mean something and together nothing else. Both are
+///   taken of equally many firings, because estimates from few are too high.
+/// - *Information given the halves*: I(pair; class | both halves' firing), against pairs moved among the tokens on which both
+///   halves fire, in one head or two. With one head it is 0, because both halves then make the pair.
 public struct PairTest: Sendable, Equatable {
     /// A measured value and the permutations' values.
     public struct Measure: Sendable, Equatable {
@@ -28,12 +30,18 @@ public struct PairTest: Sendable, Equatable {
 
         /// Compares a value with permutations.
         public init(observed: Double, permuted: [Double]) {
-            self.observed = observed
-            mean = permuted.reduce(0, +) / Double(max(1, permuted.count))
-            largest = permuted.max() ?? 0
+            self.init(pairs: permuted.map { (observed, $0) }, observed: observed)
+        }
+
+        /// Compares values with those of permutations one by one; the mean is the observed value.
+        init(pairs: [(observed: Double, permuted: Double)], observed: Double? = nil) {
+            let count = Double(max(1, pairs.count))
+            self.observed = observed ?? pairs.reduce(0) { $0 + $1.observed } / count
+            mean = pairs.reduce(0) { $0 + $1.permuted } / count
+            largest = pairs.map(\.permuted).max() ?? 0
             // Rounding of equal sums in another order must not count as larger.
-            let atLeast = permuted.count { $0 >= observed - 1e-12 * max(1, abs(observed)) }
-            pValue = Double(1 + atLeast) / Double(1 + permuted.count)
+            let atLeast = pairs.count { $0.permuted >= $0.observed - 1e-12 * max(1, abs($0.observed)) }
+            pValue = Double(1 + atLeast) / Double(1 + pairs.count)
         }
 
         /// What the value has beyond the permutations' mean.
@@ -51,7 +59,7 @@ public struct PairTest: Sendable, Equatable {
         public let joint: Measure
         /// Joint firing against halves that are independent given the label; nil without labels.
         public let jointGivenLabel: Measure?
-        /// Information about labels and next tokens in bits.
+        /// Bits that a firing says of labels and next tokens.
         public let labels: Measure?
         public let nextTokens: Measure
         /// The same given both halves.
@@ -70,10 +78,11 @@ public struct PairTest: Sendable, Equatable {
 
     /// What to test.
     public struct Settings: Sendable {
-        /// Pairs of each group: those that fire most often, spread over the orders of magnitude of their counts.
+        /// Pairs of each group, chosen evenly in the order of how often independent halves would fire together.
         public var pairsPerGroup = 200
-        /// Tokens of the corpus on which a pair must fire.
-        public var minimumCount = 20
+        /// Tokens on which independent halves would have to fire together. How often they do is not asked, because it is what
+        /// is tested.
+        public var minimumExpected = 50.0
         /// Permutations.
         public var permutations = 19
         /// The seed of the permutations.
@@ -85,12 +94,12 @@ public struct PairTest: Sendable, Equatable {
 
     /// Reads documents and tests pairs.
     ///
-    /// - `experts`: the pairs to test.
+    /// - `experts`: the pairs to test; nil chooses by the settings, among those that the model has not removed.
     /// - `documents`: their first label set is the label.
     /// - `progress`: called with the tokens read and the pairs tested; false stops.
     /// - Throws: `InsightError.invalidSetting` for a model without pairs, `ModelError`, `CancellationError` when stopped.
     public init(
-        of experts: [UnitID], on documents: LabelledDocuments, model: MonetLanguageModel,
+        of experts: [UnitID]? = nil, on documents: LabelledDocuments, model: MonetLanguageModel,
         backend: any Backend = CPUBackend(), settings: Settings = Settings(),
         progress: (_ tokens: Int, _ pairs: Int) -> Bool = { _, _ in true }
     ) throws {
@@ -99,7 +108,7 @@ public struct PairTest: Sendable, Equatable {
                 name: "the model", found: "one without experts", expected: "one whose experts have two halves"
             )
         }
-        let groups = Set(experts.map(\.group)).sorted()
+        let groups = experts.map { Set($0.map(\.group)).sorted() } ?? Array(0..<model.units.groups)
         var firings = Dictionary(
             uniqueKeysWithValues: groups.map {
                 ($0, HalfFirings(heads: model.units.heads, halves: halves))
@@ -111,9 +120,13 @@ public struct PairTest: Sendable, Equatable {
                 firings[routing.group]?.add(batch, routing, documents: documents, set: 0)
             }
             count += batch.tokenCount
+            // Three tables of permutations stand beside the lists of one group.
+            let tables = MemoryLimits.product(3, settings.permutations, count, 4)
             try MemoryLimits.require(
-                2 * firings.values.reduce(0) { $0 + $1.byteCount },
-                for: "the halves that fire on \(count.grouped) tokens")
+                firings.values.reduce(tables) { $0 + $1.byteCount },
+                for:
+                    "the halves that fire on \(count.grouped) tokens, and \(settings.permutations) permutations"
+            )
             guard progress(count, 0) else { throw CancellationError() }
             return true
         }
@@ -124,115 +137,20 @@ public struct PairTest: Sendable, Equatable {
         var pairs: [Pair] = []
         for group in groups {
             guard let own = firings.removeValue(forKey: group) else { continue }
+            let removed = Set(
+                (model.ownMask?.entries(group: group) ?? []).filter { $0.strength == 0 }.map(\.index))
+            let chosen =
+                experts?.filter { $0.group == group }.map(\.index).sorted()
+                ?? own.pairs(settings, isRemoved: removed.contains)
+            if chosen.isEmpty { continue }
             let trials = PairTrials(own, labels: labels.count, settings)
-            for expert in experts.filter({ $0.group == group }).sorted(by: { $0.index < $1.index }) {
-                pairs.append(trials.test(expert, left: expert.index / halves, right: expert.index % halves))
+            for index in chosen {
+                pairs.append(
+                    trials.test(
+                        UnitID(group: group, index: index), left: index / halves, right: index % halves))
                 guard progress(count, pairs.count) else { throw CancellationError() }
             }
         }
         self.pairs = pairs
-    }
-}
-
-/// The permutations of one group's tokens, shared by all its pairs.
-private struct PairTrials {
-    private let firings: HalfFirings
-    private let settings: PairTest.Settings
-    private let labelTotals: [Int]
-    private let nextTotals: [Int]
-    /// Where each token's right halves go: anywhere, within the label, within the next token.
-    private let anywhere: [[Int32]]
-    private let withinLabel: [[Int32]]
-    private let withinNext: [[Int32]]
-
-    init(_ firings: HalfFirings, labels: Int, _ settings: PairTest.Settings) {
-        self.firings = firings
-        self.settings = settings
-        labelTotals = Self.totals(firings.labels, labels)
-        nextTotals = Self.totals(firings.nextTokens, Int(firings.nextTokens.max() ?? -1) + 1)
-        func permutations(_ classes: [Int32]?, _ salt: UInt64) -> [[Int32]] {
-            (0..<settings.permutations).map { number in
-                var generator = SplitMix64(seed: settings.seed &+ salt &+ UInt64(number) &* 0x9e37_79b9)
-                return Self.permutation(firings.tokens, classes, &generator)
-            }
-        }
-        anywhere = permutations(nil, 1 << 40)
-        withinLabel = labels > 0 ? permutations(firings.labels, 2 << 40) : []
-        withinNext = permutations(firings.nextTokens, 3 << 40)
-    }
-
-    private static func totals(_ classes: [Int32], _ count: Int) -> [Int] {
-        var totals = Array(repeating: 0, count: count)
-        for label in classes where label >= 0 { totals[Int(label)] += 1 }
-        return totals
-    }
-
-    /// A random permutation of tokens that keeps their classes.
-    private static func permutation(
-        _ count: Int, _ classes: [Int32]?, _ generator: inout SplitMix64
-    ) -> [Int32] {
-        var result = [Int32](repeating: 0, count: count)
-        let members =
-            classes.map { classes in
-                Dictionary(grouping: 0..<count, by: { classes[$0] }).sorted { $0.key < $1.key }.map(\.value)
-            } ?? [Array(0..<count)]
-        for own in members {
-            for (from, to) in zip(own, own.shuffled(using: &generator)) { result[from] = Int32(to) }
-        }
-        return result
-    }
-
-    func test(_ expert: UnitID, left: Int, right: Int) -> PairTest.Pair {
-        let count = firings.tokens
-        let sets = (0..<firings.heads).map {
-            TokenSet(firings.left[$0 * firings.halves + left], of: count)
-        }
-        /// The tokens on which one head selects both halves, with the right one's tokens moved.
-        func tokens(_ move: [Int32]?) -> [Int32] {
-            var found: [Int32] = []
-            for head in 0..<firings.heads {
-                for token in firings.right[head * firings.halves + right] {
-                    let place = move.map { $0[Int(token)] } ?? token
-                    if sets[head].contains(place) { found.append(place) }
-                }
-            }
-            return firings.heads == 1 ? found.sorted() : Set(found).sorted()
-        }
-        let (fired, lefts, rights) = (tokens(nil), firings.any(.left, left), firings.any(.right, right))
-        let both = TokenSet(rights, of: count)
-        let cell = lefts.filter { both.contains($0) }
-        let labelled = withinLabel.map(tokens)
-        func labelBits(_ tokens: [Int32]) -> Double {
-            MutualInformation.bits(tokens, classes: firings.labels, totals: labelTotals)
-        }
-        func nextBits(_ tokens: [Int32]) -> Double {
-            MutualInformation.bits(tokens, classes: firings.nextTokens, totals: nextTotals)
-        }
-        // Pairs moved among the tokens on which both halves fire.
-        var generator = SplitMix64(
-            seed: settings.seed &+ UInt64(expert.group) << 32 &+ UInt64(expert.index))
-        let moved = (0..<settings.permutations).map { _ in
-            Array(cell.shuffled(using: &generator).prefix(fired.count))
-        }
-        func given(_ classes: [Int32]) -> PairTest.Measure {
-            func bits(_ tokens: [Int32]) -> Double {
-                MutualInformation.bits(tokens, within: cell, classes: classes, of: count)
-            }
-            return PairTest.Measure(observed: bits(fired), permuted: moved.map(bits))
-        }
-        let isLabelled = !labelTotals.isEmpty
-        return PairTest.Pair(
-            expert: expert, leftCount: lefts.count, rightCount: rights.count, count: fired.count,
-            joint: PairTest.Measure(
-                observed: Double(fired.count), permuted: anywhere.map { Double(tokens($0).count) }),
-            jointGivenLabel: isLabelled
-                ? PairTest.Measure(
-                    observed: Double(fired.count), permuted: labelled.map { Double($0.count) }) : nil,
-            labels: isLabelled
-                ? PairTest.Measure(observed: labelBits(fired), permuted: labelled.map(labelBits)) : nil,
-            nextTokens: PairTest.Measure(
-                observed: nextBits(fired), permuted: withinNext.map { nextBits(tokens($0)) }),
-            labelsGivenHalves: isLabelled ? given(firings.labels) : nil,
-            nextTokensGivenHalves: given(firings.nextTokens))
     }
 }

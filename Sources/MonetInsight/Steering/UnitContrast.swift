@@ -20,8 +20,6 @@ public struct UnitContrast: Sendable {
         public let negativeMean: Double
         /// Mean score where it fires, in both sets together.
         public let meanWhereFiring: Double
-        /// The difference of rates, divided by its standard error under equal rates.
-        public let z: Double
 
         /// How much more often it fires on the positive texts.
         public var riskDifference: Double { positiveRate - negativeRate }
@@ -37,19 +35,21 @@ public struct UnitContrast: Sendable {
 
     /// Runs both sets of texts.
     ///
+    /// - `firstPosition`: tokens before it are run and not counted: 1 leaves out a begin token, whose values are like no other's.
     /// - `hooks`: points at which the difference of means is taken.
     /// - `progress`: called with the tokens that are done; false stops.
     /// - Throws: `InsightError.invalidSetting` for a set without tokens, `ModelError`, `CancellationError` when stopped.
     public init(
-        positive: [[Int32]], negative: [[Int32]], model: MonetLanguageModel, hooks: [HookPoint] = [],
+        positive: [[Int32]], negative: [[Int32]], model: MonetLanguageModel, firstPosition: Int = 0,
+        hooks: [HookPoint] = [],
         backend: any Backend = CPUBackend(), progress: (Int) -> Bool = { _ in true }
     ) throws {
         var sides: [Side] = []
         var done = 0
         for (name, texts) in [("positive", positive), ("negative", negative)] {
-            guard texts.contains(where: { !$0.isEmpty }) else {
+            guard texts.contains(where: { $0.count > firstPosition }) else {
                 throw InsightError.invalidSetting(
-                    name: "the \(name) texts", found: "empty", expected: "one token or more")
+                    name: "the \(name) texts", found: "empty", expected: "one token or more to count")
             }
             let documents = LabelledDocuments(tokens: texts, origin: "the \(name) texts")
             let reader = try ActivationReader(
@@ -58,7 +58,7 @@ public struct UnitContrast: Sendable {
             var side = Side()
             var iterator = reader.documents(from: 0)
             while let document = try iterator.nextDocument() {
-                side.add(document)
+                side.add(document, from: firstPosition)
                 done += document.tokens.count
                 guard progress(done) else { throw CancellationError() }
             }
@@ -70,14 +70,10 @@ public struct UnitContrast: Sendable {
         units = Set(first.firings.keys).union(second.firings.keys)
             .sorted { ($0.group, $0.index) < ($1.group, $1.index) }.map { unit in
                 let (a, b) = (first.firings[unit] ?? (0, 0), second.firings[unit] ?? (0, 0))
-                let pooled = Double(a.count + b.count) / (n + m)
-                let error = (pooled * (1 - pooled) * (1 / n + 1 / m)).squareRoot()
-                let difference = Double(a.count) / n - Double(b.count) / m
                 return Unit(
                     unit: unit, positiveRate: Double(a.count) / n, negativeRate: Double(b.count) / m,
                     positiveMean: a.sum / n, negativeMean: b.sum / m,
-                    meanWhereFiring: (a.sum + b.sum) / Double(max(1, a.count + b.count)),
-                    z: error > 0 ? difference / error : 0)
+                    meanWhereFiring: (a.sum + b.sum) / Double(max(1, a.count + b.count)))
             }
         directions = Dictionary(
             uniqueKeysWithValues: Set(hooks).map { point in
@@ -102,10 +98,10 @@ public struct UnitContrast: Sendable {
         var firings: [UnitID: (count: Int, sum: Double)] = [:]
         var sums: [HookPoint: [Double]] = [:]
 
-        mutating func add(_ document: DocumentActivations) {
-            tokens += document.tokens.count
+        mutating func add(_ document: DocumentActivations, from first: Int) {
+            tokens += max(0, document.tokens.count - first)
             let list = document.scores
-            for entry in 0..<list.count {
+            for entry in 0..<list.count where Int(list.tokens[entry]) >= first {
                 let unit = UnitID(group: Int(list.groups[entry]), index: Int(list.units[entry]))
                 firings[unit, default: (0, 0)].count += 1
                 firings[unit]?.sum += Double(list.scores[entry])
@@ -113,7 +109,9 @@ public struct UnitContrast: Sendable {
             for (point, value) in document.values {
                 let width = value.shape.reduce(1, *)
                 var own = sums[point] ?? [Double](repeating: 0, count: width)
-                for (place, number) in value.values.enumerated() { own[place % width] += Double(number) }
+                for (place, number) in value.values.enumerated() where place >= first * width {
+                    own[place % width] += Double(number)
+                }
                 sums[point] = own
             }
         }

@@ -71,6 +71,19 @@ public final class ForwardPass {
         }
     }
 
+    /// Rows whose values at a hook point steering replaces.
+    func replacedRows(_ kind: HookPoint.Kind, _ layer: Int) -> Set<Int> {
+        let point = HookPoint(kind, layer: layer)
+        return steerings.reduce(into: []) { result, entry in
+            for replacement in entry.steering.replacements where replacement.point == point {
+                result.formUnion(
+                    entry.rows.filter {
+                        replacement.positions.contains(entry.position + $0 - entry.rows.lowerBound)
+                    })
+            }
+        }
+    }
+
     /// A value with the replacements that steering has for it. No gradient flows back from what is replaced.
     private func replaced(_ value: Variable, at point: HookPoint) throws -> Variable {
         let shape = value.value.shape
@@ -86,7 +99,7 @@ public final class ForwardPass {
                 for row in rows {
                     let place = position + row - rows.lowerBound
                     guard replacement.positions.contains(place),
-                        let new = replacement.values(at: place, width: width, heads: heads)
+                        let new = try replacement.values(at: place, width: width, heads: heads)
                     else { continue }
                     for column in columns { values[row * width + column] = new?[column] ?? 0 }
                     places.append((row * width + columns.lowerBound)..<(row * width + columns.upperBound))
@@ -136,8 +149,7 @@ public final class ForwardPass {
     /// Whether the value at a hook point may be replaced or needs its gradient, rather than only observed.
     func changes(_ kind: HookPoint.Kind, _ layer: Int) -> Bool {
         isHooked(kind, layer)
-            && (tape.isRecording || input.hooks.writes[HookPoint(kind, layer: layer)] != nil
-                || steerings.contains { $0.steering.points.contains(HookPoint(kind, layer: layer)) })
+            && (tape.isRecording || input.hooks.writes[HookPoint(kind, layer: layer)] != nil)
     }
 
     /// The value at a hook point after all replacements, which is stored if it is observed.
@@ -176,7 +188,9 @@ public final class ForwardPass {
 
 extension Steering.Replacement {
     /// What stands in at a position: nil keeps the value, and an inner nil means zeros.
-    fileprivate func values(at position: Int, width: Int, heads: Int) -> [Float]?? {
+    ///
+    /// - Throws: `ModelError.invalidInput` for a row of another width.
+    fileprivate func values(at position: Int, width: Int, heads: Int) throws -> [Float]?? {
         let row: [Float]
         switch content {
         case .zero: return .some(nil)
@@ -185,9 +199,13 @@ extension Steering.Replacement {
             guard rows.indices.contains(position) else { return nil }
             row = rows[position]
         }
+        if row.count == width { return row }
         // Patterns of a shorter pass have fewer keys; later ones get no attention, nor do a longer pass's in this one.
+        guard point.kind == .pattern else {
+            throw ModelError.invalidInput(
+                reason: "steering: \(row.count) numbers for \(point), expected \(width)")
+        }
         let (own, target) = (row.count / heads, width / heads)
-        if own == target { return row }
         return (0..<heads).flatMap { head in
             (0..<target).map { $0 < own ? row[head * own + $0] : 0 }
         }

@@ -83,7 +83,17 @@ struct Router: Sendable {
         }
         let isNormalized = keeps(.g1, g1, left) && keeps(.g2, g2, right)
         let forced = pass.forcedUnits(group: group)
-        let rows = forced.map(\.row)
+        // Replaced heads may not sum to 1; a row replaced by itself must keep the order of sums.
+        let width = heads * experts
+        func differing(_ kind: HookPoint.Kind, _ own: Variable, _ hooked: Variable) -> [Int] {
+            let rows = pass.replacedRows(kind, layer)
+            if rows.isEmpty { return [] }
+            let (before, after) = (own.value.floats(), hooked.value.floats())
+            return rows.filter {
+                before[($0 * width)..<(($0 + 1) * width)] != after[($0 * width)..<(($0 + 1) * width)]
+            }
+        }
+        let rows = forced.map(\.row) + differing(.g1, g1, left) + differing(.g2, g2, right)
         let executed =
             forced.isEmpty
             ? (left: left, right: right)

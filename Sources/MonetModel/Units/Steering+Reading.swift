@@ -44,10 +44,14 @@ extension Steering {
     ///
     /// - `units`: `{"1/223": 3, "0/5": {"score": 2, "positions": "0-4,7-"}}`;
     /// - `directions`: `[{"hook": "blocks.5.hook_resid_post", "vector": [0.1, …], "scale": 2, "positions": "3-"}]`, or with
-    ///   `"file"`, a safetensors file, in place of `"vector"` where `readsFiles` allows it.
+    ///   `"file"`, a safetensors file, in place of `"vector"` where `readsFiles` allows it;
+    /// - `replacements`: the same without `scale`, with `"head"` for one head alone, and zeros where there is no vector.
     ///
     /// - Throws: `ModelError.invalidInput` naming the entry.
-    public init(units: JSONValue?, directions: JSONValue?, readsFiles: Bool = false) throws {
+    public init(
+        units: JSONValue? = nil, directions: JSONValue? = nil, replacements: JSONValue? = nil,
+        readsFiles: Bool = false
+    ) throws {
         self.init()
         func fail(_ reason: String) -> ModelError { .invalidInput(reason: reason) }
         func positions(_ value: JSONValue?) throws -> Positions {
@@ -69,8 +73,7 @@ extension Steering {
                 throw fail("steer is no object, expected {\"1/223\": 3}")
             }
             for member in members {
-                let parts = member.key.split(separator: "/", omittingEmptySubsequences: false).map { Int($0) }
-                guard parts.count == 2, let group = parts[0], let unit = parts[1] else {
+                guard let (group, unit) = UnitLayout.numbers(of: member.key) else {
                     throw fail("steer has the key \"\(member.key.prefix(40))\", expected GROUP/EXPERT")
                 }
                 if member.value.members != nil {
@@ -85,33 +88,50 @@ extension Steering {
                         positions: try positions(member.value["positions"])))
             }
         }
-        if let directions, !directions.isNull {
-            guard let items = directions.arrayValue else { throw fail("directions is no list") }
-            for (place, item) in items.enumerated() {
-                let name = "directions[\(place)]"
+        /// The objects of a list, with their hook points.
+        func items(_ value: JSONValue?, _ list: String, _ keys: [String]) throws -> [(
+            name: String, json: JSONValue, point: HookPoint
+        )] {
+            guard let value, !value.isNull else { return [] }
+            guard let items = value.arrayValue else { throw fail("\(list) is no list") }
+            return try items.enumerated().map { place, item in
+                let name = "\(list)[\(place)]"
                 try onlyKeys(
-                    item, ["hook", "scale", "positions", "vector"] + (readsFiles ? ["file"] : []), name)
+                    item, ["hook", "positions", "vector"] + keys + (readsFiles ? ["file"] : []), name)
                 guard let point = item["hook"]?.stringValue.flatMap({ HookPoint($0) }) else {
                     throw fail("\(name).hook is no hook point, expected one like blocks.5.hook_resid_post")
                 }
-                let vector: [Float]
-                if let file = item["file"]?.stringValue {
-                    vector = try Direction.vector(contentsOfFile: file)
-                } else {
-                    let numbers = item["vector"]?.arrayValue
-                    vector = numbers?.compactMap { float($0) } ?? []
-                    guard let numbers, numbers.count == vector.count else {
-                        throw fail("\(name).vector is no list of numbers")
-                    }
-                }
-                guard let scale = item["scale"] == nil ? 1 : float(item["scale"]) else {
-                    throw fail("\(name).scale is no number")
-                }
-                self.directions.append(
-                    Direction(
-                        point: point, vector: vector, scale: scale,
-                        positions: try positions(item["positions"])))
+                return (name, item, point)
             }
+        }
+        func vector(_ item: JSONValue, _ name: String) throws -> [Float] {
+            if let file = item["file"]?.stringValue { return try Direction.vector(contentsOfFile: file) }
+            let numbers = item["vector"]?.arrayValue
+            let vector = numbers?.compactMap { float($0) } ?? []
+            guard let numbers, numbers.count == vector.count else {
+                throw fail("\(name).vector is no list of numbers")
+            }
+            return vector
+        }
+        for (name, item, point) in try items(directions, "directions", ["scale"]) {
+            guard let scale = item["scale"] == nil ? 1 : float(item["scale"]) else {
+                throw fail("\(name).scale is no number")
+            }
+            self.directions.append(
+                Direction(
+                    point: point, vector: try vector(item, name), scale: scale,
+                    positions: try positions(item["positions"])))
+        }
+        for (name, item, point) in try items(replacements, "replace", ["head"]) {
+            let head = item["head"]?.intValue
+            if let value = item["head"], head == nil {
+                throw fail("\(name).head is \(value.serialized().prefix(40)), expected a number")
+            }
+            let isZero = item["vector"] == nil && item["file"] == nil
+            self.replacements.append(
+                Replacement(
+                    point: point, head: head, content: isZero ? .zero : .row(try vector(item, name)),
+                    positions: try positions(item["positions"])))
         }
     }
 }

@@ -50,6 +50,15 @@ public struct UnitLayout: Sendable, Equatable {
     }
 }
 
+extension UnitLayout {
+    /// The two numbers of a name such as `5/147040`; nil for another form. Whether a model has the unit is another question.
+    public static func numbers(of name: some StringProtocol) -> (group: Int, index: Int)? {
+        let parts = name.split(separator: "/", omittingEmptySubsequences: false).map { Int($0) }
+        guard parts.count == 2, let group = parts[0], let index = parts[1] else { return nil }
+        return (group, index)
+    }
+}
+
 /// The activations of one group's units in one forward pass.
 public protocol UnitActivations {
     /// The group.

@@ -389,7 +389,7 @@ struct ExplorerEndpoints: Sendable {
             let explainer = try SelfExplanation(
                 model: served.model, tokenizer: served.tokenizer, backend: served.backend)
             let explanations = try explainer.explanations(of: unit, in: index, samples: 3)
-            if index.isWritable { try index.replaceExplanations(of: unit, by: explanations) }
+            if index.isWritable { try index.replaceOwnExplanations(of: unit, by: explanations) }
             return [
                 "explanations": .array(
                     explanations.map {

@@ -34,15 +34,15 @@ struct GraphEndpoints: Sendable {
         ) { call in
             try await run(call) { request, served, cancellation in
                 let found = try sessions.graph(request, served, cancellation)
-                let scores = found.graph.scores(within: found.whole)
                 return [
                     "graph": found.graph.json(
                         found.description, names: found.names,
                         labels: try Self.labels(found.graph, served.explorer.index)),
                     "value": .number(found.graph.value), "target": .string(found.description.target),
-                    "nodes_in_all": .integer(found.whole.nodes.count),
-                    "edges_in_all": .integer(found.whole.edges.count),
-                    "replacement": .number(scores.replacement), "completeness": .number(scores.completeness),
+                    "nodes_in_all": .integer(found.nodesInAll),
+                    "edges_in_all": .integer(found.edgesInAll),
+                    "replacement": .number(found.scores.replacement),
+                    "completeness": .number(found.scores.completeness),
                 ]
             }
         }
@@ -171,10 +171,12 @@ private struct GraphRequest: Sendable, Hashable {
 
 /// The last graphs, so that tests of one need not build it again, and the models that they are of.
 private final class GraphSessions: Sendable {
-    /// A graph, whole and pruned, and what its file says beside it.
+    /// A pruned graph, what it was pruned from in numbers, and what its file says beside it.
     struct Found: Sendable {
-        let whole: AttributionGraph
         let graph: AttributionGraph
+        let nodesInAll: Int
+        let edgesInAll: Int
+        let scores: AttributionGraph.Scores
         let description: AttributionGraph.Description
         let names: [String]
     }
@@ -187,6 +189,8 @@ private final class GraphSessions: Sendable {
 
     private let state = Mutex(State())
     private static let mostGraphs = 4
+    /// What a browser draws without trouble.
+    private static let mostEdges = 50_000
 
     func graph(_ request: GraphRequest, _ served: ServedModel, _ cancellation: Cancellation) throws -> Found {
         let known = state.withLock { state in state.graphs.first { $0.request == request }?.found }
@@ -197,8 +201,16 @@ private final class GraphSessions: Sendable {
             request.ids, target: explained.target, model: model, backend: served.backend)
         let whole = try AttributionGraph(pass, unitCount: request.nodes) { _ in !cancellation.isRequested }
         let names = try request.ids.map { try served.tokenizer.displayText($0) }
+        let graph = whole.pruned(nodeShare: request.nodeShare, edgeShare: request.edgeShare)
+        guard graph.edges.count <= Self.mostEdges else {
+            throw APIError.invalid(
+                "edge_threshold",
+                "the graph has \(graph.edges.count.grouped) edges, expected at most \(Self.mostEdges.grouped); lower the "
+                    + "thresholds or the nodes")
+        }
         let found = Found(
-            whole: whole, graph: whole.pruned(nodeShare: request.nodeShare, edgeShare: request.edgeShare),
+            graph: graph, nodesInAll: whole.nodes.count, edgesInAll: whole.edges.count,
+            scores: graph.scores(within: whole),
             description: .init(
                 slug: "\(served.name)-\(explained.name.filter { $0.isLetter || $0.isNumber })",
                 model: served.name, prompt: names.joined(), target: explained.name,

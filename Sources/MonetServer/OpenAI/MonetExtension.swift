@@ -7,7 +7,7 @@ import MonetModel
 struct MonetExtension: Sendable {
     /// Strengths for this request, in addition to those of the model that it names.
     var mask: UnitMask?
-    /// Experts that are forced to fire and directions that are added, for this request.
+    /// Experts that are forced to fire, directions that are added and values that are replaced, for this request.
     var steering: Steering?
     /// Scores of units to report with every token.
     var units: TextRequest.UnitSelection?
@@ -64,6 +64,18 @@ struct MonetExtension: Sendable {
                     .init("positions", .string(lengths: 1...200), "Where, as 0-4,7-; everywhere by default."),
                 ]), counts: 0...16),
             "Vectors to add to the values at hook points, named as in TransformerLens."),
+        .init(
+            "replace",
+            .array(
+                .object([
+                    .init("hook", .string(lengths: 1...100), "The hook point.", isRequired: true),
+                    .init("head", .integer(0...9999), "One head of a value with heads; all by default."),
+                    .init(
+                        "vector", .array(.number(-1e30...1e30), counts: 1...65536),
+                        "What stands in for every token's value; zeros by default."),
+                    .init("positions", .string(lengths: 1...200), "Where, as 0-4,7-; everywhere by default."),
+                ]), counts: 0...64),
+            "Values to replace at hook points: ablations."),
         .init(
             "experts_per_token", .integer(1...256),
             "Report the experts with the highest scores of each group, for every token that ran."),
@@ -194,10 +206,12 @@ struct MonetExtension: Sendable {
                 throw APIError.invalid("monet.\(key)", "\(error)")
             }
         }
-        var steering = try part("steer") { try Steering(units: value["steer"], directions: nil) }
+        var steering = try part("steer") { try Steering(units: value["steer"]) }
         steering.directions = try part("directions") {
-            try Steering(units: nil, directions: value["directions"])
+            try Steering(directions: value["directions"])
         }.directions
+        steering.replacements = try part("replace") { try Steering(replacements: value["replace"]) }
+            .replacements
         return steering
     }
 }

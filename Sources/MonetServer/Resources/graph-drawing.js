@@ -110,7 +110,7 @@ export class GraphDrawing {
     }
 
     edge({ source, target, weight }) {
-        this.heaviest ??= Math.max(...this.data.edges.map((edge) => Math.abs(edge.weight)));
+        this.heaviest ??= this.data.edges.reduce((most, edge) => Math.max(most, Math.abs(edge.weight)), 0);
         const [from, to] = [this.places.get(source), this.places.get(target)];
         const middle = (from.y + to.y) / 2;
         return svg("path", {

@@ -105,6 +105,11 @@ struct ActivationsCommand: ParsableCommand {
             let json = try JSONValue(parsing: String(line), source: "\(prompts), line \(index + 1)")
             let read = try PromptLine(
                 json, index: index, source: prompts, model: model, tokenizer: tokenizer, defaults)
+            guard read.request.generation.mask == nil, read.request.generation.steering == nil else {
+                throw CommandError.malformedInput(
+                    source: "\(prompts), line \(index + 1)",
+                    reason: "strengths and steering are given with --mask and --steer here, for all lines")
+            }
             return read.request.generation.tokens
         }
         guard !tokens.isEmpty else {

@@ -68,7 +68,7 @@ struct ExpertsExplainCommand: ParsableCommand {
         for id in ids {
             let explanations = try explanation.explanations(
                 of: id, in: index, samples: samples, seed: seed, maxNewTokens: maxNewTokens)
-            try index.replaceExplanations(of: id, by: explanations)
+            try index.replaceOwnExplanations(of: id, by: explanations)
             let answers = explanations.map(\.text)
             results.append([
                 "expert": .string(id.description), "credible": .bool(explanation.isCredible),

@@ -62,6 +62,8 @@ struct ExplainCommand: ParsableCommand {
     var attempts = 4
     @Option(help: "Maximum requests per second; no limit by default.")
     var rate: Double?
+    @Option(help: "Tokens that an answer may have; models that think aloud need more.")
+    var maxTokens = 1024
     @Option(help: "Held-out tokens to judge, half of them with the expert firing.")
     var routed = 20
     @Flag(help: "Also score each expert with another one's explanation, as a baseline.")
@@ -82,7 +84,7 @@ struct ExplainCommand: ParsableCommand {
         for (name, value, range) in [
             ("limit-experts", limitExperts, 1...1_000_000), ("min-count", minCount, 1...1_000_000_000),
             ("attempts", attempts, 1...100),
-            ("routed", routed, 0...200),
+            ("routed", routed, 0...200), ("max-tokens", maxTokens, 32...100_000),
         ] where !range.contains(value) {
             throw ValidationError(
                 "--\(name) is \(value), expected \(range.lowerBound) to \(range.upperBound)")
@@ -111,7 +113,7 @@ struct ExplainCommand: ParsableCommand {
         if let url = url ?? environment["OPENAI_BASE_URL"] { settings.url = url }
         settings.key = key ?? environment["OPENAI_API_KEY"]
         (settings.model, settings.timeout, settings.attempts) = (explainer, timeout, attempts)
-        settings.requestsPerSecond = rate
+        (settings.requestsPerSecond, settings.maxTokens) = (rate, maxTokens)
         return try ExplanationServer(
             settings, isCancelled: { Interruption.isRequested },
             note: { if !common.quiet { StandardError.write($0 + "\n") } })
@@ -152,30 +154,31 @@ struct ExplainCommand: ParsableCommand {
                     try results[place].compare(with: other, tasks[place], by: server)
                 }
             }
-        } catch is CancellationError {
+        } catch {
             line.clear()
+            // What was stored is not scored again, so that this is the only time to show it.
+            if json, !results.isEmpty { try StandardOutput.write(Self.json(results, explainer)) }
+            guard error is CancellationError else { throw error }
             StandardError.write("stopped after \(results.count) experts; the same command goes on\n")
             throw Interruption.exitCode
         }
         line.clear()
         if json {
-            try StandardOutput.write(
-                ["explainer": .string(explainer), "experts": .array(results.map { $0.json() })])
+            try StandardOutput.write(Self.json(results, explainer))
         } else {
             try StandardOutput.write(Self.summary(results))
         }
     }
 
-    /// The prompts under which explanations are stored start with this.
-    private var mark: String { "\(explainer):" }
+    /// What the prompts begin with under which this explainer's sentences are stored.
+    private var mark: String { "\(explainer): detection " }
 
     private func store(_ result: ScoredExplanation, in index: ExpertIndex) throws {
         let routing = result.routing.flatMap(\.balanced).map { ", routing \($0.text(2))" } ?? ""
-        try index.addExplanation(
-            .init(
-                text: result.text,
-                prompt: mark + " detection \(result.detection.hits)/\(result.detection.count)" + routing,
-                isCredible: result.isCredible), of: result.expert)
+        let explanation = ExpertDossier.Explanation(
+            text: result.text, prompt: mark + "\(result.detection.hits)/\(result.detection.count)" + routing,
+            isCredible: result.isCredible)
+        try index.replaceExplanations(of: result.expert, by: [explanation]) { $0.prompt.hasPrefix(mark) }
     }
 
     /// The experts to explain, and how many of those named have been explained.
@@ -190,8 +193,7 @@ struct ExplainCommand: ParsableCommand {
         units = units.filter { seen.insert($0).inserted }
         if overwrite { return (units, 0) }
         let new = try units.filter { unit in
-            try !index.dossier(of: unit, context: 0, activations: 0, neighbours: 0).explanations
-                .contains { $0.prompt.hasPrefix(mark) }
+            try !index.explanations(of: unit).contains { $0.prompt.hasPrefix(mark) }
         }
         return (new, units.count - new.count)
     }
@@ -248,6 +250,10 @@ struct ExplainCommand: ParsableCommand {
         if known > 0 { text += "; \(known.grouped) have been explained" }
         if without > 0 { text += "; \(without.grouped) fire too rarely" }
         if dryRun || !common.quiet { StandardError.write(text + "\n") }
+    }
+
+    private static func json(_ results: [ScoredExplanation], _ explainer: String) -> JSONValue {
+        ["explainer": .string(explainer), "experts": .array(results.map { $0.json() })]
     }
 
     private static func text(_ result: ScoredExplanation) -> String {

@@ -26,10 +26,11 @@ struct PairsCommand: ParsableCommand {
         name: [.customShort("m"), .long],
         help: ArgumentHelp("The model; by default the folder that the index names.", valueName: "dir"))
     var model: String?
-    @Option(help: "Pairs of each group: every so many in the order of their frequency.")
+    @Option(
+        help: "Pairs of each group, evenly in the order of how often independent halves would fire together.")
     var pairs = 200
-    @Option(help: "Tokens of the index on which a pair must fire.")
-    var minCount = 50
+    @Option(help: "Tokens of the corpus on which independent halves would have to fire together.")
+    var minExpected = 50.0
     @Option(help: "Permutations; a p-value is at least 1 / (permutations + 1).")
     var permutations = 19
     @Option(help: "Seed of the permutations.")
@@ -43,11 +44,14 @@ struct PairsCommand: ParsableCommand {
 
     func validate() throws {
         for (name, value, range) in [
-            ("pairs", pairs, 1...100_000), ("min-count", minCount, 1...1_000_000_000),
+            ("pairs", pairs, 1...100_000),
             ("permutations", permutations, 1...10_000), ("top", top, 0...100_000),
         ] where !range.contains(value) {
             throw ValidationError(
                 "--\(name) is \(value), expected \(range.lowerBound) to \(range.upperBound)")
+        }
+        if !(minExpected >= 0 && minExpected.isFinite) {
+            throw ValidationError("--min-expected is \(minExpected), expected 0 or more")
         }
     }
 
@@ -58,29 +62,35 @@ struct PairsCommand: ParsableCommand {
         try index.require(model)
         let documents = try reading.documents(
             tokenizer: try? Tokenizer(folder: folder), modelFolder: folder, split: split)
-        let experts = try index.spreadByFrequency(count: pairs, minimumCount: minCount)
         var settings = PairTest.Settings()
         (settings.permutations, settings.seed) = (permutations, seed)
+        (settings.pairsPerGroup, settings.minimumExpected) = (pairs, minExpected)
         Interruption.install()
         var line = ProgressLine(isQuiet: common.quiet)
         let start = ContinuousClock.now
         let test: PairTest
         do {
             test = try PairTest(
-                of: experts, on: documents, model: model, backend: try compute.backend(), settings: settings
+                on: documents, model: model, backend: try compute.backend(), settings: settings
             ) { tokens, done in
                 let seconds = max((ContinuousClock.now - start).seconds, 1e-9)
                 line.show(
                     done == 0
                         ? "\(tokens.grouped) of \(documents.tokenCount.grouped) tokens  "
                             + "\((Double(tokens) / seconds).text(0)) tokens/s"
-                        : "\(done.grouped) of \(experts.count.grouped) pairs")
+                        : "\(done.grouped) pairs")
                 return !Interruption.isRequested
             }
         } catch is CancellationError {
             throw Interruption.exitCode
         }
         line.clear()
+        guard !test.pairs.isEmpty else {
+            throw InsightError.invalidSetting(
+                name: "\(documents.origin): the pairs to test", found: "none",
+                expected: "some whose halves would fire together on \(minExpected.significant) of its "
+                    + "\(test.tokens.grouped) tokens; read more, or lower --min-expected")
+        }
         if json { return try StandardOutput.write(test.json()) }
         try StandardOutput.write(Self.text(test, top: top))
     }
@@ -107,7 +117,7 @@ struct PairsCommand: ParsableCommand {
             .sorted { ($1.labels?.excess ?? 0) < ($0.labels?.excess ?? 0) }.prefix(top)
         guard !strongest.isEmpty else { return text }
         let list =
-            [["expert", "left", "right", "both", "independent", "given label", "label bits", "permuted"]]
+            [["expert", "left", "right", "both", "independent", "given label", "bits", "permuted"]]
             + strongest.map { pair in
                 [
                     "\(pair.expert)", "\(pair.leftCount)", "\(pair.rightCount)", "\(pair.count)",

@@ -133,17 +133,7 @@ extension ExpertIndex {
                 throw InsightError.malformedIndex(
                     path: path, reason: "expert \(expert) is in one table of two")
             }
-            let explanations = try rows(
-                database,
-                sql: """
-                    SELECT text, prompt, is_credible FROM explanation
-                    WHERE router_group = ? AND expert = ? ORDER BY sample
-                    """, key
-            ).map {
-                ExpertDossier.Explanation(
-                    text: try $0.text("text"), prompt: try $0.text("prompt"),
-                    isCredible: try $0.integer("is_credible", 0..<2) == 1)
-            }
+            let explanations = try self.explanations(database, of: expert)
             let histogram =
                 try detail?.words("histogram", count: GroupStatistics.bins).map { Int($0) }
                 ?? Array(repeating: 0, count: GroupStatistics.bins)

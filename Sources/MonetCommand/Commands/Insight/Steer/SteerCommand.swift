@@ -84,7 +84,8 @@ struct ContrastOptions: ParsableArguments {
         defer { line.clear() }
         do {
             return try UnitContrast(
-                positive: positive, negative: negative, model: model, hooks: hooks, backend: backend
+                positive: positive, negative: negative, model: model,
+                firstPosition: tokenizer.addsBegin ? 1 : 0, hooks: hooks, backend: backend
             ) {
                 line.show("\($0.grouped) of \(total.grouped) tokens")
                 return !Interruption.isRequested
@@ -150,10 +151,19 @@ struct SteerFindCommand: ParsableCommand {
             throw CommandError.missingTokenizer(folder: modelOptions.model, purpose: "a text")
         }
         let hooks = try hook.map { [try Self.hookPoint($0, "--hook")] } ?? []
+        if let group, !(0..<model.units.groups).contains(group) {
+            throw InsightError.invalidSetting(
+                name: "--group", found: "\(group)", expected: "0 to \(model.units.groups - 1)")
+        }
         Interruption.install()
         let contrast = try contrast.contrast(
             model, tokenizer, hooks: hooks, try compute.backend(), isQuiet: common.quiet)
         let found = contrast.strongest(top, group: group)
+        guard !found.isEmpty else {
+            throw CommandError.malformedInput(
+                source: "the texts",
+                reason: "no expert fires more on the positive ones than on the negative ones")
+        }
         if let vector, let point = hooks.first {
             let values = contrast.directions[point] ?? []
             try SafetensorsWriter.write(
@@ -187,7 +197,7 @@ struct SteerFindCommand: ParsableCommand {
                             "expert": .string($0.unit.description),
                             "risk_difference": .number($0.riskDifference),
                             "positive_rate": .number($0.positiveRate),
-                            "negative_rate": .number($0.negativeRate), "z": .number($0.z),
+                            "negative_rate": .number($0.negativeRate),
                             "positive_mean": .number($0.positiveMean),
                             "negative_mean": .number($0.negativeMean),
                             "mean_where_firing": .number($0.meanWhereFiring),
@@ -199,11 +209,11 @@ struct SteerFindCommand: ParsableCommand {
             [
                 "\(unit.unit)", unit.riskDifference.text(4), unit.positiveRate.text(4),
                 unit.negativeRate.text(4),
-                unit.z.text(1), unit.meanWhereFiring.significant,
+                unit.meanWhereFiring.significant,
             ]
         }
         try StandardOutput.write(
-            alignedTable([["expert", "difference", "positive", "negative", "z", "mean score"]] + rows)
+            alignedTable([["expert", "difference", "positive", "negative", "mean score"]] + rows)
                 + "\n\(contrast.positiveTokens.grouped) and \(contrast.negativeTokens.grouped) tokens\n")
     }
 
@@ -213,6 +223,10 @@ struct SteerFindCommand: ParsableCommand {
             throw CommandError.malformedInput(
                 source: option,
                 reason: "'\(name)' is no hook point, expected one like blocks.0.hook_resid_post")
+        }
+        guard ![.pattern, .g1, .g2].contains(point.kind) else {
+            throw CommandError.malformedInput(
+                source: option, reason: "\(point) holds probabilities, to which no difference can be added")
         }
         return point
     }

@@ -108,14 +108,15 @@ struct SteerSweepCommand: ParsableCommand {
         }
         let backend = try compute.backend()
         Interruption.install()
-        let neutral = try neutralDocuments(tokenizer)
-        let methods = try methods(model, tokenizer, neutral, backend)
-        let (kind, name) = try effect(tokenizer)
+        // What is quickly refused comes first.
         let lines = try TextFile.read(prompts, readsStreams: true).split(separator: "\n")
             .filter { !$0.allSatisfy(\.isWhitespace) }
+        let (kind, name) = try effect(tokenizer)
         let effect = try SteeringEffect(
             kind, prompts: lines.map { try tokenizer.encode(String($0), addBegin: tokenizer.addsBegin) },
             source: prompts, model: model, tokenizer: tokenizer, backend: backend)
+        let neutral = try neutralDocuments(tokenizer)
+        let methods = try methods(model, tokenizer, neutral, backend)
         var line = ProgressLine(isQuiet: common.quiet)
         let start = ContinuousClock.now
         let sweep: SteeringSweep
@@ -154,12 +155,16 @@ struct SteerSweepCommand: ParsableCommand {
     }
 
     private func neutralDocuments(_ tokenizer: Tokenizer) throws -> LabelledDocuments {
-        guard FileManager.default.fileExists(atPath: neutral + "/corpus.json") else {
-            return try LabelledDocuments(
+        let documents =
+            try FileManager.default.fileExists(atPath: neutral + "/corpus.json")
+            ? LabelledDocuments(corpus: Corpus(folder: neutral), split: .validation, limit: neutralTokens)
+            : LabelledDocuments(
                 sources: [CorpusSource(path: neutral)], tokenizer: tokenizer, limit: neutralTokens)
+        guard (0..<documents.count).contains(where: { documents.tokenCount($0) > 1 }) else {
+            throw CommandError.malformedInput(
+                source: neutral, reason: "it has no tokens to predict, expected a text of two tokens or more")
         }
-        return try LabelledDocuments(
-            corpus: Corpus(folder: neutral), split: .validation, limit: neutralTokens)
+        return documents
     }
 
     /// The ways of steering that are compared.
@@ -196,7 +201,7 @@ struct SteerSweepCommand: ParsableCommand {
         }
         var methods = [SteeringSweep.Method(name: names, strengths: scores) { forced(chosen, $0) }]
         if random > 0 {
-            let counts = try FiringCounts(of: neutral, model: model, backend: backend)
+            let counts = try firingCounts(neutral, model, backend)
             var mask = UnitMask(model.units)
             for (group, own) in Dictionary(grouping: chosen, by: \.group) {
                 mask.remove(own.map(\.index), group: group)
@@ -222,6 +227,24 @@ struct SteerSweepCommand: ParsableCommand {
         }
         for method in methods { try model.check(method.steering(method.strengths[0])) }
         return methods
+    }
+
+    /// How often every expert fires on neutral text, for random ones that fire as often.
+    private func firingCounts(
+        _ neutral: LabelledDocuments, _ model: MonetLanguageModel, _ backend: CPUBackend
+    ) throws
+        -> FiringCounts
+    {
+        var line = ProgressLine(isQuiet: common.quiet)
+        defer { line.clear() }
+        do {
+            return try FiringCounts(of: neutral, model: model, backend: backend) {
+                line.show("\($0.grouped) of \(neutral.tokenCount.grouped) tokens counted")
+                return !Interruption.isRequested
+            }
+        } catch is CancellationError {
+            throw Interruption.exitCode
+        }
     }
 
     /// What is measured on the prompts, and its name.
