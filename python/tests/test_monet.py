@@ -112,3 +112,18 @@ def test_client(made, server):
     with pytest.raises(monet.ServerError, match="400") as error:
         client.complete("x", temperature="hot")
     assert error.value.param == "temperature"
+
+
+def test_graphs_and_interventions(made, server):
+    client = monet.Client(server)
+    found = client.graph("The sea", nodes=20)
+    nodes = found["graph"]["nodes"]
+    strongest = max((node for node in nodes if node["unit"]), key=lambda node: abs(node["contribution"]))
+    test = client.intervene("The sea", strongest["node_id"], nodes=20)
+    assert test["predicted"] == pytest.approx(-strongest["contribution"], rel=1e-4)
+    assert {"measured", "patterns_held", "routing_held", "all_held"} <= set(test)
+    with pytest.raises(monet.ServerError, match="no node") as error:
+        client.intervene("The sea", "9_9_9", nodes=20)
+    assert error.value.param == "source"
+    steered = client.complete("The sea", max_tokens=4, seed=1, monet={"replace": [{"hook": "blocks.0.hook_mlp_out"}]})
+    assert steered.text != client.complete("The sea", max_tokens=4, seed=1).text

@@ -115,3 +115,18 @@ class Client:
         if without is not None:
             body["without"] = without
         return list(self.request("/api/experts/fired", body)["experts"])
+
+    def graph(self, prompt: str, *, target: str | None = None, metric: str | None = None, **settings: Any) -> dict[str, Any]:
+        """Why a token is predicted: the attribution graph, with the explained value. Settings are nodes, node_threshold and
+        edge_threshold."""
+        named = {"target": target, "metric": metric}
+        body = {"prompt": prompt, **settings, **{key: value for key, value in named.items() if value is not None}}
+        return dict(self.request("/api/graph", body))
+
+    def intervene(self, prompt: str, source: str, target_node: str | None = None, **settings: Any) -> dict[str, Any]:
+        """Removes a graph's node, or cuts the edge to another, in the true model: the predicted and the measured change.
+        Settings are those of the graph."""
+        body = {"prompt": prompt, "source": source, **settings}
+        if target_node is not None:
+            body["target_node"] = target_node
+        return dict(self.request("/api/graph/test", body))
