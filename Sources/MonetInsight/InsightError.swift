@@ -20,7 +20,7 @@ public enum InsightError: Error, Sendable, Equatable, CustomStringConvertible {
     case unsupportedSchema(path: String, found: Int, expected: Int)
     /// An index of another model; both by fingerprint.
     case foreignIndex(path: String, expected: String, found: String)
-    /// An unfinished index that was started with other settings.
+    /// An unfinished index, or a folder of activations, that was started with other settings.
     case foreignState(path: String, key: String, expected: String, found: String)
     /// The index cannot be written.
     case unwritableIndex(path: String, reason: String)
@@ -49,7 +49,7 @@ public enum InsightError: Error, Sendable, Equatable, CustomStringConvertible {
         case .foreignIndex(let path, let expected, let found):
             "\(path): an index of another model, fingerprint \(found); this one's is \(expected)"
         case .foreignState(let path, let key, let expected, let found):
-            "\(path): the unfinished index was started with another \(key) (\(found), now \(expected))"
+            "\(path): what is there was started with another \(key) (\(found), now \(expected))"
         case .unwritableIndex(let path, let reason): "\(path): cannot be written: \(reason)"
         case .invalidMetric(let metric, let reason): "the metric '\(metric)': \(reason)"
         case .invalidSetting(let name, let found, let expected):

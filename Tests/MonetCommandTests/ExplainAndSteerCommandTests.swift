@@ -29,6 +29,7 @@ import Testing
                 (["--ablate", "blocks.0.hook_attn_out=mean"], 64, "--ablate-from"),
                 (["--ablate", "blocks.0.attn.hook_z#99=zero"], 1, "heads 0 to"),
                 (["--ablate", "blocks.99.hook_attn_out=zero"], 1, "blocks.99"),
+                (["--ablate", "blocks.0.hook_attn_out=mean", "--ablate-from", ""], 1, "--ablate-from"),
                 (["--ablate", "blocks.0.hook_attn_out=none.safetensors"], 1, "none.safetensors"),
                 (["--ablate", "blocks.0.attn.hook_pattern=mean", "--ablate-from", "a"], 1, "no mean"),
             ] as [([String], Int32, String)] {
@@ -68,6 +69,7 @@ import Testing
             for (arguments, status, word) in [
                 (["find", "--model", "model"], 64, "--pairs"),
                 (["find", "--model", "model", "--group", "99"] + texts, 1, "--group"),
+                (["find", "--model", "model", "--out", "none/x.mask"] + texts, 1, "none"),
                 (["find", "--model", "model", "--positive", "a", "--negative", "a"], 1, "no expert"),
                 (["find", "--model", "model", "--pairs", "sea.jsonl"], 1, "sea.jsonl, line 1"),
                 (
@@ -130,6 +132,14 @@ import Testing
                     status: 1)
                 #expect(!FileManager.default.fileExists(atPath: folder + "/x"))
             }
+            try run(
+                ["export", "delphi", "--index", "i.sqlite", "--out", "x", "--tokens", "9223372036854775807"],
+                folder,
+                status: 64)
+            try run(
+                ["export", "saedashboard", "--index", "i.sqlite", "--out", "x", "--min-count", "99999999"],
+                folder,
+                status: 1)
             try run(["export", "parquet", "--index", "i.sqlite", "--out", "x"], folder, status: 64)
 
             // Prompts of their own, without edits of their own.
@@ -150,6 +160,13 @@ import Testing
                 status: 1)
             #expect(edited.errors.contains("q.jsonl, line 1"))
             try run(["activations", "--model", "model", "--units", "all", "--out", "x"], folder, status: 64)
+            for extra in [["--units=,"], ["--hooks", ""], ["--units", "all", "--corpus", "empty.txt"]] {
+                try AtomicFile.write("", to: folder + "/empty.txt")
+                let corpus = extra.contains("--corpus") ? [] : ["--prompts", "p.jsonl"]
+                try run(
+                    ["activations", "--model", "model", "--out", "x"] + extra + corpus, folder, status: 1)
+                #expect(!FileManager.default.fileExists(atPath: folder + "/x"))
+            }
 
             // Opened paths are nodes of the graph.
             let graph = try json(

@@ -177,6 +177,7 @@ import Testing
             .init(point: HookPoint(.z, layer: 0), head: 3, content: .zero),
             .init(point: HookPoint(.pattern, layer: 0), head: 3, content: .zero),
             .init(point: HookPoint(.residPost, layer: 0), content: .row([1, 2])),
+            .init(point: HookPoint(.pattern, layer: 0), content: .row([1, 2, 3])),
             .init(point: HookPoint(.g1, layer: 0), content: .row([Float](repeating: 0, count: 10))),
             .init(
                 point: HookPoint(.residPost, layer: 0), content: .rows([[Float](repeating: .nan, count: 36)])),

@@ -94,10 +94,15 @@ struct SteeringOptions: ParsableArguments {
         let text =
             reference.hasPrefix("@")
             ? try TextFile.read(String(reference.dropFirst()), readsStreams: true) : reference
-        let ids = Array(
-            try tokenizer.encode(text, addBegin: tokenizer.addsBegin).prefix(
-                model.configuration.contextLength))
-        guard !ids.isEmpty else {
+        let ids = try tokenizer.encode(text, addBegin: tokenizer.addsBegin)
+        guard ids.count <= model.configuration.contextLength else {
+            throw CommandError.malformedInput(
+                source: "--ablate-from",
+                reason:
+                    "\(ids.count) tokens, expected at most the context of \(model.configuration.contextLength)"
+            )
+        }
+        guard !text.isEmpty, !ids.isEmpty else {
             throw CommandError.malformedInput(source: "--ablate-from", reason: "it is empty, expected a text")
         }
         var input = ForwardInput([ids])

@@ -139,7 +139,10 @@ public struct ActivationExport {
         to folder: String, replacing: Bool = false, progress: (Progress) -> Bool = { _ in true }
     ) throws -> Bool {
         let manifest = folder + "/manifest.json"
-        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        guard !folder.isEmpty else {
+            throw InsightError.invalidSetting(name: "the folder", found: "''", expected: "a name")
+        }
+        try AtomicFile.createFolder(folder)
         let lock = try FileLock.acquire(folder + "/.lock", for: folder)
         defer { withExtendedLifetime(lock) {} }
         var shards: [Shard] = []

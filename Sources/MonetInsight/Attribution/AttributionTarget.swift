@@ -86,6 +86,10 @@ public struct AttributionTarget: Sendable, Equatable {
         let matches = (0..<Int32(tokenizer.pieceCount)).filter { (try? tokenizer.displayText($0)) == text }
         if let first = matches.first { return first }
         let pieces = try tokenizer.encode(text).compactMap { try? tokenizer.displayText($0) }
+        guard pieces.count > 1 else {
+            throw fail(
+                "'\(text)' is no token" + (pieces.first.map { "; '\($0)' is one, with its space" } ?? ""))
+        }
         throw fail(
             "'\(text)' is \(pieces.count) tokens, \(pieces.map { "'\($0)'" }.joined(separator: " ")), expected one; "
                 + "a token that begins a word begins with a space")

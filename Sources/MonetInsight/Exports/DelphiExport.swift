@@ -51,12 +51,8 @@ public struct DelphiExport {
                 name: "the number of splits", found: "\(settings.splits)",
                 expected: "1 to \(index.units.unitsPerGroup)")
         }
-        if let bad = settings.groups?.first(where: { !(0..<index.units.groups).contains($0) }) {
-            throw InsightError.invalidSetting(
-                name: "the group", found: "\(bad)", expected: "0 to \(index.units.groups - 1)")
-        }
         var settings = settings
-        settings.groups = settings.groups.map { Set($0).sorted() }
+        settings.groups = try settings.groups.map(index.checkedGroups)
         (self.index, self.model, self.settings, self.backend) = (index, model, settings, backend)
     }
 

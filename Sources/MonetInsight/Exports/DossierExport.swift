@@ -66,12 +66,8 @@ public struct DossierExport {
         backend: any Backend = CPUBackend()
     ) throws {
         try index.require(model)
-        if let bad = settings.groups?.first(where: { !(0..<index.units.groups).contains($0) }) {
-            throw InsightError.invalidSetting(
-                name: "the group", found: "\(bad)", expected: "0 to \(index.units.groups - 1)")
-        }
         var settings = settings
-        settings.groups = settings.groups.map { Set($0).sorted() }
+        settings.groups = try settings.groups.map(index.checkedGroups)
         (self.index, self.model, self.settings, self.backend) = (index, model, settings, backend)
     }
 
@@ -169,4 +165,17 @@ extension DossierExport.Expert {
 extension DossierExport.Context {
     var tokens: JSONValue { .array(activation.pieces.map { .string($0) }) }
     var values: JSONValue { .array(scores.map { .number($0) }) }
+}
+
+extension ExpertIndex {
+    /// Groups in ascending order, each once.
+    ///
+    /// - Throws: `InsightError.invalidSetting` for one that the model does not have.
+    func checkedGroups(_ groups: [Int]) throws -> [Int] {
+        if let bad = groups.first(where: { !(0..<units.groups).contains($0) }) {
+            throw InsightError.invalidSetting(
+                name: "the group", found: "\(bad)", expected: "0 to \(units.groups - 1)")
+        }
+        return Set(groups).sorted()
+    }
 }

@@ -154,7 +154,12 @@ extension MonetLanguageModel {
             let rows: [[Float]]
             switch replacement.content {
             case .zero: rows = []
-            case .row(let row): rows = [row]
+            case .row(let row):
+                if point.kind == .pattern {
+                    throw fail(
+                        "\(point) has no vector for every token: a pattern is as wide as its keys are many")
+                }
+                rows = [row]
             case .rows(let own): rows = own
             }
             for row in rows {

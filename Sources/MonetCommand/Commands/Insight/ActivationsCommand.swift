@@ -70,6 +70,11 @@ struct ActivationsCommand: ParsableCommand {
         func list(_ text: String) -> [String] {
             text.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }
         }
+        for (name, text) in [("--units", units), ("--hooks", hooks)] {
+            if let text, list(text).isEmpty {
+                throw CommandError.malformedInput(source: name, reason: "it is empty, expected a list")
+            }
+        }
         var selection = ActivationSelection()
         if let units {
             selection.units =
@@ -128,6 +133,9 @@ struct ActivationsCommand: ParsableCommand {
         }
         let selection = try selection(model)
         let documents = try documents(model, tokenizer, folder)
+        guard documents.tokenCount > 0 else {
+            throw CommandError.malformedInput(source: documents.origin, reason: "it has no tokens")
+        }
         let backend = try compute.backend()
         let reader = try ActivationReader(
             model: model, documents: documents, selection, mask: try masking.load(for: model, common.logger),

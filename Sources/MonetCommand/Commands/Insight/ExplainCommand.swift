@@ -207,6 +207,9 @@ struct ExplainCommand: ParsableCommand {
         (settings.routed, settings.seed) = (routed, seed)
         let documents = try reading.documents(
             tokenizer: tokenizer, modelFolder: index.modelPath, split: split, limit: reading.limit ?? 50_000)
+        guard documents.tokenCount > 0 else {
+            throw CommandError.malformedInput(source: documents.origin, reason: "it has no held-out tokens")
+        }
         let reader = try ActivationReader(
             model: model, documents: documents, ActivationSelection(units: .these(chosen)), backend: backend)
         var line = ProgressLine(isQuiet: common.quiet)

@@ -55,13 +55,24 @@ struct ExportCommand: ParsableCommand {
 
     func validate() throws {
         if minCount < 1 { throw ValidationError("--min-count is \(minCount), expected 1 or more") }
-        if tokens < 1 { throw ValidationError("--tokens is \(tokens), expected 1 or more") }
+        if !(1...1_000_000_000).contains(tokens) {
+            throw ValidationError("--tokens is \(tokens), expected 1 to 1000000000")
+        }
+        if splits < 1 { throw ValidationError("--splits is \(splits), expected 1 or more") }
+        if format == .delphi, effects {
+            throw ValidationError("--effects is for neuronpedia and saedashboard.")
+        }
         if let context, !(0...4096).contains(context) {
             throw ValidationError("--context is \(context), expected 0 to 4096")
         }
     }
 
     func run() throws {
+        guard !out.isEmpty, !FileManager.default.fileExists(atPath: out) else {
+            throw CommandError.malformedInput(
+                source: "--out",
+                reason: "'\(out)' exists already or is no name, expected that of a new folder")
+        }
         let index = try ExpertIndex(path: indexOptions.index)
         let folder = try HubCache().resolve(model ?? index.modelPath)
         let model = try MonetLanguageModel.load(folder)
@@ -93,6 +104,12 @@ struct ExportCommand: ParsableCommand {
                 let counts = Dictionary(
                     grouping: try index.experts(minimumCount: minCount), by: \.group
                 ).mapValues(\.count)
+                guard (groups ?? Array(0..<index.units.groups)).contains(where: { (counts[$0] ?? 0) > 0 })
+                else {
+                    throw CommandError.malformedInput(
+                        source: indexOptions.index,
+                        reason: "no expert of these groups fires on \(minCount.grouped) tokens (--min-count)")
+                }
                 let write = format == .neuronpedia ? export.writeNeuronpedia : export.writeSAEDashboard
                 try write(out) { group, done in
                     line.show(

@@ -39,7 +39,7 @@ struct ExploreCommand: ParsableCommand {
     }
 
     func run() throws {
-        try overwriting.check(out)
+        try OverwriteOption.check([out], overwrite: overwriting.overwrite, isFolder: true)
         let index = try ExpertIndex(path: indexOptions.index)
         let loaded = try model.map { try MonetLanguageModel.load(HubCache().resolve($0)) }
         var explorer = try StaticExplorer(index: index, model: loaded, backend: try compute.backend())

@@ -48,7 +48,8 @@ struct SteerSweepCommand: ParsableCommand {
     var label: String?
     @Option(help: ArgumentHelp("The corpus folder whose labels the classifier learns.", valueName: "dir"))
     var corpus: String?
-    @OptionGroup var scorerOptions: ScorerOptions
+    @OptionGroup(title: "Scorer, where neither --metric nor --label is given") var scorerOptions:
+        ScorerOptions
     @Option(help: "Continuations of each prompt that are scored; one is greedy.")
     var samples = 4
     @Option(name: [.customShort("n"), .long], help: "Tokens of a continuation.")
@@ -75,6 +76,9 @@ struct SteerSweepCommand: ParsableCommand {
         }
         if hook != nil, !contrast.isGiven { throw ValidationError("--hook needs texts to contrast.") }
         if metric != nil, label != nil { throw ValidationError("Give one of --metric and --label.") }
+        if scores.contains(",,") || scales.contains(",,") {
+            throw ValidationError("--scores and --scales are numbers separated by single commas.")
+        }
         if (label == nil) != (corpus == nil) {
             throw ValidationError("--label and --corpus belong together.")
         }
@@ -186,44 +190,27 @@ struct SteerSweepCommand: ParsableCommand {
         let chosen = named ?? found?.strongest(top).map(\.unit) ?? []
         guard !chosen.isEmpty else {
             throw CommandError.malformedInput(
-                source: "--pairs", reason: "no expert fires more on the positive texts")
+                source: units == nil ? "the texts" : "--units",
+                reason: units == nil
+                    ? "no expert fires more on the positive ones" : "it is empty, expected a list")
         }
         let scores = try Self.numbers(scores, "--scores", isPositive: true)
-        @Sendable func forced(_ units: [UnitID], _ score: Float) -> Steering {
-            var steering = Steering()
-            steering.units = units.map { .init(group: $0.group, index: $0.index, score: score) }
-            return steering
-        }
         let names =
             chosen.count <= 3 ? chosen.map(\.description).joined(separator: " ") : "\(chosen.count) experts"
         if !common.quiet {
             StandardError.write("experts: \(chosen.map(\.description).joined(separator: " "))\n")
         }
-        var methods = [SteeringSweep.Method(name: names, strengths: scores) { forced(chosen, $0) }]
+        var methods = [SteeringSweep.Method.forcing(chosen, scores: scores, name: names)]
         if random > 0 {
-            let counts = try firingCounts(neutral, model, backend)
-            var mask = UnitMask(model.units)
-            for (group, own) in Dictionary(grouping: chosen, by: \.group) {
-                mask.remove(own.map(\.index), group: group)
-            }
-            for draw in 0..<random {
-                let other = counts.matchedMask(mask, seed: seed &+ UInt64(draw))
-                let units = other.groups.flatMap { group in
-                    other.entries(group: group).map { UnitID(group: group, index: $0.index) }
-                }
-                methods.append(.init(name: "random experts", strengths: scores) { forced(units, $0) })
-            }
+            methods += SteeringSweep.Method.forcingRandom(
+                like: chosen, try firingCounts(neutral, model, backend), draws: random, scores: scores,
+                seed: seed)
         }
         if let point, let vector = found?.directions[point] {
             methods.append(
-                .init(
-                    name: "difference of means",
-                    strengths: try Self.numbers(scales, "--scales", isPositive: false)
-                ) { scale in
-                    var steering = Steering()
-                    steering.directions = [.init(point: point, vector: vector, scale: scale)]
-                    return steering
-                })
+                .adding(
+                    vector, at: point, scales: try Self.numbers(scales, "--scales", isPositive: false),
+                    name: "difference of means"))
         }
         for method in methods { try model.check(method.steering(method.strengths[0])) }
         return methods
@@ -254,11 +241,16 @@ struct SteerSweepCommand: ParsableCommand {
         }
         guard let label, let corpus else {
             let scorer = try scorerOptions.make(isQuiet: common.quiet)
+            if !common.quiet { StandardError.write("effect: \(scorer.summary)\n") }
             return (
                 .score(scorer, samples: samples, tokens: maxNewTokens, seed: seed), "score of continuations"
             )
         }
-        let classifier = try labelClassifier(label, corpus, tokenizer)
+        let mostTokens = 400_000
+        let classifier = try ToxicityClassifier.trained(
+            onLabel: label,
+            of: LabelledDocuments(corpus: Corpus(folder: corpus), split: .train, limit: mostTokens),
+            tokenizer: tokenizer)
         if !common.quiet {
             StandardError.write(
                 "classifier of '\(label)': AUC \(classifier.heldOutAUC.text(3)) on \(classifier.heldOutCount) held-out texts\n"
@@ -267,27 +259,5 @@ struct SteerSweepCommand: ParsableCommand {
         return (
             .score(classifier, samples: samples, tokens: maxNewTokens, seed: seed), "probability of \(label)"
         )
-    }
-
-    /// A classifier of a label's texts against all others', trained on pieces of documents.
-    private func labelClassifier(_ label: String, _ corpus: String, _ tokenizer: Tokenizer) throws
-        -> ToxicityClassifier
-    {
-        let mostTokens = 400_000
-        let documents = try LabelledDocuments(
-            corpus: Corpus(folder: corpus), split: .train, limit: mostTokens)
-        let labels = documents.labelSets.first?.labels ?? []
-        guard let number = labels.firstIndex(of: label) else {
-            throw InsightError.unknownLabel(label: label, known: labels, origin: corpus)
-        }
-        let examples = try (0..<documents.count).flatMap { document -> [ToxicityClassifier.Example] in
-            let tokens = documents.tokens(document)
-            return try stride(from: 0, to: tokens.count, by: 64).map { start in
-                ToxicityClassifier.Example(
-                    text: try tokenizer.decode(Array(tokens[start..<min(tokens.count, start + 64)])),
-                    isToxic: documents.labels(document)[0] == number)
-            }
-        }
-        return try ToxicityClassifier.trained(on: examples, source: corpus)
     }
 }
