@@ -1,6 +1,6 @@
 // Trains a linear probe on a hook point's values: can a label be read off the residual stream?
 //
-//     swift run -c release ProbeHiddenValues checkpoints/demo runs/demo/corpus scripture blocks.2.hook_resid_post
+//     swift run -c release ProbeHiddenValues checkpoints/demo runs/demo/corpus people blocks.2.hook_resid_post
 
 import Foundation
 import MonetInsight
