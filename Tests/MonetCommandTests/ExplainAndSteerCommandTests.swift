@@ -25,6 +25,7 @@ import Testing
                     == plain, "patched with itself")
             for (arguments, status, word) in [
                 (["--ablate", "nowhere=zero"], 64, "hook point"),
+                (["--ablate-from", "a"], 64, "--ablate"),
                 (["--ablate", "blocks.0.hook_attn_out=one"], 64, "zero"),
                 (["--ablate", "blocks.0.hook_attn_out=mean"], 64, "--ablate-from"),
                 (["--ablate", "blocks.0.attn.hook_z#99=zero"], 1, "heads 0 to"),

@@ -87,6 +87,11 @@ import Testing
             #expect("\(error)".contains("401: bad key") && "\(error)".contains("1 try"))
         }
         #expect(throws: EvaluationError.self) { try server("ftp://nowhere") }
+        var nowhere = ExplanationServer.Settings()
+        for address in ["http://", "http:", "", "nowhere"] {
+            nowhere.url = address
+            #expect(throws: EvaluationError.self, "\(address)") { try ExplanationServer(nowhere) }
+        }
     }
 
     @Test func scoresAreSharesOfRightJudgements() {

@@ -31,6 +31,7 @@ struct SteeringOptions: ParsableArguments {
 
     func validate() throws {
         for argument in steer where Self.isUnit(argument) { _ = try Self.unit(argument) }
+        if ablateFrom != nil, ablate.isEmpty { throw ValidationError("--ablate-from is for --ablate.") }
         for argument in ablate where try Self.ablation(argument).needsReference && ablateFrom == nil {
             throw ValidationError("--ablate \(argument) needs --ablate-from.")
         }

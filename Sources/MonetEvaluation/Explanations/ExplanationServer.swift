@@ -40,6 +40,11 @@ public struct ExplanationServer: Sendable {
         _ settings: Settings, isCancelled: @escaping @Sendable () -> Bool = { false },
         note: @escaping @Sendable (String) -> Void = { _ in }
     ) throws {
+        // Checked before the path is added, which would otherwise become the host of an address without one.
+        guard URLComponents(string: settings.url)?.host?.isEmpty == false else {
+            throw EvaluationError.invalidSetting(
+                name: "the explainer's address", found: settings.url, expected: "an http or https URL")
+        }
         var sending = RemoteService.Settings()
         (sending.timeout, sending.attempts) = (settings.timeout, settings.attempts)
         (sending.backOff, sending.requestsPerSecond) = (settings.backOff, settings.requestsPerSecond)

@@ -187,7 +187,8 @@ struct SteerSweepCommand: ParsableCommand {
                 try UnitID(parsing: $0.trimmingCharacters(in: .whitespaces), in: model.units)
             }
         }
-        let chosen = named ?? found?.strongest(top).map(\.unit) ?? []
+        var seen: Set<UnitID> = []
+        let chosen = (named ?? found?.strongest(top).map(\.unit) ?? []).filter { seen.insert($0).inserted }
         guard !chosen.isEmpty else {
             throw CommandError.malformedInput(
                 source: units == nil ? "the texts" : "--units",
