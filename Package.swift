@@ -67,8 +67,14 @@ let package = Package(
                 "CGzip", "MonetGeneration", .product(name: "GRDB", package: "GRDB.swift"),
             ]),
         .target(
-            name: "MonetEvaluation", dependencies: runtime + ["MonetGeneration", "MonetInsight"],
-            resources: [.embedInCode("Resources/toxicity-words.json")]),
+            name: "MonetEvaluation",
+            dependencies: runtime + [
+                "CGzip", "MonetGeneration", "MonetInsight", .product(name: "Yams", package: "Yams"),
+                .product(name: "Crypto", package: "swift-crypto"),
+            ],
+            resources: [
+                .embedInCode("Resources/toxicity-words.json"), .embedInCode("Resources/tasks.yaml"),
+            ]),
         .target(
             name: "MonetHub",
             dependencies: runtime + [.product(name: "Crypto", package: "swift-crypto")]),

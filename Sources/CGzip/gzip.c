@@ -34,3 +34,24 @@ size_t monet_gzip(const uint8_t *source, size_t count, uint8_t *target, size_t c
     deflateEnd(&stream);
     return status == Z_STREAM_END ? written : 0;
 }
+
+size_t monet_gunzip(const uint8_t *source, size_t count, uint8_t *target, size_t capacity) {
+    // zlib counts in 32 bits; what is read this way comes in pages of less than 2 GiB.
+    if (count > UINT_MAX || capacity > UINT_MAX) return SIZE_MAX;
+    z_stream stream = {0};
+    const int window_with_any_header = 15 + 32;
+    if (inflateInit2(&stream, window_with_any_header) != Z_OK) return SIZE_MAX;
+    stream.next_in = (Bytef *)source;
+    stream.avail_in = (uInt)count;
+    stream.next_out = target;
+    stream.avail_out = (uInt)capacity;
+    int status = inflate(&stream, Z_FINISH);
+    // A gzip file may be several, one after another.
+    while (status == Z_STREAM_END && stream.avail_in > 0) {
+        status = inflateReset(&stream);
+        if (status == Z_OK) status = inflate(&stream, Z_FINISH);
+    }
+    size_t written = capacity - stream.avail_out;
+    inflateEnd(&stream);
+    return status == Z_STREAM_END ? written : SIZE_MAX;
+}

@@ -37,7 +37,7 @@ struct MonetCommand: ParsableCommand {
             IndexCommand.self, SteerCommand.self,
             ExpertsCommand.self,
             MaskCommand.self, EditCommand.self,
-            UnlearnMatrixCommand.self, MonosemanticityCommand.self, ToxicityCommand.self,
+            EvalCommand.self, UnlearnMatrixCommand.self, MonosemanticityCommand.self, ToxicityCommand.self,
             InfoCommand.self, ForwardCommand.self, PerplexityCommand.self,
             ConvertCommand.self,
             InitCommand.self, BenchCommand.self,
@@ -115,7 +115,7 @@ struct MonetCommand: ParsableCommand {
     private static func isExpected(_ error: any Error) -> Bool {
         switch error {
         case is FileError, is ComputeError, is ModelError, is TextError, is TrainingError, is GenerationError,
-            is InsightError, is EvaluationError, is ServerError, is HubError, is CommandError:
+            is InsightError, is EvaluationError, is TaskError, is ServerError, is HubError, is CommandError:
             true
         default: false
         }

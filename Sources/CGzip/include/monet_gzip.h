@@ -1,4 +1,4 @@
-// Compression in gzip's format, through zlib.
+// Compression and decompression in gzip's format, through zlib.
 #ifndef MONET_GZIP_H
 #define MONET_GZIP_H
 
@@ -10,5 +10,9 @@ size_t monet_gzip_bound(size_t count);
 
 /// Compresses bytes. Returns the size of the result, or 0 if `capacity` does not suffice or memory is short.
 size_t monet_gzip(const uint8_t *source, size_t count, uint8_t *target, size_t capacity);
+
+/// Decompresses bytes in gzip's or zlib's format. Returns the size of the result, or SIZE_MAX if they are damaged, if
+/// `capacity` does not suffice or memory is short.
+size_t monet_gunzip(const uint8_t *source, size_t count, uint8_t *target, size_t capacity);
 
 #endif

@@ -183,7 +183,7 @@ final class JinjaUnary: JinjaExpression {
         try run.enter(line)
         let value = try operand.evaluate(run)
         run.leave()
-        if symbol == .not { return .bool(!value.isTrue) }
+        if symbol == .not { return .bool(try !run.isTrue(value)) }
         return try JinjaOperators.signed(value, isNegative: symbol == .subtract, run)
     }
 }
@@ -227,7 +227,7 @@ final class JinjaLogic: JinjaExpression {
     func evaluate(_ run: JinjaRun) throws -> JinjaValue {
         try run.enter(line)
         var value = try left.evaluate(run)
-        if value.isTrue == (symbol == .and) { value = try right.evaluate(run) }
+        if try run.isTrue(value) == (symbol == .and) { value = try right.evaluate(run) }
         run.leave()
         return value
     }
@@ -304,7 +304,7 @@ final class JinjaConditional: JinjaExpression {
     func evaluate(_ run: JinjaRun) throws -> JinjaValue {
         try run.enter(line)
         var result = JinjaValue.undefined("")
-        if try condition.evaluate(run).isTrue {
+        if try run.isTrue(try condition.evaluate(run)) {
             result = try value.evaluate(run)
         } else if let otherwise {
             result = try otherwise.evaluate(run)

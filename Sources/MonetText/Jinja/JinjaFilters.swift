@@ -11,10 +11,16 @@ enum JinjaFilters {
         "xmlattr", "tojson",
     ]
 
+    /// The filter that lm-evaluation-harness adds to those of Jinja2.
+    static let replacement = "regex_replace"
+
     static func apply(_ name: String, to value: JinjaValue, _ arguments: JinjaArguments, _ run: JinjaRun)
         throws
         -> JinjaValue
     {
+        if name == replacement, run.environment.replacesExpressions {
+            return try replace(value, arguments, run)
+        }
         guard names.contains(name) else { throw run.failure("the filter '\(name)' does not exist") }
         if case .markup = value, !["string", "safe", "length", "count", "default", "d"].contains(name) {
             throw run.unsupported("the filter '\(name)' of a text marked safe")
@@ -93,11 +99,31 @@ enum JinjaFilters {
         return .string(writer.text)
     }
 
+    /// Python's `re.sub(pattern, repl, value, count)`.
+    private static func replace(_ value: JinjaValue, _ arguments: JinjaArguments, _ run: JinjaRun) throws
+        -> JinjaValue
+    {
+        let values = try arguments.bind(["pattern", "repl", "count"], required: 2, run)
+        let (text, count) = (try run.text(of: value), values[2]?.integer ?? 0)
+        guard let pattern = values[0]?.text, let replacement = values[1]?.text else {
+            throw run.failure("\(Self.replacement)() needs a pattern and a replacement")
+        }
+        try run.lookClosely(at: text)
+        do {
+            return try run.string(
+                try PythonExpression(pattern).replacing(in: text, with: replacement, count: count))
+        } catch let error as PythonExpression.Failure {
+            throw run.failure(error.description)
+        }
+    }
+
     // MARK: Elements
 
     private static func length(_ value: JinjaValue, _ run: JinjaRun) throws -> Int {
         switch value {
-        case .undefined: return 0
+        case .undefined:
+            try run.requireDefined(value)
+            return 0
         case .string(let text), .markup(let text):
             try run.look(at: text.utf8.count)
             return text.unicodeScalars.count
@@ -284,7 +310,7 @@ enum JinjaFilters {
         var selected: [JinjaValue] = []
         for (item, part) in zip(items, try attributes(attribute, of: items, run)) {
             try run.work(1)
-            let passes = try test.map { try JinjaTests.test($0, part, rest, run) } ?? part.isTrue
+            let passes = try test.map { try JinjaTests.test($0, part, rest, run) } ?? run.isTrue(part)
             if passes == isWanted { selected.append(item) }
         }
         return try run.generator(selected)

@@ -106,7 +106,7 @@ final class JinjaLoop {
             guard let filter = statement.filter else { return item }
             let passes = try run.inScope(of: scope) { inner in
                 try statement.target.assign(item, in: inner, run)
-                return try filter.evaluate(run).isTrue
+                return try run.isTrue(try filter.evaluate(run))
             }
             if passes { return item }
         }

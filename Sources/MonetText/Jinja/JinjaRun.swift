@@ -44,6 +44,7 @@ final class JinjaRun {
     /// The text of the block whose filters are applied.
     var blockText = ""
     let date: Date
+    let environment: JinjaEnvironment
     private var steps = 0
     private var bytes = 0
     private var levels = 0
@@ -53,10 +54,11 @@ final class JinjaRun {
     private var capturedScopes: [JinjaScope] = []
     private var changedLoops: [JinjaLoop] = []
 
-    init(date: Date) {
+    init(date: Date, _ environment: JinjaEnvironment = .chat) {
         self.date = date
+        self.environment = environment
         scope = JinjaScope(parent: nil)
-        for function in JinjaFunction.allCases { scope.set(function.rawValue, .function(function)) }
+        for function in environment.functions { scope.set(function.rawValue, .function(function)) }
     }
 
     deinit {
@@ -164,6 +166,17 @@ final class JinjaRun {
         return JinjaKey(value)
     }
 
+    /// Refuses a missing value where the environment allows no use of it.
+    func requireDefined(_ value: JinjaValue) throws {
+        if environment.isStrict, case .undefined = value { throw failure("\(value.kind) is used") }
+    }
+
+    /// Python's `bool(value)`.
+    func isTrue(_ value: JinjaValue) throws -> Bool {
+        try requireDefined(value)
+        return value.isTrue
+    }
+
     func check(depth: Int) throws {
         guard depth <= Self.maximumValueDepth else {
             throw failure("values of more than \(Self.maximumValueDepth) levels")
@@ -197,7 +210,9 @@ final class JinjaRun {
         case .list(let list), .tuple(let list):
             try look(at: list.items.count)
             return list.items
-        case .undefined: return []
+        case .undefined:
+            try requireDefined(value)
+            return []
         case .generator(let generator):
             var items: [JinjaValue] = []
             while let item = generator.next() { items.append(item) }

@@ -88,7 +88,7 @@ final class JinjaIfStatement: JinjaStatement {
         try run.enter(line)
         var flow = JinjaFlow.next
         for branch in branches {
-            if let condition = branch.condition, !(try condition.evaluate(run).isTrue) { continue }
+            if let condition = branch.condition, try !run.isTrue(try condition.evaluate(run)) { continue }
             flow = try run.run(branch.body)
             break
         }

@@ -216,7 +216,8 @@ extension JinjaParser {
         let line = line
         let name = try expectName("a filter's name")
         if current == .symbol(".") { throw failure("no filter has a point in its name") }
-        if !JinjaFilters.names.contains(name) { unknownNames.append(("the filter '\(name)'", line)) }
+        let isOwn = environment.replacesExpressions && name == JinjaFilters.replacement
+        if !isOwn, !JinjaFilters.names.contains(name) { unknownNames.append(("the filter '\(name)'", line)) }
         let arguments = current == .symbol("(") ? try parseArguments() : JinjaArgumentList()
         return try checked(JinjaFilter(value: value, name: name, arguments: arguments, line: line))
     }

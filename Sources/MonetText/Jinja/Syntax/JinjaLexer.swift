@@ -33,12 +33,13 @@ enum JinjaToken: Equatable {
     }
 }
 
-/// Splits a template into tokens as Jinja2 does with `trim_blocks` and `lstrip_blocks`.
+/// Splits a template into tokens as Jinja2 does with the options of an environment.
 struct JinjaLexer {
     /// Sources beyond this many bytes are refused.
     static let maximumSourceBytes = 1 << 20
 
     private let source: [Unicode.Scalar]
+    private let environment: JinjaEnvironment
     private var position = 0
     private var line = 1
     /// Whether the last tag, or the start of the source, left the position at the start of a line.
@@ -46,14 +47,15 @@ struct JinjaLexer {
     private var brackets: [Unicode.Scalar] = []
     private var tokens: [(token: JinjaToken, line: Int)] = []
 
-    /// Normalises the newlines of `text` and drops one at its end.
-    init(_ text: String) throws {
+    /// Normalises the newlines of `text`.
+    init(_ text: String, _ environment: JinjaEnvironment = .chat) throws {
+        self.environment = environment
         guard text.utf8.count <= Self.maximumSourceBytes else {
             throw TextError.templateFailure(
                 reason: "a template of more than \(Self.maximumSourceBytes) bytes", line: 1)
         }
         var scalars = Self.withUnixNewlines(text.unicodeScalars)
-        if scalars.last == "\n" { scalars.removeLast() }
+        if !environment.keepsTrailingNewline, scalars.last == "\n" { scalars.removeLast() }
         source = scalars
     }
 
@@ -117,7 +119,7 @@ struct JinjaLexer {
         var end = range.upperBound
         if sign == "-" {
             while end > range.lowerBound, JinjaText.isSpace(source[end - 1]) { end -= 1 }
-        } else if sign != "+", !isOutput {
+        } else if environment.stripsBlocks, sign != "+", !isOutput {
             var lineStart = end
             while lineStart > range.lowerBound, source[lineStart - 1] != "\n" { lineStart -= 1 }
             if lineStart > range.lowerBound || isAtLineStart,
@@ -165,7 +167,7 @@ struct JinjaLexer {
         var index = position
         while index < source.count {
             if at(index) == "#", at(index + 1) == "}" {
-                return finishTag(from: position, to: at(index + 2) == "\n" ? index + 3 : index + 2)
+                return finishTag(from: position, to: afterTag(index + 2))
             }
             if at(index) == "+", matches("#}", at: index + 1) {
                 return finishTag(from: position, to: index + 3)
@@ -183,8 +185,11 @@ struct JinjaLexer {
         if at(index) == "+", matches("%}", at: index + 1) { return index + 3 }
         if at(index) == "-", matches("%}", at: index + 1) { return skipSpace(index + 3) }
         guard matches("%}", at: index) else { return nil }
-        return at(index + 2) == "\n" ? index + 3 : index + 2
+        return afterTag(index + 2)
     }
+
+    /// The position after a tag's end and the newline that it removes.
+    private func afterTag(_ end: Int) -> Int { environment.trimsBlocks && at(end) == "\n" ? end + 1 : end }
 
     private mutating func finishTag(from start: Int, to end: Int) {
         line += newlines(start..<end)

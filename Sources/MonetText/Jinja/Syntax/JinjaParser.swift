@@ -22,8 +22,12 @@ struct JinjaParser {
     /// The blocks with variables of their own, and what a first pass found out about them.
     private var frames = JinjaFrames()
     private let hiddenNames: [Int: [String]]
+    let environment: JinjaEnvironment
 
-    private init(_ tokens: [(token: JinjaToken, line: Int)], hiddenNames: [Int: [String]]) {
+    private init(
+        _ tokens: [(token: JinjaToken, line: Int)], _ environment: JinjaEnvironment, hiddenNames: [Int: [String]]
+    ) {
+        self.environment = environment
         self.tokens = tokens
         self.hiddenNames = hiddenNames
     }
@@ -31,11 +35,13 @@ struct JinjaParser {
     /// The whole template.
     ///
     /// A first pass finds the names that a block hides before it sets them.
-    static func parse(_ tokens: [(token: JinjaToken, line: Int)]) throws -> JinjaBody {
-        var first = JinjaParser(tokens, hiddenNames: [:])
+    static func parse(
+        _ tokens: [(token: JinjaToken, line: Int)], _ environment: JinjaEnvironment = .chat
+    ) throws -> JinjaBody {
+        var first = JinjaParser(tokens, environment, hiddenNames: [:])
         _ = try first.parse()
         let hidden = first.frames.hiddenNames()
-        var second = JinjaParser(tokens, hiddenNames: hidden)
+        var second = JinjaParser(tokens, environment, hiddenNames: hidden)
         return try second.parse()
     }
 

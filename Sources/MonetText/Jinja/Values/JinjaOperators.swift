@@ -160,6 +160,8 @@ enum JinjaOperators {
 
     /// Python's `a == b`.
     static func equal(_ a: JinjaValue, _ b: JinjaValue, _ run: JinjaRun) throws -> Bool {
+        try run.requireDefined(a)
+        try run.requireDefined(b)
         if let x = a.integer, let y = b.integer { return x == y }
         switch (a, b) {
         case (.undefined, .undefined), (.none, .none): return true

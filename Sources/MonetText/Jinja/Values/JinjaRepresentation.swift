@@ -19,7 +19,7 @@ struct JinjaRepresentation {
     /// What `{{ value }}` prints.
     mutating func writeText(_ value: JinjaValue) throws {
         switch value {
-        case .undefined: break
+        case .undefined: try run.requireDefined(value)
         case .string(let value), .markup(let value): try add(value)
         default: try write(value)
         }
@@ -29,7 +29,9 @@ struct JinjaRepresentation {
     mutating func write(_ value: JinjaValue) throws {
         try run.work(1)
         switch value {
-        case .undefined: try add("Undefined")
+        case .undefined:
+            try run.requireDefined(value)
+            try add("Undefined")
         case .none: try add("None")
         case .bool(let value): try add(value ? "True" : "False")
         case .int(let value): try add(String(value))

@@ -1,0 +1,236 @@
+import Foundation
+import MonetCompute
+import MonetFoundation
+import MonetModel
+
+/// Scores continuations of contexts: log p of each token given all before it.
+///
+/// Tokens that several queries begin with run once: queries are sorted into trees whose edges are runs of tokens,
+/// and each edge runs on the keys and values of those above it. The last token of a continuation never runs, so
+/// that answers of one token cost nothing beyond their context. Several trees run at a time, as lanes of one
+/// batch. With a batch-invariant backend, a score is the same bit for bit in any company.
+struct ContinuationScorer {
+    /// A text to score from some token on.
+    struct Query: Sendable {
+        /// All tokens, at least two.
+        let tokens: [Int32]
+        /// The first token that is scored, from 1 on.
+        let first: Int
+    }
+
+    /// What a query gives.
+    struct Score: Sendable, Equatable {
+        /// Sum of log p of the scored tokens.
+        var logLikelihood = 0.0
+        /// Whether each of them was the most likely one.
+        var isGreedy = true
+    }
+
+    /// Rows of a forward pass: enough to read each weight rarely, few enough to stop soon.
+    private static let rowsPerPass = 512
+    /// Shared tokens from which queries run as one tree.
+    private static let shortestShared = 16
+    private static let mostLanes = 16
+
+    let model: MonetLanguageModel
+    let backend: any Backend
+    let mask: UnitMask?
+
+    /// Scores of all queries, in an order that depends on their tokens alone.
+    ///
+    /// - `report`: called with each query's index and score as soon as it is known; false stops.
+    /// - `progress`: called with the tokens of each pass.
+    /// - Returns: whether all were scored.
+    /// - Throws: `ModelError`, and what `report` throws.
+    func score(
+        _ queries: [Query], progress: (Int) -> Void = { _ in }, report: (Int, Score) throws -> Bool
+    ) throws -> Bool {
+        let trees = PrefixTree.forest(queries.map { Array($0.tokens.dropLast()) }, shortestShared: Self.shortestShared)
+        var work = Work(queries: queries)
+        for tree in trees { tree.note(queries) }
+        let longest = queries.reduce(0) { max($0, $1.tokens.count) }
+        let count = laneCount(longest: longest)
+        var jobs = trees[...].reversed().map { Job(tree: $0, base: nil) }
+        var lanes: [Lane] = []
+        while !jobs.isEmpty || !lanes.isEmpty {
+            while lanes.count < count, let job = jobs.popLast() { lanes.append(Lane(job, model, longest)) }
+            let parts = try advance(&lanes)
+            progress(parts.reduce(0) { $0 + $1.count })
+            for part in parts {
+                for query in try work.finish(part, model: model, backend: backend) where try !report(query, work.scores[query]) {
+                    return false
+                }
+            }
+            // A long beginning of many queries has run: its branches go to several lanes.
+            var next: [Lane] = []
+            for var lane in lanes {
+                if let wide = lane.takeWide() {
+                    jobs += wide.reversed()
+                } else if !lane.isDone {
+                    next.append(lane)
+                }
+            }
+            lanes = next
+        }
+        return true
+    }
+
+    /// As many lanes as memory has room for.
+    private func laneCount(longest: Int) -> Int {
+        let shape = model.configuration
+        let bytes = MemoryLimits.product(
+            shape.layerCount, 2, shape.keyValueHeads, shape.headWidth, 4, max(1, longest))
+        return max(1, min(Self.mostLanes, MemoryLimits.available / 3 / max(1, bytes)))
+    }
+
+    /// Rows of a pass that belong to one edge.
+    fileprivate struct Part {
+        let node: PrefixTree
+        /// Where the rows are in the sequence, and in the output.
+        let positions: Range<Int>
+        let rows: Range<Int>
+        let hidden: Tensor
+        var count: Int { rows.count }
+    }
+
+    /// Runs the next tokens of the lanes, as many as fit into a pass.
+    private func advance(_ lanes: inout [Lane]) throws -> [Part] {
+        var chosen: [(lane: Int, count: Int)] = []
+        var room = Self.rowsPerPass
+        for index in lanes.indices where room > 0 {
+            let count = min(room, lanes[index].prepare())
+            chosen.append((index, count))
+            room -= count
+        }
+        let input = ForwardInput(
+            chosen.map { entry in
+                ForwardSequence(lanes[entry.lane].next(entry.count), cache: lanes[entry.lane].cache, mask: mask)
+            })
+        for entry in chosen { lanes[entry.lane].release() }
+        let output = try model.forward(input, on: backend)
+        var parts: [Part] = []
+        var row = 0
+        for (place, entry) in chosen.enumerated() {
+            let rows = row..<(row + entry.count)
+            row = rows.upperBound
+            let (node, positions) = lanes[entry.lane].accept(entry.count, output.caches[place])
+            parts.append(Part(node: node, positions: positions, rows: rows, hidden: output.hidden.value))
+        }
+        return parts
+    }
+}
+
+/// A tree that a lane runs, on what has run before it.
+private struct Job {
+    let tree: PrefixTree
+    /// The keys and values of the tokens before the tree.
+    let base: KVCache?
+}
+
+/// One sequence of keys and values that walks through a tree, depth first, and drops what it leaves behind.
+private struct Lane {
+    private(set) var cache: KVCache?
+    /// Edges to run, the next one last.
+    private var stack: [PrefixTree]
+    /// Tokens of the next edge that have run.
+    private var done = 0
+    private var wide: [Job]?
+
+    init(_ job: Job, _ model: MonetLanguageModel, _ longest: Int) {
+        cache = job.base ?? KVCache(configuration: model.configuration, limit: max(longest, 1))
+        stack = [job.tree]
+    }
+
+    var isDone: Bool { stack.isEmpty }
+
+    /// Drops tokens that the next edge does not follow; returns how many of its tokens are left.
+    mutating func prepare() -> Int {
+        guard let node = stack.last else { return 0 }
+        if done == 0 { cache?.truncate(to: node.start) }
+        return node.edge.count - done
+    }
+
+    func next(_ count: Int) -> [Int32] {
+        stack.last.map { Array($0.edge[($0.edge.startIndex + done)..<($0.edge.startIndex + done + count)]) } ?? []
+    }
+
+    /// Lets go of the cache while the pass has it, so that the pass can extend it in place.
+    mutating func release() { cache = nil }
+
+    mutating func accept(_ count: Int, _ new: KVCache) -> (node: PrefixTree, positions: Range<Int>) {
+        cache = new
+        let node = stack[stack.count - 1]
+        let start = node.start + done
+        done += count
+        if done == node.edge.count {
+            stack.removeLast()
+            done = 0
+            if stack.isEmpty, node.isWide {
+                wide = node.children.map { Job(tree: $0, base: new) }
+            } else {
+                stack += node.children.reversed()
+            }
+        }
+        return (node, start..<(start + count))
+    }
+
+    /// The branches of an edge that many queries share; the lane ends with it.
+    mutating func takeWide() -> [Job]? {
+        defer { wide = nil }
+        return wide
+    }
+}
+
+/// What is wanted from the rows of each edge, and the scores so far.
+private struct Work {
+    let queries: [ContinuationScorer.Query]
+    var scores: [ContinuationScorer.Score]
+    private var missing: [Int]
+
+    init(queries: [ContinuationScorer.Query]) {
+        self.queries = queries
+        scores = queries.map { _ in .init() }
+        missing = queries.map { $0.tokens.count - $0.first }
+    }
+
+    /// Adds what the rows of an edge say; returns the queries that are complete.
+    mutating func finish(
+        _ part: ContinuationScorer.Part, model: MonetLanguageModel, backend: any Backend
+    ) throws -> [Int] {
+        let wanted = part.positions.filter { part.node.wanted[$0] != nil }
+        var complete: [Int] = []
+        // Logits of a few rows at a time: a row is as wide as the vocabulary.
+        for start in stride(from: 0, to: wanted.count, by: 64) {
+            let positions = Array(wanted[start..<min(wanted.count, start + 64)])
+            let rows = positions.map { Int32(part.rows.lowerBound + $0 - part.positions.lowerBound) }
+            let logits = try model.logits(backend.embed(rows, table: part.hidden), on: backend)
+            let (values, width) = (logits.floats(), logits.columnCount)
+            for (row, position) in positions.enumerated() {
+                let result = RowProbabilities(values[(row * width)..<((row + 1) * width)])
+                for query in part.node.wanted[position] ?? [] {
+                    let token = queries[query].tokens[position + 1]
+                    scores[query].logLikelihood += Double(values[row * width + Int(token)]) - result.logSum
+                    scores[query].isGreedy = scores[query].isGreedy && result.best == Int(token)
+                    missing[query] -= 1
+                    if missing[query] == 0 { complete.append(query) }
+                }
+            }
+        }
+        return complete
+    }
+}
+
+/// The normalization of a row of logits, and its largest one.
+private struct RowProbabilities {
+    let logSum: Double
+    let best: Int
+
+    init(_ logits: ArraySlice<Float>) {
+        var (best, largest) = (0, -Float.infinity)
+        for (index, value) in logits.enumerated() where value > largest { (best, largest) = (index, value) }
+        var sum = 0.0
+        for value in logits { sum += Double(exp(value - largest)) }
+        logSum = Double(largest) + log(sum)
+        self.best = best
+    }
+}

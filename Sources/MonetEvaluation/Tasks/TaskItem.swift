@@ -1,0 +1,43 @@
+import MonetFoundation
+
+/// What a model is asked about one document.
+struct TaskItem: Sendable {
+    /// The document's place among those that are evaluated.
+    let index: Int
+    let document: JSONValue
+    /// The expected answer, as the rule of the task gives it.
+    let target: JSONValue
+    /// The choices; empty for tasks without.
+    let choices: [String]
+    /// The right choices; empty for tasks without.
+    let gold: [Int]
+    let requests: [TaskRequest]
+}
+
+/// One question to a model.
+enum TaskRequest: Sendable, Equatable {
+    /// How likely is a text after another?
+    case logLikelihood(context: String, continuation: String)
+    /// How likely is a text?
+    case rolling(text: String)
+    /// How does it go on?
+    case generation(context: String)
+
+    /// What the model reads first.
+    var context: String {
+        switch self {
+        case .logLikelihood(let context, _), .generation(let context): context
+        case .rolling(let text): text
+        }
+    }
+}
+
+/// A model's answer to one question.
+enum TaskResponse: Sendable, Equatable {
+    /// log p, and whether each token was the most likely one.
+    case logLikelihood(Double, isGreedy: Bool)
+    /// log p of the whole text.
+    case rolling(Double)
+    /// As many texts as the task repeats the question.
+    case texts([String])
+}
