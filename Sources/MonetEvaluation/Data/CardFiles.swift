@@ -10,9 +10,12 @@ struct CardFiles {
     /// Nil without a card that says so.
     init?(_ listing: DataListing) {
         self.listing = listing
-        guard let text = try? TextFile.read(listing.root + "/README.md"), text.hasPrefix("---\n") else { return nil }
+        guard let text = try? TextFile.read(listing.root + "/README.md"), text.hasPrefix("---\n") else {
+            return nil
+        }
         let rest = text.dropFirst(4)
-        guard let end = rest.range(of: "\n---"), let node = try? compose(yaml: String(rest[..<end.lowerBound])),
+        guard let end = rest.range(of: "\n---"),
+            let node = try? compose(yaml: String(rest[..<end.lowerBound])),
             let list = node["configs"]?.sequence
         else { return nil }
         configurations = list.compactMap { item in
@@ -23,7 +26,8 @@ struct CardFiles {
                 (files.sequence.map(Array.init) ?? []).compactMap { entry in
                     guard let split = entry["split"]?.string else { return nil }
                     let path = entry["path"]
-                    let patterns = path?.string.map { [$0] } ?? path?.sequence.map { $0.compactMap(\.string) } ?? []
+                    let patterns =
+                        path?.string.map { [$0] } ?? path?.sequence.map { $0.compactMap(\.string) } ?? []
                     return (split, patterns)
                 }
             )
@@ -35,13 +39,15 @@ struct CardFiles {
     func files(_ configuration: String?, _ split: String) -> [String]? {
         let chosen =
             configuration.flatMap { name in configurations.first { $0.name == name } }
-            ?? (configuration == nil ? configurations.first { $0.name == "default" } ?? configurations.first : nil)
+            ?? (configuration == nil
+                ? configurations.first { $0.name == "default" } ?? configurations.first : nil)
         guard let patterns = chosen?.files.first(where: { $0.split == split })?.patterns else { return nil }
         // Files turned into JSONL keep their names but for the extension.
         let found = listing.files.filter { file in
             patterns.contains { pattern in
                 Self.matches(file, pattern)
-                    || Self.matches((file as NSString).deletingPathExtension, (pattern as NSString).deletingPathExtension)
+                    || Self.matches(
+                        (file as NSString).deletingPathExtension, (pattern as NSString).deletingPathExtension)
             }
         }
         return found.isEmpty ? nil : found

@@ -48,7 +48,10 @@ struct DataTable: Sendable {
         }
         if name.hasSuffix(".csv") || name.hasSuffix(".tsv") {
             let text = try Self.text(bytes, path)
-            self.init(unifying: try SeparatedValues(text, path: path, separator: name.hasSuffix(".tsv") ? "\t" : ",").typedRows())
+            self.init(
+                unifying: try SeparatedValues(
+                    text, path: path, separator: name.hasSuffix(".tsv") ? "\t" : ","
+                ).typedRows())
         } else {
             self.init(unifying: try Self.json(bytes, path: path))
         }
@@ -70,7 +73,8 @@ struct DataTable: Sendable {
             let rows = whole.arrayValue ?? []
             if let place = rows.firstIndex(where: { $0.members == nil }) {
                 throw TaskError.malformedData(
-                    path: path, line: nil, reason: "element \(place + 1) is \(rows[place].kind), expected an object")
+                    path: path, line: nil,
+                    reason: "element \(place + 1) is \(rows[place].kind), expected an object")
             }
             return rows
         }
@@ -88,13 +92,18 @@ struct DataTable: Sendable {
             } catch FileError.malformedJSON(_, let offset, let reason) {
                 // A file may hold one object over many lines.
                 if rows.isEmpty, number == 0,
-                    let whole = try? bytes[start...].withUnsafeBytes({ try JSONValue(parsing: $0, source: path) }),
-                    let data = whole.members?.first(where: { $0.value.arrayValue?.allSatisfy { $0.members != nil } ?? false })
+                    let whole = try? bytes[start...].withUnsafeBytes({
+                        try JSONValue(parsing: $0, source: path)
+                    }),
+                    let data = whole.members?.first(where: {
+                        $0.value.arrayValue?.allSatisfy { $0.members != nil } ?? false
+                    })
                 {
                     return data.value.arrayValue ?? []
                 }
                 throw TaskError.malformedData(
-                    path: path, line: number + 1, reason: "malformed JSON at byte \(offset) of the line: \(reason)")
+                    path: path, line: number + 1,
+                    reason: "malformed JSON at byte \(offset) of the line: \(reason)")
             }
         }
         return rows

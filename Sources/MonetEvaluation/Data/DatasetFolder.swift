@@ -55,7 +55,9 @@ public struct DatasetFolder: Sendable {
             if let files = listing.files(request.configuration, request.split, isWhole: root == path) {
                 return try read(files.map { root + "/" + $0 }, request)
             }
-            looked.append(root.shownPath(in: path) + "/" + (request.configuration.map { $0 + "/" } ?? "") + request.split + ".jsonl")
+            looked.append(
+                root.shownPath(in: path) + "/" + (request.configuration.map { $0 + "/" } ?? "")
+                    + request.split + ".jsonl")
         }
         throw TaskError.missingData(
             task: request.task, dataset: request.dataset + (request.configuration.map { " (\($0))" } ?? ""),
@@ -74,7 +76,9 @@ public struct DatasetFolder: Sendable {
         roots += [path + "/" + name]
         roots += ["__", "--", "___"].map { path + "/" + name.replacing("/", with: $0) }
         let hub = path + "/datasets--" + name.replacing("/", with: "--") + "/snapshots"
-        roots += ((try? FileManager.default.contentsOfDirectory(atPath: hub)) ?? []).sorted().map { hub + "/" + $0 }
+        roots += ((try? FileManager.default.contentsOfDirectory(atPath: hub)) ?? []).sorted().map {
+            hub + "/" + $0
+        }
         roots += [path + "/" + short, path + "/" + request.task]
         roots += OriginalData.folders(of: name).map { path + "/" + $0 }
         roots.append(path)
@@ -90,13 +94,17 @@ public struct DatasetFolder: Sendable {
         var files = list(request.files?[request.split])
         if files.isEmpty, request.split == "train" { files = list(request.files) }
         let found = files.map { file in
-            [file.hasPrefix("/") ? file : path + "/" + file, request.taskFolder + "/" + file, file].first {
-                FileManager.default.fileExists(atPath: $0)
-            }
+            // Files on the hub are kept below the name of their dataset.
+            let file = file.hasPrefix("hf://datasets/") ? String(file.dropFirst(14)) : file
+            return [file.hasPrefix("/") ? file : path + "/" + file, request.taskFolder + "/" + file, file]
+                .first {
+                    FileManager.default.fileExists(atPath: $0)
+                }
         }
         guard !found.isEmpty, found.allSatisfy({ $0 != nil }) else {
             throw TaskError.missingData(
-                task: request.task, dataset: "the file \(files.joined(separator: ", "))", split: request.split,
+                task: request.task, dataset: "the file \(files.joined(separator: ", "))",
+                split: request.split,
                 folder: path, looked: files)
         }
         return try read(found.compactMap { $0 }, request)
@@ -104,7 +112,9 @@ public struct DatasetFolder: Sendable {
 
     private func read(_ files: [String], _ request: Request) throws -> Split {
         let tables = try files.map { file in
-            if let original = try OriginalData.table(file, dataset: request.dataset, configuration: request.configuration) {
+            if let original = try OriginalData.table(
+                file, dataset: request.dataset, configuration: request.configuration)
+            {
                 return original
             }
             let table = try DataTable(path: file)
@@ -112,7 +122,9 @@ public struct DatasetFolder: Sendable {
         }
         let all = tables.count == 1 ? tables[0] : DataTable(unifying: tables.flatMap(\.rows))
         let path = files.count == 1 ? files[0] : (files[0] as NSString).deletingLastPathComponent
-        guard !all.rows.isEmpty else { throw TaskError.emptySplit(task: request.task, split: request.split, path: path) }
+        guard !all.rows.isEmpty else {
+            throw TaskError.emptySplit(task: request.task, split: request.split, path: path)
+        }
         return Split(table: all, path: path)
     }
 }
@@ -132,14 +144,18 @@ struct DataListing {
     /// Nil if there is no such folder.
     init?(_ root: String) {
         var isFolder: ObjCBool = false
-        guard FileManager.default.fileExists(atPath: root, isDirectory: &isFolder), isFolder.boolValue else { return nil }
+        guard FileManager.default.fileExists(atPath: root, isDirectory: &isFolder), isFolder.boolValue else {
+            return nil
+        }
         var found: [String] = []
         func visit(_ folder: String, _ depth: Int) {
-            let names = ((try? FileManager.default.contentsOfDirectory(atPath: root + "/" + folder)) ?? []).sorted()
+            let names = ((try? FileManager.default.contentsOfDirectory(atPath: root + "/" + folder)) ?? [])
+                .sorted()
             for name in names where !name.hasPrefix(".") && found.count < 20_000 {
                 let place = folder.isEmpty ? name : folder + "/" + name
                 var isFolder: ObjCBool = false
-                guard FileManager.default.fileExists(atPath: root + "/" + place, isDirectory: &isFolder) else { continue }
+                guard FileManager.default.fileExists(atPath: root + "/" + place, isDirectory: &isFolder)
+                else { continue }
                 if isFolder.boolValue {
                     if depth < 5 { visit(place, depth + 1) }
                 } else if Self.isData(name) {
@@ -154,16 +170,20 @@ struct DataListing {
 
     private static func isData(_ name: String) -> Bool {
         let name = name.lowercased()
-        guard !["dataset_infos.json", "dataset_info.json", "state.json", "config.json"].contains(name) else { return false }
-        return [".jsonl", ".json", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz"].contains {
-            name.hasSuffix($0)
+        guard !["dataset_infos.json", "dataset_info.json", "state.json", "config.json"].contains(name) else {
+            return false
         }
+        return [".jsonl", ".json", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz"]
+            .contains {
+                name.hasSuffix($0)
+            }
     }
 
     /// Names under which a split is known.
     static func names(of split: String) -> [String] {
         let known = [
-            ["train", "training"], ["validation", "valid", "val", "dev"], ["test", "testing", "eval", "evaluation"],
+            ["train", "training"], ["validation", "valid", "val", "dev"],
+            ["test", "testing", "eval", "evaluation"],
         ]
         // "dev" of MMLU stands beside "val" and is only itself.
         let synonyms = known.first { $0.contains(split) } ?? []
@@ -202,11 +222,20 @@ struct DataListing {
             }
         }
         for name in Self.names(of: split) {
-            let found = candidates.filter { path in
-                var rest = path
-                if let configuration, let range = rest.range(of: configuration) { rest.removeSubrange(range) }
-                return Self.words(rest).contains(name)
+            let exact = candidates.filter { path in
+                let file = (path as NSString).lastPathComponent
+                return file.hasPrefix(name + ".") || file.hasPrefix(name + "-")
             }
+            let found =
+                !exact.isEmpty
+                ? exact
+                : candidates.filter { path in
+                    var rest = path
+                    if let configuration, let range = rest.range(of: configuration) {
+                        rest.removeSubrange(range)
+                    }
+                    return Self.words(rest).contains(name)
+                }
             if found.isEmpty { continue }
             // Label files are read with what they label; of the same data in two formats, one is enough.
             let byType = Dictionary(grouping: found) { ($0 as NSString).pathExtension.lowercased() }

@@ -9,7 +9,8 @@ enum OriginalData {
         case "allenai/ai2_arc": ["ARC-V1-Feb2018-2", "ARC-V1-Feb2018", "ARC"]
         case "allenai/winogrande": ["winogrande_1.1", "winogrande"]
         case "baber/piqa", "ybisk/piqa": ["piqa", "physicaliqa-train-dev"]
-        case "lighteval/siqa", "allenai/social_i_qa": ["siqa", "social_iqa", "social_i_qa", "socialiqa-train-dev"]
+        case "lighteval/siqa", "allenai/social_i_qa":
+            ["siqa", "social_iqa", "social_i_qa", "socialiqa-train-dev"]
         case "allenai/openbookqa": ["OpenBookQA-V1-Sep2018/Data/Main", "openbookqa"]
         case "Rowan/hellaswag": ["hellaswag"]
         case "tau/commonsense_qa": ["commonsense_qa", "csqa", "CommonsenseQA"]
@@ -29,14 +30,17 @@ enum OriginalData {
         let names = ["question", "subject", "choices", "answer"]
         if let first = values.records.first, first.values.contains("question") { return nil }
         let rows = try values.records.map { record -> JSONValue in
-            guard record.values.count == 6, let answer = ["A", "B", "C", "D"].firstIndex(of: record.values[5]) else {
+            guard record.values.count == 6,
+                let answer = ["A", "B", "C", "D"].firstIndex(of: record.values[5])
+            else {
                 throw TaskError.malformedData(
                     path: path, line: record.line,
                     reason: "expected a question, four choices and a letter from A to D")
             }
             return .object([
                 .init("question", .string(record.values[0])), .init("subject", .string(subject)),
-                .init("choices", .array(record.values[1...4].map { .string($0) })), .init("answer", .integer(answer)),
+                .init("choices", .array(record.values[1...4].map { .string($0) })),
+                .init("answer", .integer(answer)),
             ])
         }
         return DataTable(rows: rows, fields: names)
@@ -53,7 +57,9 @@ enum OriginalData {
                 let choices = question?["choices"]?.arrayValue ?? []
                 var members: [JSONValue.Member] = [.init("id", row["id"] ?? .null)]
                 members.append(.init(name, question?["stem"] ?? .null))
-                if let concept = question?["question_concept"] { members.append(.init("question_concept", concept)) }
+                if let concept = question?["question_concept"] {
+                    members.append(.init("question_concept", concept))
+                }
                 members.append(
                     .init(
                         "choices",
@@ -66,13 +72,16 @@ enum OriginalData {
             }
             return DataTable(unifying: rows)
         }
-        guard !table.fields.contains("label"), let labels = labels(beside: path), labels.count == rows.count else {
+        guard !table.fields.contains("label"), let labels = labels(beside: path), labels.count == rows.count
+        else {
             return table
         }
         // PIQA counts from 0 and has numbers on the hub; SIQA counts from 1 and has texts.
         let areTexts = table.fields.contains("answerA")
         rows = zip(rows, labels).map { row, label in
-            row.with([.init("label", areTexts ? .string(label) : Int(label).map { .integer($0) } ?? .string(label))])
+            row.with([
+                .init("label", areTexts ? .string(label) : Int(label).map { .integer($0) } ?? .string(label))
+            ])
         }
         return DataTable(rows: rows, fields: table.fields + ["label"])
     }
@@ -80,6 +89,8 @@ enum OriginalData {
     private static func labels(beside path: String) -> [String]? {
         let stem = (path as NSString).deletingPathExtension
         guard let text = try? TextFile.read(stem + "-labels.lst") else { return nil }
-        return text.split(separator: "\n").map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
+        return text.split(separator: "\n").map { $0.trimmingCharacters(in: .whitespaces) }.filter {
+            !$0.isEmpty
+        }
     }
 }

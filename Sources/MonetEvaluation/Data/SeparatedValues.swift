@@ -61,7 +61,8 @@ struct SeparatedValues {
 
     /// Texts that mean that a value is missing.
     private static let missing: Set<String> = [
-        "", " ", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>",
+        "", " ", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
+        "<NA>",
         "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
     ]
 
@@ -88,7 +89,8 @@ struct SeparatedValues {
         let hasAll = known.count == texts.count
         if !known.isEmpty {
             if hasAll, known.allSatisfy({ Int($0) != nil }) { return texts.map { .integer(Int($0) ?? 0) } }
-            if hasAll, known.allSatisfy({ ["True", "False", "TRUE", "FALSE", "true", "false"].contains($0) }) {
+            if hasAll, known.allSatisfy({ ["True", "False", "TRUE", "FALSE", "true", "false"].contains($0) })
+            {
                 return texts.map { .bool($0.lowercased() == "true") }
             }
             if known.allSatisfy({ Double($0) != nil && !$0.lowercased().hasPrefix("0x") }) {

@@ -45,7 +45,8 @@ struct ContinuationScorer {
     func score(
         _ queries: [Query], progress: (Int) -> Void = { _ in }, report: (Int, Score) throws -> Bool
     ) throws -> Bool {
-        let trees = PrefixTree.forest(queries.map { Array($0.tokens.dropLast()) }, shortestShared: Self.shortestShared)
+        let trees = PrefixTree.forest(
+            queries.map { Array($0.tokens.dropLast()) }, shortestShared: Self.shortestShared)
         var work = Work(queries: queries)
         for tree in trees { tree.note(queries) }
         let longest = queries.reduce(0) { max($0, $1.tokens.count) }
@@ -57,7 +58,8 @@ struct ContinuationScorer {
             let parts = try advance(&lanes)
             progress(parts.reduce(0) { $0 + $1.count })
             for part in parts {
-                for query in try work.finish(part, model: model, backend: backend) where try !report(query, work.scores[query]) {
+                for query in try work.finish(part, model: model, backend: backend)
+                where try !report(query, work.scores[query]) {
                     return false
                 }
             }
@@ -104,7 +106,8 @@ struct ContinuationScorer {
         }
         let input = ForwardInput(
             chosen.map { entry in
-                ForwardSequence(lanes[entry.lane].next(entry.count), cache: lanes[entry.lane].cache, mask: mask)
+                ForwardSequence(
+                    lanes[entry.lane].next(entry.count), cache: lanes[entry.lane].cache, mask: mask)
             })
         for entry in chosen { lanes[entry.lane].release() }
         let output = try model.forward(input, on: backend)
@@ -151,7 +154,8 @@ private struct Lane {
     }
 
     func next(_ count: Int) -> [Int32] {
-        stack.last.map { Array($0.edge[($0.edge.startIndex + done)..<($0.edge.startIndex + done + count)]) } ?? []
+        stack.last.map { Array($0.edge[($0.edge.startIndex + done)..<($0.edge.startIndex + done + count)]) }
+            ?? []
     }
 
     /// Lets go of the cache while the pass has it, so that the pass can extend it in place.

@@ -1,4 +1,5 @@
 import Foundation
+import MonetFoundation
 import MonetText
 
 /// Tokens of contexts and continuations as lm-evaluation-harness makes them.
@@ -6,6 +7,18 @@ struct ContinuationTokens {
     let tokenizer: Tokenizer
     /// The most tokens that the model reads at a time.
     let context: Int
+    /// Whether a space at the beginning of a text is the one that the tokenizer puts before every text, as
+    /// transformers 5 takes it where there is no `tokenizer.json` that says otherwise. SentencePiece itself, and
+    /// transformers 4, put one before it.
+    private let sharesFirstSpace: Bool
+
+    init(tokenizer: Tokenizer, context: Int) {
+        self.tokenizer = tokenizer
+        self.context = context
+        let path = (tokenizer.path as NSString).deletingLastPathComponent + "/tokenizer.json"
+        let normalizer = (try? JSONValue(contentsOfFile: path))?["normalizer"]
+        sharesFirstSpace = !(normalizer?.serialized().contains("\"Prepend\"") ?? false)
+    }
 
     /// What stands before a text without context.
     ///
@@ -19,8 +32,15 @@ struct ContinuationTokens {
         return id
     }
 
-    func encode(_ text: String) throws -> [Int32] {
-        try tokenizer.encode(text, addBegin: tokenizer.addsBegin, parsingSpecial: true)
+    /// The tokens of a text, with the begin token if the tokenizer adds one.
+    ///
+    /// - Throws: `TextError`.
+    func encode(_ text: String, addBegin: Bool? = nil) throws -> [Int32] {
+        let shared = sharesFirstSpace && text.utf8.first == UInt8(ascii: " ")
+        return try tokenizer.encode(
+            shared ? String(Substring(text.unicodeScalars.dropFirst())) : text,
+            addBegin: addBegin ?? tokenizer.addsBegin,
+            parsingSpecial: true)
     }
 
     /// A context and its continuation, encoded together and divided after as many tokens as the context has alone.
@@ -30,7 +50,7 @@ struct ContinuationTokens {
     func query(context: String, continuation: String) throws -> ContinuationScorer.Query {
         if context.isEmpty {
             let prefix = try prefix()
-            let tokens = try tokenizer.encode(continuation, parsingSpecial: true)
+            let tokens = try encode(continuation, addBegin: false)
             return try cut(tokens.first == prefix ? tokens : [prefix] + tokens, first: 1, continuation)
         }
         let trimmed = PythonText.strip(context, left: false)
@@ -38,10 +58,12 @@ struct ContinuationTokens {
         let first = try encode(trimmed).count
         let tokens = try encode(trimmed + space + continuation)
         return first > 0
-            ? try cut(tokens, first: first, continuation) : try cut([try prefix()] + tokens, first: 1, continuation)
+            ? try cut(tokens, first: first, continuation)
+            : try cut([try prefix()] + tokens, first: 1, continuation)
     }
 
-    private func cut(_ tokens: [Int32], first: Int, _ continuation: String) throws -> ContinuationScorer.Query {
+    private func cut(_ tokens: [Int32], first: Int, _ continuation: String) throws -> ContinuationScorer.Query
+    {
         guard first < tokens.count else {
             throw EvaluationError.invalidSetting(
                 name: "the continuation", found: "\"\(continuation.prefix(60))\", which adds no token",
@@ -49,7 +71,8 @@ struct ContinuationTokens {
         }
         guard tokens.count - first <= context else {
             throw EvaluationError.invalidSetting(
-                name: "the continuation \"\(continuation.prefix(60))\"", found: "\(tokens.count - first) tokens",
+                name: "the continuation \"\(continuation.prefix(60))\"",
+                found: "\(tokens.count - first) tokens",
                 expected: "at most the model's context of \(context)")
         }
         let dropped = max(0, tokens.count - context - 1)

@@ -52,7 +52,10 @@ final class EvaluationRecords {
         guard let known = responses[key] else { return nil }
         guard prompts[key] == item.fingerprint, known.count == item.requests.count else {
             throw EvaluationError.foreignRecords(
-                path: path, reason: "the answers about document \(item.index + 1) of \(task) are to other questions; its data has changed")
+                path: path,
+                reason:
+                    "the answers about document \(item.index + 1) of \(task) are to other questions; its data has changed"
+            )
         }
         return known
     }
@@ -94,7 +97,8 @@ enum JournalFile {
             return []
         }
         guard first == header else {
-            throw EvaluationError.foreignRecords(path: path, reason: "records of another run (\(first.prefix(400)))")
+            throw EvaluationError.foreignRecords(
+                path: path, reason: "records of another run (\(first.prefix(400)))")
         }
         if wasCut { try AtomicFile.write(lines.map { $0 + "\n" }.joined(), to: path) }
         return Array(lines.dropFirst())

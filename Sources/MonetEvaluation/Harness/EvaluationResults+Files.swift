@@ -14,7 +14,8 @@ extension EvaluationResults {
 
         /// Collects the description.
         public init(
-            model: String, arguments: [JSONValue.Member] = [], limit: Int? = nil, start: Date, end: Date = Date()
+            model: String, arguments: [JSONValue.Member] = [], limit: Int? = nil, start: Date,
+            end: Date = Date()
         ) {
             self.model = model
             self.arguments = arguments
@@ -61,7 +62,8 @@ extension EvaluationResults {
             try AtomicFile.write(to: path) { writer in
                 for item in result.items {
                     let sample = item.sample
-                    all += ["doc_hash", "prompt_hash", "target_hash"].map { sample[$0]?.stringValue ?? "" }.joined()
+                    all += ["doc_hash", "prompt_hash", "target_hash"].map { sample[$0]?.stringValue ?? "" }
+                        .joined()
                     try writer.write(sample.serialized() + "\n")
                 }
             }
@@ -111,7 +113,8 @@ extension EvaluationResults {
                             result.task.name,
                             .object(
                                 [
-                                    .init("name", .string(result.task.name)), .init("alias", .string(result.task.alias)),
+                                    .init("name", .string(result.task.name)),
+                                    .init("alias", .string(result.task.alias)),
                                     .init("sample_len", .integer(result.documents)),
                                 ] + values(result.values)))
                     } + groupValues))
@@ -128,34 +131,44 @@ extension EvaluationResults {
             .init(
                 "versions",
                 .object(
-                    tasks.map { .init($0.task.name, $0.task.version) } + groups.map { .init($0.group.name, $0.group.version) })),
+                    tasks.map { .init($0.task.name, $0.task.version) }
+                        + groups.map { .init($0.group.name, $0.group.version) })),
             .init("n-shot", object(tasks) { .init($0.task.name, .integer($0.shots)) }),
             .init(
                 "higher_is_better",
                 object(tasks) { result in
-                    .init(result.task.name, .object(result.task.metrics.map { .init($0.name, .bool($0.isHigherBetter)) }))
+                    .init(
+                        result.task.name,
+                        .object(result.task.metrics.map { .init($0.name, .bool($0.isHigherBetter)) }))
                 }),
             .init(
                 "n-samples",
                 object(tasks) {
                     .init(
-                        $0.task.name, ["original": .integer($0.documentCount), "effective": .integer($0.documents)])
+                        $0.task.name,
+                        ["original": .integer($0.documentCount), "effective": .integer($0.documents)])
                 }),
             .init(
                 "config",
                 .object(
                     [
-                        .init("model", .string("monet")), .init("model_args", .string("pretrained=\(run.model)")),
+                        .init("model", .string("monet")),
+                        .init("model_args", .string("pretrained=\(run.model)")),
                         .init("limit", run.limit.map { .integer($0) } ?? .null),
                         .init("bootstrap_iters", .integer(100_000)),
                     ] + run.arguments)),
-            .init("chance", object(tasks.filter { $0.chance != nil }) { .init($0.task.name, .number($0.chance ?? 0)) }),
+            .init(
+                "chance",
+                object(tasks.filter { $0.chance != nil }) { .init($0.task.name, .number($0.chance ?? 0)) }),
         ]
         if let table = paperTable {
             members.append(
                 .init(
                     "paper",
-                    .object(table.columns.map { .init($0.name, .number($0.value)) } + [.init("average", .number(table.average))])))
+                    .object(
+                        table.columns.map { .init($0.name, .number($0.value)) } + [
+                            .init("average", .number(table.average))
+                        ])))
         }
         members += [
             .init("date", .number(run.start.timeIntervalSince1970)), .init("task_hashes", .object(hashes)),
@@ -173,10 +186,13 @@ extension TaskResult {
     /// The task's settings as they were.
     fileprivate var configuration: JSONValue {
         JSONValue.object(
-            task.file.members.map { .init($0.key, Self.shown($0.value)) }.filter { !["group", "task_list"].contains($0.key) }
+            task.file.members.map { .init($0.key, Self.shown($0.value)) }.filter {
+                !["group", "task_list"].contains($0.key)
+            }
         ).with([
             .init("num_fewshot", .integer(shots)), .init("repeats", .integer(task.repeats)),
-            .init("target_delimiter", .string(task.targetDelimiter)), .init("fewshot_delimiter", .string(task.delimiter)),
+            .init("target_delimiter", .string(task.targetDelimiter)),
+            .init("fewshot_delimiter", .string(task.delimiter)),
             .init("output_type", .string(task.outputType.rawValue)),
         ])
     }
@@ -194,14 +210,16 @@ extension ScoredItem {
         let arguments = item.requests.enumerated().map { number, request -> JSONValue.Member in
             let parts: [JSONValue]
             switch request {
-            case .logLikelihood(let context, let continuation): parts = [.string(context), .string(continuation)]
+            case .logLikelihood(let context, let continuation):
+                parts = [.string(context), .string(continuation)]
             case .rolling(let text): parts = [.string(text)]
             case .generation(let context): parts = [.string(context), .object([])]
             }
             return .init("gen_args_\(number)", .object(parts.enumerated().map { .init("arg_\($0)", $1) }))
         }
         var members: [JSONValue.Member] = [
-            .init("doc_id", .integer(item.index)), .init("doc", item.document), .init("target", .string(target)),
+            .init("doc_id", .integer(item.index)), .init("doc", item.document),
+            .init("target", .string(target)),
             .init("arguments", .object(arguments)),
             .init("resps", .array(responses.map { .array($0.values) })),
             .init(
@@ -226,7 +244,10 @@ extension JSONValue {
         case .string(let text):
             // Enough for answers: texts inside of lists.
             text.contains("'") && !text.contains("\"")
-                ? "\"\(text)\"" : "'" + text.replacing("\\", with: "\\\\").replacing("'", with: "\\'").replacing("\n", with: "\\n") + "'"
+                ? "\"\(text)\""
+                : "'"
+                    + text.replacing("\\", with: "\\\\").replacing("'", with: "\\'").replacing(
+                        "\n", with: "\\n") + "'"
         case .array(let values): "[" + values.map(\.pythonRepresentation).joined(separator: ", ") + "]"
         default: pythonText
         }

@@ -43,12 +43,15 @@ public struct TaskResult: Sendable {
         for chain in task.definition.filterChains {
             let own = items.filter { $0.filter == chain.name }
             for (place, metric) in (own.first?.metrics ?? []).enumerated() {
-                guard let definition = task.definition.metrics.first(where: { $0.name == metric.name }) else { continue }
+                guard let definition = task.definition.metrics.first(where: { $0.name == metric.name }) else {
+                    continue
+                }
                 let all = own.map { $0.metrics[place].value }
                 values.append(
                     EvaluationValue(
                         metric: metric.name, filter: chain.name, value: definition.aggregation.value(of: all),
-                        standardError: definition.aggregation.standardError(of: all, resamples: Self.resamples),
+                        standardError: definition.aggregation.standardError(
+                            of: all, resamples: Self.resamples),
                         isHigherBetter: definition.isHigherBetter))
             }
         }
@@ -69,7 +72,8 @@ public struct TaskResult: Sendable {
     var mainItems: [Double] {
         guard let main else { return [] }
         return items.filter { $0.filter == main.filter }.compactMap { item in
-            guard case .number(let value)? = item.metrics.first(where: { $0.name == main.metric })?.value else { return nil }
+            guard case .number(let value)? = item.metrics.first(where: { $0.name == main.metric })?.value
+            else { return nil }
             return value
         }
     }
@@ -106,17 +110,22 @@ public struct EvaluationResults: Sendable {
         }
     }
 
-    private static func result(of group: TaskGroup, _ tasks: [TaskResult], _ groups: [TaskGroup]) -> GroupResult {
+    private static func result(of group: TaskGroup, _ tasks: [TaskResult], _ groups: [TaskGroup])
+        -> GroupResult
+    {
         let names = leaves(of: group, groups)
         let members = names.compactMap { name in tasks.first { $0.task.name == name } }
         var values: [EvaluationValue] = []
         for aggregation in group.aggregations {
             let filters =
                 aggregation.filters
-                ?? Set(members.flatMap { $0.values.filter { $0.metric == aggregation.metric }.map(\.filter) }).sorted()
+                ?? Set(members.flatMap { $0.values.filter { $0.metric == aggregation.metric }.map(\.filter) })
+                .sorted()
             for filter in filters {
                 let found = members.compactMap { member in
-                    member.values.first { $0.metric == aggregation.metric && $0.filter == filter }.map { (member, $0) }
+                    member.values.first { $0.metric == aggregation.metric && $0.filter == filter }.map {
+                        (member, $0)
+                    }
                 }
                 guard let first = found.first else { continue }
                 let sizes = found.map { aggregation.isWeightedBySize ? Double($0.0.documents) : 1 }
@@ -127,7 +136,8 @@ public struct EvaluationResults: Sendable {
                         metric: aggregation.metric, filter: filter,
                         value: zip(found, sizes).reduce(0) { $0 + $1.0.1.value * $1.1 } / total,
                         standardError: errors.count == found.count
-                            ? (aggregation.isWeightedBySize ? pooledError(errors, sizes) : unweightedError(errors)) : nil,
+                            ? (aggregation.isWeightedBySize
+                                ? pooledError(errors, sizes) : unweightedError(errors)) : nil,
                         isHigherBetter: first.1.isHigherBetter))
             }
         }
@@ -143,7 +153,8 @@ public struct EvaluationResults: Sendable {
     private static func pooledError(_ errors: [Double], _ sizes: [Double]) -> Double {
         let total = sizes.reduce(0, +)
         let variance =
-            zip(errors, sizes).reduce(0) { $0 + ($1.1 - 1) * $1.0 * $1.0 * $1.1 } / (total - Double(sizes.count))
+            zip(errors, sizes).reduce(0) { $0 + ($1.1 - 1) * $1.0 * $1.0 * $1.1 }
+            / (total - Double(sizes.count))
         return (variance / total).squareRoot()
     }
 
@@ -155,8 +166,10 @@ public struct EvaluationResults: Sendable {
 
     /// The eight benchmarks of the paper's table, with the tasks or groups of each.
     private static let paperBenchmarks: [(name: String, tasks: [String])] = [
-        ("MMLU", ["mmlu"]), ("ARC", ["arc_easy", "arc_challenge"]), ("WG", ["winogrande"]), ("PIQA", ["piqa"]),
-        ("SIQA", ["social_iqa"]), ("OBQA", ["openbookqa"]), ("HS", ["hellaswag"]), ("CSQA", ["commonsense_qa"]),
+        ("MMLU", ["mmlu"]), ("ARC", ["arc_easy", "arc_challenge"]), ("WG", ["winogrande"]),
+        ("PIQA", ["piqa"]),
+        ("SIQA", ["social_iqa"]), ("OBQA", ["openbookqa"]), ("HS", ["hellaswag"]),
+        ("CSQA", ["commonsense_qa"]),
     ]
 
     /// The value of each of the paper's benchmarks, normalized accuracy where there is one, and their mean; nil
@@ -196,12 +209,15 @@ public struct EvaluationResults: Sendable {
         var shown: Set<String> = []
         func addTask(_ result: TaskResult, _ depth: Int) {
             guard shown.insert(result.task.name).inserted else { return }
-            let name = depth > 0 ? String(repeating: " ", count: depth) + "- " + result.task.alias : result.task.name
+            let name =
+                depth > 0 ? String(repeating: " ", count: depth) + "- " + result.task.alias : result.task.name
             add(name, String(result.shots), result.values, result.chance)
         }
         func addGroup(_ result: GroupResult, _ depth: Int) {
             guard shown.insert(result.group.name).inserted else { return }
-            let name = depth > 0 ? String(repeating: " ", count: depth) + "- " + result.group.alias : result.group.name
+            let name =
+                depth > 0
+                ? String(repeating: " ", count: depth) + "- " + result.group.alias : result.group.name
             add(name, "", result.values, result.chance)
             for member in result.group.members {
                 if let inner = groups.first(where: { $0.group.name == member }) {

@@ -42,7 +42,8 @@ public struct EvaluationRun {
     /// - `contextLength`: the most tokens read at a time, the model's own by default.
     /// - `seed`: of sampled generations.
     public init(
-        model: MonetLanguageModel, tokenizer: Tokenizer, backend: any Backend = CPUBackend(isBatchInvariant: true),
+        model: MonetLanguageModel, tokenizer: Tokenizer,
+        backend: any Backend = CPUBackend(isBatchInvariant: true),
         mask: UnitMask? = nil, tasks: [EvaluationTask], groups: [TaskGroup] = [], contextLength: Int? = nil,
         seed: UInt64 = 0
     ) {
@@ -55,7 +56,9 @@ public struct EvaluationRun {
         self.seed = seed
         tokens = ContinuationTokens(
             tokenizer: tokenizer,
-            context: min(contextLength ?? model.configuration.maxPositionEmbeddings, model.configuration.contextLength))
+            context: min(
+                contextLength ?? model.configuration.maxPositionEmbeddings, model.configuration.contextLength)
+        )
     }
 
     /// A task whose questions are known, but not all answers.
@@ -233,7 +236,9 @@ public struct EvaluationRun {
         settings.sampling.topP = plan.topP ?? 1
         settings.sampling.topK = plan.topK ?? 50
         var stops = plan.stops.filter { !$0.isEmpty }
-        if let end = tokenizer.endID, let text = try? tokenizer.textWithSpecialTokens([end]), !text.isEmpty, !stops.contains(text) {
+        if let end = tokenizer.endID, let text = try? tokenizer.textWithSpecialTokens([end]), !text.isEmpty,
+            !stops.contains(text)
+        {
             stops.append(text)
         }
         var owners: [Int: (item: TaskItem, sample: Int)] = [:]
@@ -241,7 +246,9 @@ public struct EvaluationRun {
         var waiting = items[...]
         while !waiting.isEmpty || !engine.isIdle {
             // Requests are submitted as slots become free, so that few prompts are in memory.
-            while engine.runningCount + engine.waitingCount < 2 * limits.sequences, let item = waiting.popFirst() {
+            while engine.runningCount + engine.waitingCount < 2 * limits.sequences,
+                let item = waiting.popFirst()
+            {
                 let prompt = try tokens.prompt(item.requests[0].context, newTokens: plan.maxNewTokens)
                 texts[item.index] = Array(repeating: nil, count: definition.repeats)
                 for sample in 0..<definition.repeats {

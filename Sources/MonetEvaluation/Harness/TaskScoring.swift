@@ -20,7 +20,9 @@ extension TaskDefinition {
     /// What a document's answers are worth under each filter.
     ///
     /// - Throws: `TaskError.unusableDocument`.
-    func scored(_ item: TaskItem, _ responses: [TaskResponse], hasManyTargets: Bool, name: String) throws -> [ScoredItem] {
+    func scored(_ item: TaskItem, _ responses: [TaskResponse], hasManyTargets: Bool, name: String) throws
+        -> [ScoredItem]
+    {
         try filterChains.map { chain in
             do {
                 let filtered = try responses.map { response -> JSONValue in
@@ -33,7 +35,8 @@ extension TaskDefinition {
                     item: item, responses: responses, filter: chain.name, filtered: filtered,
                     metrics: try metrics(item, responses, filtered, hasManyTargets))
             } catch let error as TaskFilter.Failure {
-                throw TaskError.unusableDocument(task: self.name, document: name, reason: "a filter needs \(error.description)")
+                throw TaskError.unusableDocument(
+                    task: self.name, document: name, reason: "a filter needs \(error.description)")
             } catch let error as PythonExpression.Failure {
                 throw TaskError.unusableDocument(task: self.name, document: name, reason: error.description)
             } catch let error as TaskFunction.Failure {
@@ -64,7 +67,10 @@ extension TaskDefinition {
         case .multipleChoice: return kept(choiceMetrics(item, responses))
         case .generation:
             return try metrics.filter { $0.name == "exact_match" }.map { metric in
-                (name: metric.name, value: .number(try Self.exactMatch(item, filtered[0], hasManyTargets, metric.match)))
+                (
+                    name: metric.name,
+                    value: .number(try Self.exactMatch(item, filtered[0], hasManyTargets, metric.match))
+                )
             }
         }
     }
@@ -84,7 +90,9 @@ extension TaskDefinition {
     // MARK: Choices
 
     private func choiceMetrics(_ item: TaskItem, _ responses: [TaskResponse]) -> [(String, MetricValue)] {
-        let values = responses.map { if case .logLikelihood(let value, _) = $0 { value } else { -Double.infinity } }
+        let values = responses.map {
+            if case .logLikelihood(let value, _) = $0 { value } else { -Double.infinity }
+        }
         let greedy = responses.map { if case .logLikelihood(_, let flag) = $0 { flag } else { false } }
         let count = item.choices.count
         let sums = Array(values.prefix(count))
@@ -129,7 +137,8 @@ extension TaskDefinition {
         var expected: [String]
         if !item.choices.isEmpty, let number = item.target.intValue {
             guard item.choices.indices.contains(number) else {
-                throw TaskFilter.Failure(description: "an answer among the \(item.choices.count) choices, found \(number)")
+                throw TaskFilter.Failure(
+                    description: "an answer among the \(item.choices.count) choices, found \(number)")
             }
             expected = [item.choices[number]]
         } else if hasManyTargets {

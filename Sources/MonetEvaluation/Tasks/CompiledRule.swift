@@ -68,7 +68,9 @@ struct CompiledRule: Sendable {
     /// A text, or a number for a task whose choices are in the question.
     func text(of document: JSONValue, _ name: String, hasChoices: Bool) throws -> JSONValue {
         let (value, isRendered) = try value(of: document, name)
-        guard isRendered, hasChoices, let text = value.stringValue, PythonText.isDigit(text) else { return value }
+        guard isRendered, hasChoices, let text = value.stringValue, PythonText.isDigit(text) else {
+            return value
+        }
         return try literal(text, name)
     }
 

@@ -34,7 +34,8 @@ public struct EvaluationTask: Sendable {
     ///
     /// - `shots`: examples before each question; the task's own number if nil.
     /// - Throws: `TaskError`, `FileError`.
-    public init(_ definition: TaskDefinition, data: DatasetFolder, shots: Int? = nil, seed: Int = 1234) throws {
+    public init(_ definition: TaskDefinition, data: DatasetFolder, shots: Int? = nil, seed: Int = 1234) throws
+    {
         self.definition = definition
         self.seed = seed
         // A task that states 0 examples is asked without.
@@ -49,9 +50,12 @@ public struct EvaluationTask: Sendable {
         func compiled(_ rule: TaskDefinition.Rule, _ key: String) throws -> CompiledRule {
             try CompiledRule(rule, key: key, origin: definition.origin(of: key), fields: fields)
         }
-        func prefix(_ text: String?) throws -> CompiledRule? { try text.map { try compiled(.template($0), "gen_prefix") } }
+        func prefix(_ text: String?) throws -> CompiledRule? {
+            try text.map { try compiled(.template($0), "gen_prefix") }
+        }
         rules = Rules(
-            text: try compiled(definition.text, "doc_to_text"), target: try compiled(definition.target, "doc_to_target"),
+            text: try compiled(definition.text, "doc_to_text"),
+            target: try compiled(definition.target, "doc_to_target"),
             choice: try definition.choice.map { try compiled($0, "doc_to_choice") },
             prefix: try prefix(definition.generationPrefix))
         exampleRules = Rules(
@@ -60,7 +64,8 @@ public struct EvaluationTask: Sendable {
             choice: try own.choice.map { try compiled($0, "fewshot_config.doc_to_choice") } ?? rules.choice,
             prefix: try prefix(own.generationPrefix))
         details =
-            definition.description.isEmpty ? nil : try compiled(.template(definition.description), "description")
+            definition.description.isEmpty
+            ? nil : try compiled(.template(definition.description), "description")
         let name = Self.name(of: 0, path)
         hasChoicesInText =
             try hasChoices && rules.text.text(of: documents[0], name, hasChoices: true).intValue != nil
@@ -72,8 +77,11 @@ public struct EvaluationTask: Sendable {
             examples = samples
         } else {
             let split = definition.exampleSplit ?? ""
-            let isEvaluated = split == definition.evaluatedSplit && own.processDocuments == definition.processDocuments
-            examples = isEvaluated ? documents : try Self.documents(of: definition, split, data, own.processDocuments).table.rows
+            let isEvaluated =
+                split == definition.evaluatedSplit && own.processDocuments == definition.processDocuments
+            examples =
+                isEvaluated
+                ? documents : try Self.documents(of: definition, split, data, own.processDocuments).table.rows
         }
     }
 
@@ -84,8 +92,10 @@ public struct EvaluationTask: Sendable {
         let folder = definition.file.path.split(separator: "/").dropLast().joined(separator: "/")
         let found = try data.split(
             .init(
-                task: definition.name, dataset: definition.dataset, configuration: definition.datasetName, split: split,
-                files: definition.dataFiles, taskFolder: (definition.file.path.hasPrefix("/") ? "/" : "") + folder))
+                task: definition.name, dataset: definition.dataset, configuration: definition.datasetName,
+                split: split,
+                files: definition.dataFiles,
+                taskFolder: (definition.file.path.hasPrefix("/") ? "/" : "") + folder))
         guard let function else { return found }
         let rows = try found.table.rows.enumerated().map { index, row in
             do {
@@ -96,7 +106,8 @@ public struct EvaluationTask: Sendable {
             }
         }
         return .init(
-            table: DataTable(rows: rows, fields: rows.first?.members?.map(\.key) ?? found.table.fields), path: found.path)
+            table: DataTable(rows: rows, fields: rows.first?.members?.map(\.key) ?? found.table.fields),
+            path: found.path)
     }
 
     private static func name(of index: Int, _ path: String) -> String { "\(path), document \(index + 1)" }
@@ -145,7 +156,8 @@ public struct EvaluationTask: Sendable {
         if definition.outputType == .rollingLogLikelihood {
             guard let text = target.stringValue else { throw unusable(index, "doc_to_target is no text") }
             return TaskItem(
-                index: index, document: document, target: target, choices: [], gold: [], requests: [.rolling(text: text)])
+                index: index, document: document, target: target, choices: [], gold: [],
+                requests: [.rolling(text: text)])
         }
         guard !hasChoicesInText else {
             let rest = definition.targetDelimiter + Self.text(target)
@@ -180,7 +192,8 @@ public struct EvaluationTask: Sendable {
             gold = try self.gold(target, choices, index)
         }
         return TaskItem(
-            index: index, document: document, target: target, choices: choices, gold: gold, requests: requests)
+            index: index, document: document, target: target, choices: choices, gold: gold, requests: requests
+        )
     }
 
     /// The right choices that an answer names by number or by text.
@@ -224,7 +237,8 @@ public struct EvaluationTask: Sendable {
 
     private func failure(_ document: JSONValue, _ reason: String) -> TaskError {
         .unusableDocument(
-            task: definition.name, document: "the few-shot example \(document.serialized().prefix(80))", reason: reason)
+            task: definition.name, document: "the few-shot example \(document.serialized().prefix(80))",
+            reason: reason)
     }
 
     /// The answer of an example; nil if it has none.
@@ -238,7 +252,8 @@ public struct EvaluationTask: Sendable {
             }
             return text
         default:
-            guard let choices = turn.choices, let number = turn.target.intValue ?? turn.target.boolValue.map({ $0 ? 1 : 0 }),
+            guard let choices = turn.choices,
+                let number = turn.target.intValue ?? turn.target.boolValue.map({ $0 ? 1 : 0 }),
                 choices.indices.contains(number)
             else { throw failure(turn.target, "the answer is none of the choices") }
             return choices[number]
@@ -260,7 +275,9 @@ public struct EvaluationTask: Sendable {
 
     /// Whether two texts that are not empty meet without white space.
     private static func needsDelimiter(_ first: String, _ second: String) -> Bool {
-        guard let last = first.unicodeScalars.last, let next = second.unicodeScalars.first else { return false }
+        guard let last = first.unicodeScalars.last, let next = second.unicodeScalars.first else {
+            return false
+        }
         return !PythonText.isSpace(last) && !PythonText.isSpace(next)
     }
 

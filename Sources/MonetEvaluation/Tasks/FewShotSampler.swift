@@ -13,7 +13,8 @@ struct FewShotSampler {
     /// - `label`: the answer by which a balanced choice takes turns.
     /// - Throws: `TaskError.tooFewExamples`.
     init(
-        _ sampler: TaskDefinition.Sampler, examples: [JSONValue], shots: Int, seed: Int, excludesDocument: Bool,
+        _ sampler: TaskDefinition.Sampler, examples: [JSONValue], shots: Int, seed: Int,
+        excludesDocument: Bool,
         task: TaskDefinition, label: (JSONValue) throws -> String?
     ) throws {
         self.sampler = sampler
@@ -28,8 +29,12 @@ struct FewShotSampler {
         // LightEval draws one pool with the seed 0 for all documents, and one example more than it shows.
         var pool = PythonRandom(seed: 0)
         var byLabel: [String: [Int]] = [:]
-        for (index, example) in examples.enumerated() { byLabel[try label(example) ?? "", default: []].append(index) }
-        let bySize = Dictionary(grouping: byLabel.keys.sorted(by: FewShotSampler.isBefore)) { byLabel[$0]?.count ?? 0 }
+        for (index, example) in examples.enumerated() {
+            byLabel[try label(example) ?? "", default: []].append(index)
+        }
+        let bySize = Dictionary(grouping: byLabel.keys.sorted(by: FewShotSampler.isBefore)) {
+            byLabel[$0]?.count ?? 0
+        }
         var labels: [String] = []
         for size in bySize.keys.sorted(by: >) {
             var equal = bySize[size] ?? []

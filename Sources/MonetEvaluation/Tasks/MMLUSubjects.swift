@@ -40,7 +40,10 @@ enum MMLUSubjects {
         ("chemistry", ["college_chemistry", "high_school_chemistry"]),
         (
             "computer science",
-            ["college_computer_science", "computer_security", "high_school_computer_science", "machine_learning"]
+            [
+                "college_computer_science", "computer_security", "high_school_computer_science",
+                "machine_learning",
+            ]
         ),
         ("economics", ["econometrics", "high_school_macroeconomics", "high_school_microeconomics"]),
         ("engineering", ["electrical_engineering"]),

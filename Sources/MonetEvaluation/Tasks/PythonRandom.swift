@@ -24,7 +24,8 @@ struct PythonRandom {
         var (place, word) = (1, 0)
         for _ in 0..<max(Self.size, words.count) {
             let last = state[place - 1]
-            state[place] = (state[place] ^ ((last ^ (last >> 30)) &* 1_664_525)) &+ words[word] &+ UInt32(word)
+            state[place] =
+                (state[place] ^ ((last ^ (last >> 30)) &* 1_664_525)) &+ words[word] &+ UInt32(word)
             place += 1
             word = (word + 1) % words.count
             if place == Self.size { (state[0], place) = (state[Self.size - 1], 1) }

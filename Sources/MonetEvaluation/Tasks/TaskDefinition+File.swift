@@ -12,7 +12,8 @@ extension TaskDefinition {
     ]
     /// Keys of what this package does not do.
     private static let refusedKeys = [
-        "class": "a task in Python", "custom_dataset": "data made in Python", "use_prompt": "a prompt of promptsource",
+        "class": "a task in Python", "custom_dataset": "data made in Python",
+        "use_prompt": "a prompt of promptsource",
         "doc_to_image": "images", "doc_to_audio": "audio",
     ]
 
@@ -52,15 +53,20 @@ extension TaskDefinition {
         processResults = try reader.function("process_results", at: file["process_results"])
         let isRolling = outputType == .rollingLogLikelihood
         text = try reader.rule("doc_to_text", at: file["doc_to_text"]) ?? .template("")
-        guard let target = try reader.rule("doc_to_target", at: file["doc_to_target"]) ?? (isRolling ? text : nil) else {
+        guard
+            let target = try reader.rule("doc_to_target", at: file["doc_to_target"])
+                ?? (isRolling ? text : nil)
+        else {
             throw TaskError.malformedFile(
-                origin: TaskOrigin(path: file.path, line: 1), reason: "no 'doc_to_target', the expected answer")
+                origin: TaskOrigin(path: file.path, line: 1),
+                reason: "no 'doc_to_target', the expected answer")
         }
         self.target = target
         choice = try reader.rule("doc_to_choice", at: file["doc_to_choice"])
         if outputType == .multipleChoice, choice == nil {
             throw TaskError.malformedFile(
-                origin: file.origin(of: "output_type"), reason: "no 'doc_to_choice', which multiple choice needs")
+                origin: file.origin(of: "output_type"),
+                reason: "no 'doc_to_choice', which multiple choice needs")
         }
         description = try reader.string("description") ?? ""
         targetDelimiter = try reader.string("target_delimiter") ?? " "
@@ -81,7 +87,8 @@ extension TaskDefinition {
         self.fewShot = fewShot
         if evaluatedSplit == nil {
             throw TaskError.malformedFile(
-                origin: TaskOrigin(path: file.path, line: 1), reason: "neither 'test_split' nor 'validation_split'")
+                origin: TaskOrigin(path: file.path, line: 1),
+                reason: "neither 'test_split' nor 'validation_split'")
         }
     }
 }
@@ -92,7 +99,8 @@ private struct TaskFileReader {
 
     private func invalid(_ key: String, _ value: JSONValue, _ expected: String) -> TaskError {
         .invalidValue(
-            origin: file.origin(of: key), key: key, found: String(value.serialized().prefix(120)), expected: expected)
+            origin: file.origin(of: key), key: key, found: String(value.serialized().prefix(120)),
+            expected: expected)
     }
 
     private func value(_ key: String) -> JSONValue? { file[key].flatMap { $0.isNull ? nil : $0 } }
@@ -120,11 +128,14 @@ private struct TaskFileReader {
 
     func integer(_ key: String) throws -> Int? {
         guard let value = value(key) else { return nil }
-        guard let number = value.intValue, number >= 0 else { throw invalid(key, value, "a whole number from 0 on") }
+        guard let number = value.intValue, number >= 0 else {
+            throw invalid(key, value, "a whole number from 0 on")
+        }
         return number
     }
 
-    func choice<Choice: RawRepresentable & CaseIterable>(_ key: String, of type: Choice.Type) throws -> Choice?
+    func choice<Choice: RawRepresentable & CaseIterable>(_ key: String, of type: Choice.Type) throws
+        -> Choice?
     where Choice.RawValue == String {
         guard let value = value(key) else { return nil }
         return try choice(key, value, of: type)
@@ -149,7 +160,9 @@ private struct TaskFileReader {
 
     func function(_ key: String, at value: JSONValue?) throws -> TaskFunction? {
         guard let value, !value.isNull else { return nil }
-        guard let path = value[TaskFile.functionKey]?.stringValue else { throw invalid(key, value, "!function") }
+        guard let path = value[TaskFile.functionKey]?.stringValue else {
+            throw invalid(key, value, "!function")
+        }
         guard let function = TaskFunction(path: path) else { throw try missing(key, value) }
         return function
     }
@@ -184,7 +197,9 @@ private struct TaskFileReader {
             ]
             return result
         }
-        guard let members = given.members else { throw invalid("generation_kwargs", given, "keys and values") }
+        guard let members = given.members else {
+            throw invalid("generation_kwargs", given, "keys and values")
+        }
         result.values = members
         var hasStops = false
         var sampled: Bool?
@@ -192,7 +207,8 @@ private struct TaskFileReader {
             let key = "generation_kwargs.\(member.key)"
             let value = member.value
             func number() throws -> Double {
-                guard let number = value.doubleValue ?? value.stringValue.flatMap(Double.init), number >= 0 else {
+                guard let number = value.doubleValue ?? value.stringValue.flatMap(Double.init), number >= 0
+                else {
                     throw invalid(key, value, "a number from 0 on")
                 }
                 return number
@@ -209,7 +225,9 @@ private struct TaskFileReader {
                 }
             case "max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens":
                 let tokens = try number()
-                guard let count = Int(exactly: tokens), count > 0 else { throw invalid(key, value, "a whole number above 0") }
+                guard let count = Int(exactly: tokens), count > 0 else {
+                    throw invalid(key, value, "a whole number above 0")
+                }
                 result.maxNewTokens = count
             case "do_sample":
                 guard let flag = value.boolValue else { throw invalid(key, value, "true or false") }
@@ -235,17 +253,22 @@ private struct TaskFileReader {
     func metrics(_ type: TaskDefinition.OutputType, hasOwnResults: Bool) throws -> [TaskDefinition.Metric] {
         guard let given = value("metric_list") else {
             return TaskMetric.defaults(of: type).map {
-                .init(name: $0, aggregation: TaskMetric.aggregation(of: $0), isHigherBetter: TaskMetric.isHigherBetter($0), match: .init())
+                .init(
+                    name: $0, aggregation: TaskMetric.aggregation(of: $0),
+                    isHigherBetter: TaskMetric.isHigherBetter($0), match: .init())
             }
         }
-        guard let list = given.arrayValue, !list.isEmpty else { throw invalid("metric_list", given, "a list of metrics") }
+        guard let list = given.arrayValue, !list.isEmpty else {
+            throw invalid("metric_list", given, "a list of metrics")
+        }
         return try list.enumerated().map { index, item in
             let place = "metric_list[\(index)]"
             guard let metric = item["metric"] else { throw invalid(place, item, "a 'metric'") }
             guard let name = metric.stringValue else { throw try missing(place + ".metric", metric) }
             guard hasOwnResults || TaskMetric.names(of: type).contains(name) else {
                 throw invalid(
-                    place + ".metric", metric, "one of \(TaskMetric.names(of: type).joined(separator: ", ")) for \(type.rawValue)")
+                    place + ".metric", metric,
+                    "one of \(TaskMetric.names(of: type).joined(separator: ", ")) for \(type.rawValue)")
             }
             var aggregation = TaskMetric.aggregation(of: name)
             if let value = item["aggregation"], !value.isNull {
@@ -263,13 +286,16 @@ private struct TaskFileReader {
                 case "metric", "aggregation", "higher_is_better": break
                 case "hf_evaluate":
                     if try flag() {
-                        throw invalid("\(place).\(member.key)", member.value, "a metric that needs no Python package")
+                        throw invalid(
+                            "\(place).\(member.key)", member.value, "a metric that needs no Python package")
                     }
                 case "ignore_case": match.ignoresCase = try flag()
                 case "ignore_punctuation": match.ignoresPunctuation = try flag()
                 case "ignore_numbers": match.ignoresNumbers = try flag()
                 case "regexes_to_ignore":
-                    guard let patterns = member.value.arrayValue?.map(\.stringValue), patterns.allSatisfy({ $0 != nil }) else {
+                    guard let patterns = member.value.arrayValue?.map(\.stringValue),
+                        patterns.allSatisfy({ $0 != nil })
+                    else {
                         throw invalid("\(place).\(member.key)", member.value, "a list of patterns")
                     }
                     match.ignoredPatterns = patterns.compactMap { $0 }
@@ -278,13 +304,16 @@ private struct TaskFileReader {
             }
             return .init(
                 name: name, aggregation: aggregation,
-                isHigherBetter: item["higher_is_better"]?.boolValue ?? TaskMetric.isHigherBetter(name), match: match)
+                isHigherBetter: item["higher_is_better"]?.boolValue ?? TaskMetric.isHigherBetter(name),
+                match: match)
         }
     }
 
     func filters() throws -> [TaskDefinition.FilterChain]? {
         guard let given = value("filter_list") else { return nil }
-        guard let list = given.arrayValue, !list.isEmpty else { throw invalid("filter_list", given, "a list of filters") }
+        guard let list = given.arrayValue, !list.isEmpty else {
+            throw invalid("filter_list", given, "a list of filters")
+        }
         return try list.enumerated().map { index, item in
             let place = "filter_list[\(index)]"
             guard let name = item["name"]?.stringValue, let steps = item["filter"]?.arrayValue else {
@@ -295,7 +324,9 @@ private struct TaskFileReader {
                 filters: try steps.enumerated().map { step, value in
                     let key = "\(place).filter[\(step)]"
                     guard let function = value["function"] else { throw invalid(key, value, "a 'function'") }
-                    guard let filter = function.stringValue else { throw try missing(key + ".function", function) }
+                    guard let filter = function.stringValue else {
+                        throw try missing(key + ".function", function)
+                    }
                     do {
                         return try TaskFilter(filter, value)
                     } catch let error as TaskFilter.Failure {
@@ -330,8 +361,10 @@ private struct TaskFileReader {
             case "doc_to_choice": fewShot.choice = try rule(key, at: value)
             case "gen_prefix": fewShot.generationPrefix = try string(key, at: value)
             case "fewshot_delimiter": fewShot.delimiter = try string(key, at: value) ?? fewShot.delimiter
-            case "target_delimiter": fewShot.targetDelimiter = try string(key, at: value) ?? fewShot.targetDelimiter
-            case "fewshot_indices": throw invalid(key, value, "no list of indices, which Monet does not support")
+            case "target_delimiter":
+                fewShot.targetDelimiter = try string(key, at: value) ?? fewShot.targetDelimiter
+            case "fewshot_indices":
+                throw invalid(key, value, "no list of indices, which Monet does not support")
             default: throw invalid(key, value, "no such key")
             }
         }

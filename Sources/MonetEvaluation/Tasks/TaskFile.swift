@@ -34,7 +34,8 @@ struct TaskFile: Sendable {
         let folded = URL(fileURLWithPath: path).standardizedFileURL.path
         guard !including.contains(folded) else {
             throw TaskError.malformedFile(
-                origin: TaskOrigin(path: path, line: 1), reason: "it includes itself, through \(including.joined(separator: ", "))")
+                origin: TaskOrigin(path: path, line: 1),
+                reason: "it includes itself, through \(including.joined(separator: ", "))")
         }
         guard including.count < 32 else {
             throw TaskError.malformedFile(
@@ -70,7 +71,8 @@ struct TaskFile: Sendable {
                 own.append(.init(name, content))
                 continue
             }
-            let files = content.stringValue.map { [$0] } ?? content.arrayValue?.compactMap(\.stringValue) ?? []
+            let files =
+                content.stringValue.map { [$0] } ?? content.arrayValue?.compactMap(\.stringValue) ?? []
             guard !files.isEmpty else {
                 throw TaskError.invalidValue(
                     origin: origin, key: name, found: content.kind, expected: "a file or a list of files")
@@ -165,10 +167,14 @@ private struct NodeReader {
             let tag = scalar.tag.description
             if tag == TaskFile.functionKey {
                 let folder = (path as NSString).deletingLastPathComponent
-                return .object([.init(TaskFile.functionKey, .string((folder.isEmpty ? "." : folder) + "/" + scalar.string))])
+                return .object([
+                    .init(
+                        TaskFile.functionKey, .string((folder.isEmpty ? "." : folder) + "/" + scalar.string))
+                ])
             }
             guard !tag.hasPrefix("!") else { throw fail(node, "the tag '\(tag)' is unknown") }
-            return scalar.style == .plain || scalar.style == .any ? PlainScalar.value(scalar.string) : .string(scalar.string)
+            return scalar.style == .plain || scalar.style == .any
+                ? PlainScalar.value(scalar.string) : .string(scalar.string)
         case .sequence(let sequence):
             var values: [JSONValue] = []
             for (index, item) in sequence.enumerated() {
@@ -194,7 +200,8 @@ private enum PlainScalar {
         case "", "~", "null", "Null", "NULL": return .null
         case "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON": return .bool(true)
         case "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF": return .bool(false)
-        default: return integer(text).map { .integer($0) } ?? number(text).map { .number($0) } ?? .string(text)
+        default:
+            return integer(text).map { .integer($0) } ?? number(text).map { .number($0) } ?? .string(text)
         }
     }
 
@@ -225,7 +232,9 @@ private enum PlainScalar {
             text.allSatisfy({ "0123456789._+-eE".contains($0) })
         else { return nil }
         if let exponent = text.lastIndex(where: { $0 == "e" || $0 == "E" }) {
-            guard let sign = text[text.index(after: exponent)...].first, sign == "+" || sign == "-" else { return nil }
+            guard let sign = text[text.index(after: exponent)...].first, sign == "+" || sign == "-" else {
+                return nil
+            }
         }
         return Double(text.replacing("_", with: ""))
     }

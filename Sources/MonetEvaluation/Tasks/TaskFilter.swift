@@ -14,7 +14,9 @@ enum TaskFilter: Sendable {
     case lowercase
     case uppercase
     case expression(pattern: String, group: Int, fallback: String)
-    case multipleChoice(pattern: String, group: Int, fallback: String, ignoresCase: Bool, ignoresPunctuation: Bool, ignored: [String])
+    case multipleChoice(
+        pattern: String, group: Int, fallback: String, ignoresCase: Bool, ignoresPunctuation: Bool,
+        ignored: [String])
     case map([String: JSONValue], fallback: JSONValue)
 
     /// The filter of a name, with the settings beside it.
@@ -23,7 +25,9 @@ enum TaskFilter: Sendable {
     init(_ name: String, _ settings: JSONValue) throws {
         func pattern() throws -> String {
             let pattern = settings["regex_pattern"]?.stringValue ?? "#### (\\-?[0-9\\.\\,]+)"
-            do { _ = try PythonExpression(pattern) } catch { throw Failure(description: "a regex_pattern: \(error)") }
+            do { _ = try PythonExpression(pattern) } catch {
+                throw Failure(description: "a regex_pattern: \(error)")
+            }
             return pattern
         }
         let group = settings["group_select"]?.intValue ?? 0
@@ -31,7 +35,9 @@ enum TaskFilter: Sendable {
         switch name {
         case "take_first": self = .takeFirst
         case "take_first_k":
-            guard let count = settings["k"]?.intValue, count > 0 else { throw Failure(description: "'k' above 0") }
+            guard let count = settings["k"]?.intValue, count > 0 else {
+                throw Failure(description: "'k' above 0")
+            }
             self = .takeFirstFew(count)
         case "majority_vote": self = .majorityVote
         case "remove_whitespace": self = .stripWhitespace
@@ -47,7 +53,8 @@ enum TaskFilter: Sendable {
         case "map":
             let members = settings["mapping_dict"]?.members ?? []
             self = .map(
-                Dictionary(members.map { ($0.key, $0.value) }) { $1 }, fallback: settings["default_value"] ?? .null)
+                Dictionary(members.map { ($0.key, $0.value) }) { $1 },
+                fallback: settings["default_value"] ?? .null)
         default:
             throw Failure(
                 description:
@@ -64,7 +71,8 @@ enum TaskFilter: Sendable {
         case .takeFirst: return Array(responses.prefix(1))
         case .takeFirstFew(let count):
             guard responses.count >= count else {
-                throw Failure(description: "\(count) answers of a document to take, there are \(responses.count)")
+                throw Failure(
+                    description: "\(count) answers of a document to take, there are \(responses.count)")
             }
             return Array(responses.prefix(count))
         case .majorityVote:
@@ -84,7 +92,8 @@ enum TaskFilter: Sendable {
             return responses.map {
                 .string(Self.match(expression, $0.stringValue ?? "", group) ?? fallback)
             }
-        case .multipleChoice(let pattern, let group, let fallback, let ignoresCase, let ignoresPunctuation, let ignored):
+        case .multipleChoice(
+            let pattern, let group, let fallback, let ignoresCase, let ignoresPunctuation, let ignored):
             let expression = try PythonExpression(pattern)
             func reduced(_ text: String) throws -> String {
                 var text = text
@@ -98,7 +107,8 @@ enum TaskFilter: Sendable {
                 return text
             }
             guard let choices = document["choices"]?.arrayValue?.map(\.stringValue) else {
-                throw Failure(description: "the field 'choices' of a document, which multi_choice_regex reads")
+                throw Failure(
+                    description: "the field 'choices' of a document, which multi_choice_regex reads")
             }
             let letters = choices.indices.map { String(UnicodeScalar(UInt8(65 + min($0, 25)))) }
             var labels: [String: String] = [:]
@@ -111,11 +121,15 @@ enum TaskFilter: Sendable {
             let byLetter = try PythonExpression(":[\\s]*(\(letters.joined(separator: "|")))")
             return try responses.map { response in
                 let text = response.stringValue ?? ""
-                if let found = Self.match(expression, text, group, isRequired: false), !found.isEmpty { return .string(found) }
+                if let found = Self.match(expression, text, group, isRequired: false), !found.isEmpty {
+                    return .string(found)
+                }
                 if let found = Self.match(byText, try reduced(text), group), !found.isEmpty {
                     return .string(labels[found] ?? found)
                 }
-                if let found = Self.match(byLetter, text, group), !found.isEmpty { return .string("(\(found))") }
+                if let found = Self.match(byLetter, text, group), !found.isEmpty {
+                    return .string("(\(found))")
+                }
                 return .string(fallback)
             }
         }
@@ -127,7 +141,8 @@ enum TaskFilter: Sendable {
 
     private static func isPunctuation(_ scalar: Unicode.Scalar) -> Bool {
         switch scalar.properties.generalCategory {
-        case .connectorPunctuation, .dashPunctuation, .openPunctuation, .closePunctuation, .initialPunctuation,
+        case .connectorPunctuation, .dashPunctuation, .openPunctuation, .closePunctuation,
+            .initialPunctuation,
             .finalPunctuation, .otherPunctuation:
             true
         default: false

@@ -35,8 +35,10 @@ enum TaskFunction: String, Sendable, Equatable, CaseIterable {
             let strips = self == .hellaswagDocuments
             func cleaned(_ text: String) -> String { Self.cleaned(text, strips: strips) }
             let context =
-                try Self.text("ctx_a", document) + " " + PythonText.capitalize(try Self.text("ctx_b", document))
-            guard let endings = document["endings"]?.arrayValue?.map(\.stringValue), endings.allSatisfy({ $0 != nil })
+                try Self.text("ctx_a", document) + " "
+                + PythonText.capitalize(try Self.text("ctx_b", document))
+            guard let endings = document["endings"]?.arrayValue?.map(\.stringValue),
+                endings.allSatisfy({ $0 != nil })
             else { throw Failure(description: "'endings' is no list of texts") }
             guard let label = Self.integer(document["label"]) else {
                 throw Failure(description: "'label' is no number; the document has no answer")
@@ -44,7 +46,8 @@ enum TaskFunction: String, Sendable, Equatable, CaseIterable {
             let query = try Self.text("activity_label", document) + ": " + context + (strips ? "" : " ")
             return document.with([
                 .init("query", .string(cleaned(query))),
-                .init("choices", .array(endings.map { .string(cleaned($0 ?? "")) })), .init("gold", .integer(label)),
+                .init("choices", .array(endings.map { .string(cleaned($0 ?? "")) })),
+                .init("gold", .integer(label)),
             ])
         case .winograndeClozeDocuments:
             let sentence = try Self.text("sentence", document)
@@ -93,7 +96,8 @@ enum TaskFunction: String, Sendable, Equatable, CaseIterable {
         case .copaChoice:
             return .array(
                 try ["choice1", "choice2"].map { .string(" " + Self.lowered(try Self.text($0, document))) })
-        case .wikitextTarget: return .string(try WikitextDetokenizer.text(of: try Self.text("page", document)))
+        case .wikitextTarget:
+            return .string(try WikitextDetokenizer.text(of: try Self.text("page", document)))
         default: return document
         }
     }
@@ -142,7 +146,8 @@ enum TaskFunction: String, Sendable, Equatable, CaseIterable {
         var result = String.UnicodeScalarView()
         var rest = Substring(text).unicodeScalars
         while let scalar = rest.first {
-            if scalar == "[", let end = rest.firstIndex(where: { $0 == "]" || $0 == "\n" }), rest[end] == "]" {
+            if scalar == "[", let end = rest.firstIndex(where: { $0 == "]" || $0 == "\n" }), rest[end] == "]"
+            {
                 rest = rest[rest.index(after: end)...]
             } else {
                 result.append(scalar)
@@ -178,7 +183,9 @@ private enum WikitextDetokenizer {
             try substitute("\(start)\\s*([^\(other)]*?)\\s*\(end)", "\(open)\\1\(close)")
         }
         for count in [4, 3, 2] {
-            replace(Array(repeating: "=", count: count).joined(separator: " "), String(repeating: "=", count: count))
+            replace(
+                Array(repeating: "=", count: count).joined(separator: " "),
+                String(repeating: "=", count: count))
         }
         replace(" ° ", "°")
         replace(" \n", "\n")

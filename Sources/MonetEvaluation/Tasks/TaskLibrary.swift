@@ -81,26 +81,34 @@ public struct TaskLibrary: Sendable {
             }
         }
         let groups =
-            MMLUSubjects.groups.map { "{group: mmlu_\($0.name), group_alias: \($0.name.replacing("_", with: " ")), task: [mmlu_\($0.name)_tasks]" }
-            + ["{group: mmlu, task: [\(MMLUSubjects.groups.map { "mmlu_\($0.name)" }.joined(separator: ", "))]"]
+            MMLUSubjects.groups.map {
+                "{group: mmlu_\($0.name), group_alias: \($0.name.replacing("_", with: " ")), task: [mmlu_\($0.name)_tasks]"
+            }
+            + [
+                "{group: mmlu, task: [\(MMLUSubjects.groups.map { "mmlu_\($0.name)" }.joined(separator: ", "))]"
+            ]
         // Cloze tasks have both metrics.
         let metrics = plan == .harness ? ["acc"] : ["acc", "acc_norm"]
         let list = metrics.map { "{metric: \($0), weight_by_size: true}" }.joined(separator: ", ")
         for group in groups {
             files += try TaskFile.documents(
-                in: group + ", aggregate_metric_list: [\(list)], metadata: {version: 2}}", path: "the built-in tasks")
+                in: group + ", aggregate_metric_list: [\(list)], metadata: {version: 2}}",
+                path: "the built-in tasks")
         }
         return files
     }
 
     private mutating func add(_ file: TaskFile) {
-        if let name = file["group"]?.stringValue, file["task"]?.arrayValue != nil || file["task_list"] != nil || file["task"] == nil {
+        if let name = file["group"]?.stringValue,
+            file["task"]?.arrayValue != nil || file["task_list"] != nil || file["task"] == nil
+        {
             entries[name] = .group(file)
             return
         }
         guard let name = file["task"]?.stringValue else { return }
         entries[name] = .task(file)
-        let tags = file["tag"]?.stringValue.map { [$0] } ?? file["tag"]?.arrayValue?.compactMap(\.stringValue) ?? []
+        let tags =
+            file["tag"]?.stringValue.map { [$0] } ?? file["tag"]?.arrayValue?.compactMap(\.stringValue) ?? []
         for tag in tags {
             var names: [String] = []
             if case .tag(let known)? = entries[tag] { names = known }
@@ -112,10 +120,12 @@ public struct TaskLibrary: Sendable {
 
     private mutating func read(_ folder: String) throws {
         var isFolder: ObjCBool = false
-        guard FileManager.default.fileExists(atPath: folder, isDirectory: &isFolder), isFolder.boolValue else {
+        guard FileManager.default.fileExists(atPath: folder, isDirectory: &isFolder), isFolder.boolValue
+        else {
             throw FileError.unreadable(path: folder, reason: "there is no such folder of task files")
         }
-        let names = (FileManager.default.enumerator(atPath: folder)?.compactMap { $0 as? String } ?? []).sorted()
+        let names = (FileManager.default.enumerator(atPath: folder)?.compactMap { $0 as? String } ?? [])
+            .sorted()
         var isNew: Set<String> = []
         for name in names where name.hasSuffix(".yaml") && !name.contains(".ipynb_checkpoints") {
             do {
@@ -163,9 +173,13 @@ public struct TaskLibrary: Sendable {
     }
 
     private func unknown(_ name: String) -> TaskError {
-        if let file = damaged.first(where: { ($0.path as NSString).lastPathComponent == name + ".yaml" }) { return file.error }
+        if let file = damaged.first(where: { ($0.path as NSString).lastPathComponent == name + ".yaml" }) {
+            return file.error
+        }
         let words = name.lowercased()
-        let similar = names.filter { $0.lowercased().contains(words) || words.contains($0.lowercased()) || Self.distance($0, name) <= 2 }
+        let similar = names.filter {
+            $0.lowercased().contains(words) || words.contains($0.lowercased()) || Self.distance($0, name) <= 2
+        }
         return .unknownTask(name: name, similar: Array(similar.prefix(8)))
     }
 
@@ -198,7 +212,8 @@ public struct TaskLibrary: Sendable {
     }
 
     private func add(
-        _ name: String, overrides: [JSONValue.Member], to selection: inout TaskSelection, within groups: [String]
+        _ name: String, overrides: [JSONValue.Member], to selection: inout TaskSelection,
+        within groups: [String]
     ) throws {
         switch entries[name] {
         case .task(let file): try add(file, overrides: overrides, to: &selection)
@@ -239,7 +254,8 @@ public struct TaskLibrary: Sendable {
         let overrides = own.filter { member in !overrides.contains { $0.key == member.key } } + overrides
         var group = TaskGroup(
             name: name, alias: file["group_alias"]?.stringValue ?? name, members: [],
-            aggregations: try Self.aggregations(file), version: file["metadata"]?["version"] ?? .string("N/A"))
+            aggregations: try Self.aggregations(file), version: file["metadata"]?["version"] ?? .string("N/A")
+        )
         let place = selection.groups.count
         selection.groups.append(group)
         let members = file["task"]?.arrayValue ?? file["task"]?.stringValue.map { [.string($0)] } ?? []
@@ -280,7 +296,8 @@ public struct TaskLibrary: Sendable {
             let origin = file.origin(of: key)
             guard let metric = item["metric"]?.stringValue else {
                 throw TaskError.invalidValue(
-                    origin: origin, key: key, found: String(item.serialized().prefix(80)), expected: "a 'metric'")
+                    origin: origin, key: key, found: String(item.serialized().prefix(80)),
+                    expected: "a 'metric'")
             }
             if let function = item["aggregation"]?[TaskFile.functionKey]?.stringValue {
                 throw TaskError.missingFunction(origin: origin, key: key + ".aggregation", function: function)
@@ -290,7 +307,9 @@ public struct TaskLibrary: Sendable {
                     origin: origin, key: key + ".aggregation", found: item["aggregation"]?.serialized() ?? "",
                     expected: "mean")
             }
-            let filters = item["filter_list"]?.stringValue.map { [$0] } ?? item["filter_list"]?.arrayValue?.compactMap(\.stringValue)
+            let filters =
+                item["filter_list"]?.stringValue.map { [$0] }
+                ?? item["filter_list"]?.arrayValue?.compactMap(\.stringValue)
             return .init(
                 metric: metric, filters: filters, isWeightedBySize: item["weight_by_size"]?.boolValue ?? true)
         }

@@ -19,7 +19,8 @@ enum TaskMetric {
         switch type {
         case .multipleChoice:
             [
-                "acc", "acc_norm", "acc_bytes", "acc_mutual_info", "f1", "mcc", "exact_match", "brier_score", "likelihood",
+                "acc", "acc_norm", "acc_bytes", "acc_mutual_info", "f1", "mcc", "exact_match", "brier_score",
+                "likelihood",
                 "bypass",
             ]
         case .logLikelihood: ["perplexity", "acc", "bypass"]
@@ -71,7 +72,8 @@ enum MetricValue: Sendable, Equatable {
         case .number(let value): .number(value)
         case .weighted(let sum, let weight): .array([.number(sum), .number(weight)])
         case .labels(let gold, let predicted): .array([.integer(gold), .integer(predicted)])
-        case .probabilities(let gold, let values): .array([.integer(gold), .array(values.map { .number($0) })])
+        case .probabilities(let gold, let values):
+            .array([.integer(gold), .array(values.map { .number($0) })])
         }
     }
 }
@@ -191,7 +193,9 @@ struct ExactMatchOptions: Sendable, Equatable {
         if ignoresCase { text = PythonText.lower(text) }
         var scalars = text.unicodeScalars
         if ignoresPunctuation {
-            scalars.removeAll { $0.isASCII && "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~".unicodeScalars.contains($0) }
+            scalars.removeAll {
+                $0.isASCII && "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~".unicodeScalars.contains($0)
+            }
         }
         if ignoresNumbers { scalars.removeAll { ("0"..."9").contains($0) } }
         return String(scalars)

@@ -59,12 +59,15 @@ package struct PythonExpression {
     }
 
     /// The replacement with the groups that it refers to.
-    private func expanded(_ replacement: String, _ match: NSTextCheckingResult, _ text: String) throws -> String {
+    private func expanded(_ replacement: String, _ match: NSTextCheckingResult, _ text: String) throws
+        -> String
+    {
         var result = ""
         var rest = Substring(replacement)
         func group(_ number: Int?) throws -> String {
             guard let number, number < match.numberOfRanges else {
-                throw Failure(description: "the replacement '\(replacement)' refers to a group that is not there")
+                throw Failure(
+                    description: "the replacement '\(replacement)' refers to a group that is not there")
             }
             return Self.part(match.range(at: number), text)
         }

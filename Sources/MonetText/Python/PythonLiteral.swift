@@ -23,7 +23,9 @@ package struct PythonLiteral {
         // Python strips blanks and tabs before it parses.
         reader.skipSpace()
         let value = try reader.items(until: nil)
-        guard reader.position == reader.source.count else { throw reader.failure("something after the value") }
+        guard reader.position == reader.source.count else {
+            throw reader.failure("something after the value")
+        }
         return value
     }
 
@@ -153,12 +155,16 @@ package struct PythonLiteral {
 
     private mutating func number() throws -> JSONValue {
         let start = position
-        while let scalar = current, "0123456789.eE_xXoObBaAcCdDfF".unicodeScalars.contains(scalar)
-            || ("+-".unicodeScalars.contains(scalar) && "eE".unicodeScalars.contains(source[position - 1]))
+        while let scalar = current,
+            "0123456789.eE_xXoObBaAcCdDfF".unicodeScalars.contains(scalar)
+                || ("+-".unicodeScalars.contains(scalar)
+                    && "eE".unicodeScalars.contains(source[position - 1]))
         { position += 1 }
         let text = String(String.UnicodeScalarView(source[start..<position])).replacing("_", with: "")
         // Python refuses numbers with zeros in front.
-        let isPadded = text.count > 1 && text.first == "0" && text.allSatisfy(\.isNumber) && !text.allSatisfy { $0 == "0" }
+        let isPadded =
+            text.count > 1 && text.first == "0" && text.allSatisfy(\.isNumber)
+            && !text.allSatisfy { $0 == "0" }
         if !isPadded, let value = Int(text) { return .integer(value) }
         if !isPadded, let value = Double(text), !text.lowercased().hasPrefix("0x") { return .number(value) }
         position = start
@@ -182,10 +188,15 @@ package struct PythonLiteral {
 
     private mutating func readText(isRaw: Bool, into result: inout String.UnicodeScalarView) throws {
         guard let quote = current else { throw failure("no text") }
-        let isLong = position + 2 < source.count && source[position + 1] == quote && source[position + 2] == quote
+        let isLong =
+            position + 2 < source.count && source[position + 1] == quote && source[position + 2] == quote
         position += isLong ? 3 : 1
         while let scalar = current {
-            if scalar == quote, !isLong || (position + 2 < source.count && source[position + 1] == quote && source[position + 2] == quote) {
+            if scalar == quote,
+                !isLong
+                    || (position + 2 < source.count && source[position + 1] == quote
+                        && source[position + 2] == quote)
+            {
                 position += isLong ? 3 : 1
                 return
             }

@@ -26,7 +26,9 @@ package enum PythonText {
 
     /// `text.index(part)` in code points; nil if it is not there.
     package static func index(of part: String, in text: String) -> Int? {
-        JinjaText.find(part, in: text).map { String(decoding: text.utf8.prefix($0), as: UTF8.self).unicodeScalars.count }
+        JinjaText.find(part, in: text).map {
+            String(decoding: text.utf8.prefix($0), as: UTF8.self).unicodeScalars.count
+        }
     }
 
     /// `character.isspace()`

@@ -8,7 +8,8 @@ import MonetModel
 struct EvalCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "eval",
-        abstract: "Measure a model on benchmarks, with the prompts and metrics of lm-evaluation-harness or LightEval.",
+        abstract:
+            "Measure a model on benchmarks, with the prompts and metrics of lm-evaluation-harness or LightEval.",
         discussion: """
             EXAMPLES
               Scripts/fetch-benchmarks --tasks arc_easy,piqa --data benchmarks
@@ -25,9 +26,13 @@ struct EvalCommand: ParsableCommand {
     @OptionGroup var modelOptions: ModelOptions
     @Option(help: ArgumentHelp("Tasks, groups, tags and task files, separated by commas.", valueName: "list"))
     var tasks: String?
-    @Option(help: ArgumentHelp("Examples before each question; by default as many as a task states.", valueName: "n"))
+    @Option(
+        help: ArgumentHelp(
+            "Examples before each question; by default as many as a task states.", valueName: "n"))
     var numFewshot: Int?
-    @Option(name: .customLong("protocol"), help: "Prompts and metrics of the built-in tasks: lm-eval or lighteval.")
+    @Option(
+        name: .customLong("protocol"),
+        help: "Prompts and metrics of the built-in tasks: lm-eval or lighteval.")
     var plan: EvaluationProtocol = .harness
     @Option(help: ArgumentHelp("The folder with the benchmarks' data.", valueName: "dir"))
     var data: String?
@@ -38,13 +43,17 @@ struct EvalCommand: ParsableCommand {
     @OptionGroup var masking: MaskOptions
     @Option(help: ArgumentHelp("Documents of each task, the first ones.", valueName: "n"))
     var limit: Int?
-    @Option(help: ArgumentHelp("Write results and samples below this folder, and resume from it.", valueName: "dir"))
+    @Option(
+        help: ArgumentHelp(
+            "Write results and samples below this folder, and resume from it.", valueName: "dir"))
     var output: String?
     @Option(help: ArgumentHelp("Seed of the choice of examples.", valueName: "n"))
     var fewshotSeed = 1234
     @Option(help: "Seed of sampled answers.")
     var seed: UInt64 = 0
-    @Option(help: ArgumentHelp("The most tokens that the model reads at a time; by default its own context.", valueName: "n"))
+    @Option(
+        help: ArgumentHelp(
+            "The most tokens that the model reads at a time; by default its own context.", valueName: "n"))
     var context: Int?
     @Flag(help: "Discard the answers of a run that was stopped.")
     var overwrite = false
@@ -56,14 +65,20 @@ struct EvalCommand: ParsableCommand {
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
-        for (name, value, least) in [("num-fewshot", numFewshot, 0), ("limit", limit, 1), ("context", context, 2)] {
+        for (name, value, least) in [
+            ("num-fewshot", numFewshot, 0), ("limit", limit, 1), ("context", context, 2),
+        ] {
             if let value, !(least...1 << 24).contains(value) {
                 throw ValidationError("--\(name) is \(value), expected \(least) to \(1 << 24)")
             }
         }
-        guard fewshotSeed >= 0 else { throw ValidationError("--fewshot-seed is \(fewshotSeed), expected 0 or more") }
+        guard fewshotSeed >= 0 else {
+            throw ValidationError("--fewshot-seed is \(fewshotSeed), expected 0 or more")
+        }
         guard !listTasks else { return }
-        guard let tasks, !tasks.isEmpty else { throw ValidationError("Missing expected argument '--tasks <list>'") }
+        guard let tasks, !tasks.isEmpty else {
+            throw ValidationError("Missing expected argument '--tasks <list>'")
+        }
         guard data != nil else { throw ValidationError("Missing expected argument '--data <dir>'") }
     }
 
@@ -119,8 +134,10 @@ struct EvalCommand: ParsableCommand {
     /// Settings of the command, for the record.
     private var arguments: [JSONValue.Member] {
         [
-            .init("protocol", .string(plan.rawValue)), .init("num_fewshot", numFewshot.map { .integer($0) } ?? .null),
-            .init("mask", .array(masking.mask.map { .string($0) })), .init("fewshot_seed", .integer(fewshotSeed)),
+            .init("protocol", .string(plan.rawValue)),
+            .init("num_fewshot", numFewshot.map { .integer($0) } ?? .null),
+            .init("mask", .array(masking.mask.map { .string($0) })),
+            .init("fewshot_seed", .integer(fewshotSeed)),
             .init("random_seed", .string("\(seed)")),
         ]
     }

@@ -33,7 +33,8 @@ struct ColumnReader {
     ///
     /// - `bytes`: those of the column in the row group.
     /// - Throws: `ParquetFault`.
-    mutating func read(_ bytes: UnsafeRawBufferPointer, budget: inout UnpackingBudget) throws -> ColumnContent {
+    mutating func read(_ bytes: UnsafeRawBufferPointer, budget: inout UnpackingBudget) throws -> ColumnContent
+    {
         var cursor = ByteCursor(bytes)
         // The count is the footer's word; memory is taken for as many as there are bytes for.
         content.values.reserveCapacity(min(chunk.valueCount, bytes.count))

@@ -5,7 +5,8 @@ enum HybridRuns {
     /// - Throws: `ParquetFault` if there are fewer.
     @inline(__always)
     static func read(
-        _ cursor: inout ByteCursor, width: Int, count: Int, _ body: (_ value: Int, _ times: Int) throws -> Void
+        _ cursor: inout ByteCursor, width: Int, count: Int,
+        _ body: (_ value: Int, _ times: Int) throws -> Void
     ) throws {
         var left = count
         while left > 0 {

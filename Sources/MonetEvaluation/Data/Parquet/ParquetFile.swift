@@ -47,7 +47,8 @@ struct ParquetFile: Sendable {
     func rows() throws -> [JSONValue] {
         try MemoryLimits.require(
             MemoryLimits.product(
-                rowCount, 2 * MemoryLayout<JSONValue>.stride + columns.count * MemoryLayout<JSONValue.Member>.stride),
+                rowCount,
+                2 * MemoryLayout<JSONValue>.stride + columns.count * MemoryLayout<JSONValue.Member>.stride),
             for: "the \(rowCount.grouped) rows of \(path)")
         return try withExtendedLifetime(mapping) {
             var rows: [JSONValue] = []

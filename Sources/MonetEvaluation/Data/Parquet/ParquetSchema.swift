@@ -107,7 +107,8 @@ struct ParquetSchema: Sendable {
         next += 1
         let path = path + [element.name]
         guard (0...2).contains(element.repetition) else {
-            throw ParquetFault.malformed("\"\(element.name)\" has the unknown repetition \(element.repetition)")
+            throw ParquetFault.malformed(
+                "\"\(element.name)\" has the unknown repetition \(element.repetition)")
         }
         let isRepeated = element.repetition == 2
         let definition = definition + (element.repetition == 0 ? 0 : 1)
@@ -155,7 +156,8 @@ extension ParquetLeaf {
             throw fail("has values of \(width) bytes, expected 1 or more")
         }
         guard Self.isPossible(element.annotation, type, width) else {
-            throw fail("is stored as \(type.name), which cannot hold \(element.annotation.map { "\($0)" } ?? "it")")
+            throw fail(
+                "is stored as \(type.name), which cannot hold \(element.annotation.map { "\($0)" } ?? "it")")
         }
         self.init(
             path: path, type: type, width: width, annotation: element.annotation, definition: definition,

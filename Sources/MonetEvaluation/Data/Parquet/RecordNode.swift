@@ -57,7 +57,8 @@ indirect enum RecordNode: Sendable {
             let repeated = try repeatedChild(node, "map")
             guard (1...2).contains(repeated.children.count) else {
                 throw ParquetFault.malformed(
-                    "the entries of the map \"\(node.name)\" have \(repeated.children.count) parts, expected 2")
+                    "the entries of the map \"\(node.name)\" have \(repeated.children.count) parts, expected 2"
+                )
             }
             let fields = try zip(["key", "value"], repeated.children).map { name, child in
                 Field(name: name, node: try RecordNode(child, parent: repeated.definition))
@@ -86,7 +87,8 @@ indirect enum RecordNode: Sendable {
     /// The elements of a list: today's writers put them into a group of their own, whose level says whether they
     /// are null; older ones repeated the elements themselves. The rules by which they are told apart are those of
     /// "Backward-compatibility rules" in the format's description of lists.
-    private static func element(_ repeated: ParquetSchema.Node, of list: ParquetSchema.Node) throws -> RecordNode
+    private static func element(_ repeated: ParquetSchema.Node, of list: ParquetSchema.Node) throws
+        -> RecordNode
     {
         let isElementItself =
             repeated.children.count != 1 || repeated.children[0].isRepeated

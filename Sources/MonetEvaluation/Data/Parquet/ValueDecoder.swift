@@ -109,10 +109,12 @@ struct ValueDecoder {
         switch leaf.type {
         case .int32:
             try leaf.value(
-                integer: Int(Int32(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Int32.self))))
+                integer: Int(Int32(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Int32.self)))
+            )
         case .int64:
             try leaf.value(
-                integer: Int(Int64(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Int64.self))))
+                integer: Int(Int64(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Int64.self)))
+            )
         case .float:
             leaf.value(
                 number: Double(

@@ -25,7 +25,8 @@ struct JinjaParser {
     let environment: JinjaEnvironment
 
     private init(
-        _ tokens: [(token: JinjaToken, line: Int)], _ environment: JinjaEnvironment, hiddenNames: [Int: [String]]
+        _ tokens: [(token: JinjaToken, line: Int)], _ environment: JinjaEnvironment,
+        hiddenNames: [Int: [String]]
     ) {
         self.environment = environment
         self.tokens = tokens
