@@ -24,6 +24,12 @@ public enum EvaluationError: Error, Sendable, Equatable, CustomStringConvertible
     /// Records of another run, or damaged ones.
     case foreignRecords(path: String, reason: String)
 
+    /// A file that holds no results of an evaluation.
+    case malformedResults(path: String, reason: String)
+
+    /// Two runs without a document that both answered.
+    case nothingToCompare(first: String, second: String)
+
     public var description: String {
         switch self {
         case .invalidSetting(let name, let found, let expected): "\(name) is \(found), expected \(expected)"
@@ -36,6 +42,9 @@ public enum EvaluationError: Error, Sendable, Equatable, CustomStringConvertible
             "\(url): the \(role) \(reason) (\(attempts) \(attempts == 1 ? "try" : "tries"))"
         case .malformedPrompt(let path, let line, let reason): "\(path), line \(line): \(reason)"
         case .noPrompts(let path): "\(path): there are no prompts"
+        case .malformedResults(let path, let reason): "\(path): not results of an evaluation: \(reason)"
+        case .nothingToCompare(let first, let second):
+            "\(first) and \(second) have no task with documents that both answered by the same metric"
         case .foreignRecords(let path, let reason): "\(path): \(reason)"
         }
     }

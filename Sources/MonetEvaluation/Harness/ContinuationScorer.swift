@@ -9,21 +9,26 @@ import MonetModel
 /// and each edge runs on the keys and values of those above it. The last token of a continuation never runs, so
 /// that answers of one token cost nothing beyond their context. Several trees run at a time, as lanes of one
 /// batch. With a batch-invariant backend, a score is the same bit for bit in any company.
-struct ContinuationScorer {
+package struct ContinuationScorer {
     /// A text to score from some token on.
-    struct Query: Sendable {
+    package struct Query: Sendable {
         /// All tokens, at least two.
         let tokens: [Int32]
         /// The first token that is scored, from 1 on.
         let first: Int
+
+        package init(tokens: [Int32], first: Int) {
+            self.tokens = tokens
+            self.first = first
+        }
     }
 
     /// What a query gives.
-    struct Score: Sendable, Equatable {
+    package struct Score: Sendable, Equatable {
         /// Sum of log p of the scored tokens.
-        var logLikelihood = 0.0
+        package var logLikelihood = 0.0
         /// Whether each of them was the most likely one.
-        var isGreedy = true
+        package var isGreedy = true
     }
 
     /// Rows of a forward pass: enough to read each weight rarely, few enough to stop soon.
@@ -36,13 +41,19 @@ struct ContinuationScorer {
     let backend: any Backend
     let mask: UnitMask?
 
+    package init(model: MonetLanguageModel, backend: any Backend, mask: UnitMask? = nil) {
+        self.model = model
+        self.backend = backend
+        self.mask = mask
+    }
+
     /// Scores of all queries, in an order that depends on their tokens alone.
     ///
     /// - `report`: called with each query's index and score as soon as it is known; false stops.
     /// - `progress`: called with the tokens of each pass.
     /// - Returns: whether all were scored.
     /// - Throws: `ModelError`, and what `report` throws.
-    func score(
+    package func score(
         _ queries: [Query], progress: (Int) -> Void = { _ in }, report: (Int, Score) throws -> Bool
     ) throws -> Bool {
         let trees = PrefixTree.forest(

@@ -26,13 +26,13 @@ public struct TaskResult: Sendable {
     public let values: [EvaluationValue]
     /// The accuracy of guessing: the mean of 1 / choices; nil for tasks without choices.
     public let chance: Double?
-    let items: [ScoredItem]
+    package let items: [ScoredItem]
     let seed: Int
 
     /// Resamples for standard errors without a formula, as in the harness.
     private static let resamples = 100_000
 
-    init(_ task: EvaluationTask, _ scored: [[ScoredItem]]) throws {
+    package init(_ task: EvaluationTask, _ scored: [[ScoredItem]]) throws {
         self.task = task.definition
         shots = task.shots
         seed = task.seed
@@ -98,7 +98,7 @@ public struct EvaluationResults: Sendable {
     /// The groups, outer ones first.
     public let groups: [GroupResult]
 
-    init(_ tasks: [TaskResult], groups: [TaskGroup]) throws {
+    package init(_ tasks: [TaskResult], groups: [TaskGroup]) throws {
         self.tasks = tasks
         self.groups = groups.map { Self.result(of: $0, tasks, groups) }
     }

@@ -3,14 +3,14 @@ import MonetFoundation
 import MonetText
 
 /// What a document's answers are worth under one filter.
-struct ScoredItem: Sendable {
-    let item: TaskItem
-    let responses: [TaskResponse]
-    let filter: String
+package struct ScoredItem: Sendable {
+    package let item: TaskItem
+    package let responses: [TaskResponse]
+    package let filter: String
     /// The answers after the filter.
-    let filtered: [JSONValue]
+    package let filtered: [JSONValue]
     /// Values of the metrics, in the order of the harness.
-    let metrics: [(name: String, value: MetricValue)]
+    package let metrics: [(name: String, value: MetricValue)]
 }
 
 extension TaskDefinition {
@@ -20,7 +20,7 @@ extension TaskDefinition {
     /// What a document's answers are worth under each filter.
     ///
     /// - Throws: `TaskError.unusableDocument`.
-    func scored(_ item: TaskItem, _ responses: [TaskResponse], hasManyTargets: Bool, name: String) throws
+    package func scored(_ item: TaskItem, _ responses: [TaskResponse], hasManyTargets: Bool, name: String) throws
         -> [ScoredItem]
     {
         try filterChains.map { chain in
@@ -169,7 +169,7 @@ extension JSONValue {
 
 extension TaskResponse {
     /// The answers as records show them.
-    var values: [JSONValue] {
+    package var values: [JSONValue] {
         switch self {
         case .logLikelihood(let value, let isGreedy):
             [.array([.string(JSONValue.number(value).serialized()), .string(isGreedy ? "True" : "False")])]

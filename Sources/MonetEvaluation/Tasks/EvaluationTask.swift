@@ -9,7 +9,7 @@ public struct EvaluationTask: Sendable {
     public let shots: Int
     /// The seed of the examples' choice.
     public let seed: Int
-    let documents: [JSONValue]
+    package let documents: [JSONValue]
     let path: String
     private let examples: [JSONValue]
     private let rules: Rules
@@ -18,7 +18,7 @@ public struct EvaluationTask: Sendable {
     /// Whether the choices are in the question, and the answer follows each.
     private let hasChoicesInText: Bool
     /// Whether there are several right answers.
-    let hasManyTargets: Bool
+    package let hasManyTargets: Bool
 
     private struct Rules: Sendable {
         let text: CompiledRule
@@ -113,14 +113,14 @@ public struct EvaluationTask: Sendable {
     private static func name(of index: Int, _ path: String) -> String { "\(path), document \(index + 1)" }
 
     /// How messages call a document.
-    func name(of index: Int) -> String { Self.name(of: index, path) }
+    package func name(of index: Int) -> String { Self.name(of: index, path) }
 
     // MARK: Items
 
     /// The questions about the first documents, in order: few-shot examples are drawn from one sequence.
     ///
     /// - Throws: `TaskError` for a document that the task cannot ask about.
-    func items(limit: Int? = nil) throws -> [TaskItem] {
+    package func items(limit: Int? = nil) throws -> [TaskItem] {
         var sampler = try FewShotSampler(
             definition.fewShot.sampler, examples: examples, shots: shots, seed: seed,
             // Two splits that are not stated count as the same.

@@ -2,13 +2,13 @@ import Foundation
 
 /// The numbers of Python's `random.Random(seed)`: the Mersenne twister MT19937 of Matsumoto and Nishimura (1998),
 /// and the choices that Python makes with it.
-struct PythonRandom {
+package struct PythonRandom {
     private static let size = 624
     private var state: [UInt32]
     private var position = PythonRandom.size
 
     /// The generator for a seed that is not negative, as Python's integers seed it.
-    init(seed: Int) {
+    package init(seed: Int) {
         var words: [UInt32] = []
         var rest = UInt64(seed.magnitude)
         repeat {
@@ -59,13 +59,13 @@ struct PythonRandom {
     }
 
     /// `random()`, from 0 to less than 1.
-    mutating func next() -> Double {
+    package mutating func next() -> Double {
         let (high, low) = (word() >> 5, word() >> 6)
         return (Double(high) * 67_108_864 + Double(low)) / 9_007_199_254_740_992
     }
 
     /// `randrange(limit)`; the limit is from 1 to 2³² − 1.
-    mutating func below(_ limit: Int) -> Int {
+    package mutating func below(_ limit: Int) -> Int {
         let bits = limit.bitWidth - limit.leadingZeroBitCount
         while true {
             let value = Int(word() >> UInt32(32 - bits))
@@ -74,7 +74,7 @@ struct PythonRandom {
     }
 
     /// `sample(range(population), count)`; the count is at most the population.
-    mutating func sample(_ count: Int, of population: Int) -> [Int] {
+    package mutating func sample(_ count: Int, of population: Int) -> [Int] {
         var limit = 21
         if count > 5 { limit += Int(pow(4, ceil(log(Double(count * 3)) / log(4)))) }
         if population <= limit {
@@ -95,12 +95,12 @@ struct PythonRandom {
     }
 
     /// `shuffle(values)`
-    mutating func shuffle<Value>(_ values: inout [Value]) {
+    package mutating func shuffle<Value>(_ values: inout [Value]) {
         for index in stride(from: values.count - 1, to: 0, by: -1) { values.swapAt(index, below(index + 1)) }
     }
 
     /// `choices(range(population), k=count)`
-    mutating func choices(_ count: Int, of population: Int) -> [Int] {
+    package mutating func choices(_ count: Int, of population: Int) -> [Int] {
         (0..<count).map { _ in Int(next() * Double(population)) }
     }
 }

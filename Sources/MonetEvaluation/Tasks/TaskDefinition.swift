@@ -98,7 +98,7 @@ public struct TaskDefinition: Sendable {
     let fewShot: FewShot
     let metrics: [Metric]
     let generation: Generation
-    let repeats: Int
+    package let repeats: Int
     let filters: [FilterChain]?
     let generationPrefix: String?
     let version: JSONValue

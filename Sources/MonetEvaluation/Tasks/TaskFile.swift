@@ -114,6 +114,15 @@ struct TaskFile: Sendable {
             origin: TaskOrigin(path: path, line: line), reason: "not YAML: \(text.prefix(200))")
     }
 
+    /// A task or a group that stands inside a group, at a key of its file.
+    init(inside file: TaskFile, at key: String, _ members: [JSONValue.Member]) {
+        path = file.path
+        self.members = members
+        for member in members {
+            origins[member.key] = file.origin(of: key + "." + member.key)
+        }
+    }
+
     /// The value of a key.
     subscript(key: String) -> JSONValue? { members.first { $0.key == key }?.value }
 

@@ -1,21 +1,21 @@
 import MonetFoundation
 
 /// What a model is asked about one document.
-struct TaskItem: Sendable {
+package struct TaskItem: Sendable {
     /// The document's place among those that are evaluated.
-    let index: Int
-    let document: JSONValue
+    package let index: Int
+    package let document: JSONValue
     /// The expected answer, as the rule of the task gives it.
-    let target: JSONValue
+    package let target: JSONValue
     /// The choices; empty for tasks without.
-    let choices: [String]
+    package let choices: [String]
     /// The right choices; empty for tasks without.
-    let gold: [Int]
-    let requests: [TaskRequest]
+    package let gold: [Int]
+    package let requests: [TaskRequest]
 }
 
 /// One question to a model.
-enum TaskRequest: Sendable, Equatable {
+package enum TaskRequest: Sendable, Equatable {
     /// How likely is a text after another?
     case logLikelihood(context: String, continuation: String)
     /// How likely is a text?
@@ -24,7 +24,7 @@ enum TaskRequest: Sendable, Equatable {
     case generation(context: String)
 
     /// What the model reads first.
-    var context: String {
+    package var context: String {
         switch self {
         case .logLikelihood(let context, _), .generation(let context): context
         case .rolling(let text): text
@@ -33,7 +33,7 @@ enum TaskRequest: Sendable, Equatable {
 }
 
 /// A model's answer to one question.
-enum TaskResponse: Sendable, Equatable {
+package enum TaskResponse: Sendable, Equatable {
     /// log p, and whether each token was the most likely one.
     case logLikelihood(Double, isGreedy: Bool)
     /// log p of the whole text.

@@ -273,6 +273,16 @@ public struct TaskLibrary: Sendable {
                 let further = (item.members ?? []).filter { !["task", "tag"].contains($0.key) }
                 group.members += try memberNames(name)
                 try add(name, overrides: overrides + further, to: &selection, within: groups)
+            } else if let inner = item["group"]?.stringValue {
+                let file = TaskFile(inside: file, at: "task[\(index)]", item.members ?? [])
+                group.members.append("\(name)::\(inner)")
+                try addGroup(
+                    file, name: "\(name)::\(inner)", overrides: overrides, to: &selection, within: groups)
+            } else if let inner = item["task"]?.stringValue {
+                var file = TaskFile(inside: file, at: "task[\(index)]", item.members ?? [])
+                file.set("task", .string("\(name)::\(inner)"))
+                group.members.append("\(name)::\(inner)")
+                try add(file, overrides: overrides.filter { file[$0.key] == nil }, to: &selection)
             } else {
                 throw TaskError.invalidValue(
                     origin: origin, key: "task[\(index)]", found: String(item.serialized().prefix(80)),

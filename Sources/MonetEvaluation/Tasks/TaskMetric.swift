@@ -57,7 +57,7 @@ enum TaskMetric {
 }
 
 /// What a metric says of one document.
-enum MetricValue: Sendable, Equatable {
+package enum MetricValue: Sendable, Equatable {
     case number(Double)
     /// A sum of log-likelihoods and what it is divided by.
     case weighted(Double, Double)
@@ -67,7 +67,7 @@ enum MetricValue: Sendable, Equatable {
     case probabilities(Int, [Double])
 
     /// The value in records, as Python writes it.
-    var json: JSONValue {
+    package var json: JSONValue {
         switch self {
         case .number(let value): .number(value)
         case .weighted(let sum, let weight): .array([.number(sum), .number(weight)])

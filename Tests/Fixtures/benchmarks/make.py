@@ -26,11 +26,11 @@ FACTS = [
     ("Which city lies on the Seine?", ["Paris", "Rome", "København", "Łódź"]),
     ("What do bees make?", ["honey", "milk", "paper money", "glass"]),
     ("Which tool drives a nail?", ["a hammer", "a spoon", "a brush", "a sponge"]),
-    ("Which is a prime number?", ["7", "8", "9", "10"]),
+    ("Which is a prime number?", ["seven", "eight", "nine", "ten"]),
     ("What does a thermometer measure?", ["temperature", "weight", "time", "length"]),
     ("Where do fish live?", ["in water", "in trees", "in sand dunes", "on the Moon"]),
     ("Which season follows winter?", ["spring", "autumn", "summer", "the monsoon"]),
-    ("What is 6 × 7?", ["42", "36", "48", "67"]),
+    ("What is 6 × 7?", ["forty-two", "36", "48", "67"]),
     ("Which organ pumps blood?", ["the heart", "the liver", "the skin", "the ear"]),
     ("What is used to see distant stars?", ["a telescope", "a microscope", "a ruler", "an oven"]),
     ("  Which of these floats on water? ", ["a cork", "a brick", "an anvil", "a coin"]),
@@ -190,6 +190,13 @@ def main():
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "w", newline="", encoding="utf-8") as out:
                 csv.writer(out).writerows([r["question"], *r["choices"], "ABCD"[r["answer"]]] for r in own)
+    rows = []
+    for number, (question, answers) in enumerate(FACTS):
+        texts, gold = shuffled(answers, rng)
+        rows.append({"topic": ["nature", "things", "“ideas”"][number % 3], "question": question, "choices": texts, "gold": gold,
+                     "hint": "" if number % 2 else "think", "number": number % 12, "text": f"{question.strip()} It is {texts[gold]}"})
+    for part, own in {"train": rows[:9], "validation": rows[9:13], "test": rows[13:]}.items():
+        write(f"hub/own/facts/{part}.jsonl", own)
 
 
 if __name__ == "__main__":

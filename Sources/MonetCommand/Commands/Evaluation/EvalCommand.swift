@@ -4,6 +4,7 @@ import MonetCompute
 import MonetEvaluation
 import MonetFoundation
 import MonetModel
+import MonetText
 
 struct EvalCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -41,6 +42,11 @@ struct EvalCommand: ParsableCommand {
             "A folder with task files, whose names --tasks may use. May be repeated.", valueName: "dir"))
     var includePath: [String] = []
     @OptionGroup var masking: MaskOptions
+    @Option(
+        help: ArgumentHelp(
+            "Compare with another checkpoint, a mask file, or the results_….json of an earlier run.",
+            valueName: "path"))
+    var compare: String?
     @Option(help: ArgumentHelp("Documents of each task, the first ones.", valueName: "n"))
     var limit: Int?
     @Option(
@@ -88,31 +94,79 @@ struct EvalCommand: ParsableCommand {
         let selection = try library.selection(
             (tasks ?? "").split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) })
         let folder = DatasetFolder(data ?? ".")
-        let (model, tokenizer) = try modelOptions.load(common.logger)
-        guard let tokenizer else {
-            throw CommandError.missingTokenizer(folder: modelOptions.model, purpose: "text")
-        }
-        let mask = try masking.load(for: model, common.logger)
-        Interruption.install()
         var line = ProgressLine(isQuiet: common.quiet)
-        let start = Date()
         let evaluated = try selection.tasks.map { definition in
             line.show("reading \(definition.name)")
             return try EvaluationTask(definition, data: folder, shots: numFewshot, seed: fewshotSeed)
         }
+        line.clear()
+        // What cannot be compared is found before the first hour of work.
+        let other = try compare.map { try ComparedSide($0, model: modelOptions.model) }
+        Interruption.install()
+        let (model, tokenizer) = try load(modelOptions)
+        let mask = try masking.load(for: model, common.logger)
+        let first = try results(
+            of: model, tokenizer, mask, name: Self.name(modelOptions.model, masks: masking.mask), evaluated, selection)
+        try show(first.results, first.description)
+        guard let other else { return }
+        let second: EvaluationComparison.Side
+        switch other {
+        case .results(let side): second = side
+        case .mask(let path):
+            let edit = try MaskOptions.read(path, for: model, common.logger).mask.applied(strength: 0)
+            let name = Self.name(modelOptions.model, masks: [path])
+            second = .init(
+                try results(of: model, tokenizer, edit, name: name, evaluated, selection).results, name: path.lastPathName)
+        case .model(let options):
+            let (model, tokenizer) = try load(options)
+            second = .init(
+                try results(of: model, tokenizer, nil, name: options.model, evaluated, selection).results,
+                name: options.model.lastPathName)
+        }
+        let name = masking.mask.isEmpty ? modelOptions.model.lastPathName : masking.mask.map(\.lastPathName).joined(separator: "+")
+        let comparison = try EvaluationComparison(.init(first.results, name: name), second)
+        try StandardOutput.write(
+            json ? comparison.json.serialized(pretty: true) + "\n" : "\n" + alignedTable(comparison.table, textColumns: [1]))
+    }
+
+    private func load(_ options: ModelOptions) throws -> (MonetLanguageModel, Tokenizer) {
+        let (model, tokenizer) = try options.load(common.logger)
+        guard let tokenizer else { throw CommandError.missingTokenizer(folder: options.model, purpose: "text") }
+        return (model, tokenizer)
+    }
+
+    /// A model's name among results, with the masks that change it.
+    private static func name(_ model: String, masks: [String]) -> String {
+        ([model] + masks.map { ($0.lastPathName as NSString).deletingPathExtension }).joined(separator: "+")
+    }
+
+    /// Runs all tasks, and writes the files if there is a folder for them.
+    private func results(
+        of model: MonetLanguageModel, _ tokenizer: Tokenizer, _ mask: UnitMask?, name: String,
+        _ evaluated: [EvaluationTask], _ selection: TaskSelection
+    ) throws -> (results: EvaluationResults, description: EvaluationResults.RunDescription) {
+        let start = Date()
         var description = EvaluationResults.RunDescription(
-            model: modelOptions.model, arguments: arguments, limit: limit, start: start)
+            model: name, arguments: arguments, limit: limit, start: start)
         let records = output.map { $0 + "/" + description.sanitizedModel + "/answers.jsonl" }
         if let output { try AtomicFile.createFolder(output + "/" + description.sanitizedModel) }
         let run = EvaluationRun(
             model: model, tokenizer: tokenizer, backend: try compute.backend(), mask: mask, tasks: evaluated,
             groups: selection.groups, contextLength: context, seed: seed)
-        let results: EvaluationResults
+        var line = ProgressLine(isQuiet: common.quiet)
         do {
-            results = try run.results(limit: limit, recordsPath: records, overwrite: overwrite) { progress in
+            let results = try run.results(limit: limit, recordsPath: records, overwrite: overwrite) { progress in
                 line.show(Self.text(progress, seconds: Date().timeIntervalSince(start)))
                 return !Interruption.isRequested
             }
+            line.clear()
+            description.end = Date()
+            if let output {
+                let path = try results.write(to: output, description)
+                if let records { try? FileManager.default.removeItem(atPath: records) }
+                if !common.quiet { StandardError.write("wrote \(path)\n") }
+            }
+            return (results, description)
         } catch is CancellationError {
             line.clear()
             StandardError.write(
@@ -120,15 +174,13 @@ struct EvalCommand: ParsableCommand {
                     ?? "stopped; with --output the same command could have continued\n")
             throw Interruption.exitCode
         }
-        line.clear()
-        description.end = Date()
-        if let output {
-            let path = try results.write(to: output, description)
-            if let records { try? FileManager.default.removeItem(atPath: records) }
-            if !common.quiet { StandardError.write("wrote \(path)\n") }
+    }
+
+    private func show(_ results: EvaluationResults, _ description: EvaluationResults.RunDescription) throws {
+        if json, compare == nil {
+            return try StandardOutput.write(results.json(description).serialized(pretty: true) + "\n")
         }
-        if json { return try StandardOutput.write(results.json(description).serialized(pretty: true) + "\n") }
-        try StandardOutput.write(alignedTable(results.rows, textColumns: [2, 3]) + notes(results))
+        if !json { try StandardOutput.write(alignedTable(results.rows, textColumns: [2, 3]) + notes(results)) }
     }
 
     /// Settings of the command, for the record.
@@ -163,6 +215,28 @@ struct EvalCommand: ParsableCommand {
         let rate = Double(progress.doneNow) / seconds
         let left = (Double(progress.total - progress.done) / rate).durationText
         return counted + "  \((Double(progress.tokens) / seconds).text(0)) tokens/s  \(left) left"
+    }
+}
+
+/// What a run is compared with.
+private enum ComparedSide {
+    case model(ModelOptions)
+    case mask(String)
+    case results(EvaluationComparison.Side)
+
+    /// - Throws: `ValidationError` for what is none of them, `FileError`, `EvaluationError`.
+    init(_ path: String, model: String) throws {
+        var isFolder: ObjCBool = false
+        let exists = FileManager.default.fileExists(atPath: path, isDirectory: &isFolder)
+        if exists, !isFolder.boolValue {
+            self = path.hasSuffix(".json") ? .results(try .init(resultsFile: path)) : .mask(path)
+            return
+        }
+        guard let options = try? ModelOptions.parse(["--model", path]), (try? options.folder()) != nil else {
+            throw FileError.unreadable(
+                path: path, reason: "neither a checkpoint, a mask file nor the results_….json of a run")
+        }
+        self = .model(options)
     }
 }
 
