@@ -105,7 +105,9 @@ struct MonetCommand: ParsableCommand {
         case FileError.unreadable(let name, let reason) where reason.contains("no complete snapshot"):
             "; 'monet download \(name)' gets it"
         case InsightError.foreignState: "; delete the file or give --overwrite to start again"
-        case EvaluationError.foreignRecords: "; give another --records, or --overwrite"
+        case EvaluationError.noIsolation(let reason) where reason.hasPrefix("programs cannot be isolated"):
+            "; --unsafe-execution runs them with nothing but limits"
+        case EvaluationError.foreignRecords: "; --overwrite discards them, or write elsewhere"
         case TrainingError.runExists: "; continue it with --resume or choose another folder"
         default: ""
         }

@@ -30,6 +30,12 @@ public enum EvaluationError: Error, Sendable, Equatable, CustomStringConvertible
     /// Two runs without a document that both answered.
     case nothingToCompare(first: String, second: String)
 
+    /// Programs that a model writes cannot be run here.
+    case noIsolation(reason: String)
+
+    /// A task whose programs nobody allowed to run.
+    case programsNotAllowed(task: String)
+
     public var description: String {
         switch self {
         case .invalidSetting(let name, let found, let expected): "\(name) is \(found), expected \(expected)"
@@ -42,6 +48,9 @@ public enum EvaluationError: Error, Sendable, Equatable, CustomStringConvertible
             "\(url): the \(role) \(reason) (\(attempts) \(attempts == 1 ? "try" : "tries"))"
         case .malformedPrompt(let path, let line, let reason): "\(path), line \(line): \(reason)"
         case .noPrompts(let path): "\(path): there are no prompts"
+        case .noIsolation(let reason): reason
+        case .programsNotAllowed(let task):
+            "the task \(task) runs programs that the model writes, for which no isolation was given"
         case .malformedResults(let path, let reason): "\(path): not results of an evaluation: \(reason)"
         case .nothingToCompare(let first, let second):
             "\(first) and \(second) have no task with documents that both answered by the same metric"

@@ -2,8 +2,9 @@ import Foundation
 import MonetFoundation
 
 /// What became of a program that contains its tests.
-struct ProgramOutcome: Sendable, Equatable {
-    enum Status: String, Sendable, CaseIterable {
+package struct ProgramOutcome: Sendable, Equatable {
+    /// How a program fared.
+    package enum Status: String, Sendable, CaseIterable {
         /// Its tests ran and succeeded.
         case passed
         /// A test failed, or it ended before the tests were through.

@@ -1,5 +1,5 @@
 /// A language that programs are judged in, by MultiPL-E's name of it.
-enum ProgramLanguage: String, CaseIterable, Sendable {
+package enum ProgramLanguage: String, CaseIterable, Sendable {
     case python = "py"
     case cpp
     case java

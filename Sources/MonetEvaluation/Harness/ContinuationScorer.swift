@@ -13,9 +13,9 @@ package struct ContinuationScorer {
     /// A text to score from some token on.
     package struct Query: Sendable {
         /// All tokens, at least two.
-        let tokens: [Int32]
+        package let tokens: [Int32]
         /// The first token that is scored, from 1 on.
-        let first: Int
+        package let first: Int
 
         package init(tokens: [Int32], first: Int) {
             self.tokens = tokens
@@ -29,6 +29,11 @@ package struct ContinuationScorer {
         package var logLikelihood = 0.0
         /// Whether each of them was the most likely one.
         package var isGreedy = true
+
+        package init(logLikelihood: Double = 0, isGreedy: Bool = true) {
+            self.logLikelihood = logLikelihood
+            self.isGreedy = isGreedy
+        }
     }
 
     /// Rows of a forward pass: enough to read each weight rarely, few enough to stop soon.

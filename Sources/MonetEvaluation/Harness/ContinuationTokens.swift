@@ -96,13 +96,9 @@ struct ContinuationTokens {
         return windows
     }
 
-    /// The prompt of a generation, without its beginning if there would be no room for what is generated.
+    /// The prompt of a generation, without its beginning if there would be no room for what is generated, which is less
+    /// than the context.
     func prompt(_ text: String, newTokens: Int) throws -> [Int32] {
-        guard newTokens < context else {
-            throw EvaluationError.invalidSetting(
-                name: "the number of new tokens", found: "\(newTokens)",
-                expected: "fewer than the model's context of \(context)")
-        }
         let tokens = try encode(text)
         return tokens.isEmpty ? [try prefix()] : Array(tokens.suffix(context - newTokens))
     }

@@ -24,7 +24,8 @@ public struct EvaluationComparison: Sendable {
                 guard let main = result.main else { return nil }
                 var values: [Int: Double] = [:]
                 for item in result.items where item.filter == main.filter {
-                    if case .number(let value)? = item.metrics.first(where: { $0.name == main.metric })?.value {
+                    if case .number(let value)? = item.metrics.first(where: { $0.name == main.metric })?.value
+                    {
                         values[item.item.index] = value
                     }
                 }
@@ -36,13 +37,17 @@ public struct EvaluationComparison: Sendable {
         ///
         /// - Throws: `FileError`, `EvaluationError.malformedResults`.
         public init(resultsFile path: String) throws {
-            name = (path as NSString).deletingLastPathComponent.split(separator: "/").last.map(String.init) ?? path
+            name =
+                (path as NSString).deletingLastPathComponent.split(separator: "/").last.map(String.init)
+                ?? path
             let json = try JSONValue(contentsOfFile: path)
             guard let results = json["results"]?.members, let configurations = json["configs"]?.members else {
-                throw EvaluationError.malformedResults(path: path, reason: "it has no 'results' and 'configs'")
+                throw EvaluationError.malformedResults(
+                    path: path, reason: "it has no 'results' and 'configs'")
             }
             let folder = (path as NSString).deletingLastPathComponent
-            let stamp = (path as NSString).lastPathComponent.dropFirst("results_".count).dropLast(".json".count)
+            let stamp = (path as NSString).lastPathComponent.dropFirst("results_".count).dropLast(
+                ".json".count)
             var tasks: [Task] = []
             for task in configurations.map(\.key) {
                 let keys = results.first { $0.key == task }?.value.members?.map(\.key) ?? []
@@ -56,12 +61,14 @@ public struct EvaluationComparison: Sendable {
                 else { continue }
                 let file = "\(folder.isEmpty ? "." : folder)/samples_\(task)_\(stamp).jsonl"
                 guard FileManager.default.fileExists(atPath: file) else {
-                    throw EvaluationError.malformedResults(path: path, reason: "there is no \(file) with its samples")
+                    throw EvaluationError.malformedResults(
+                        path: path, reason: "there is no \(file) with its samples")
                 }
                 var values: [Int: Double] = [:]
                 for (number, line) in try TextFile.read(file).split(separator: "\n").enumerated() {
                     let sample = try JSONValue(parsing: String(line), source: "\(file), line \(number + 1)")
-                    guard sample["filter"]?.stringValue == main.filter, let document = sample["doc_id"]?.intValue,
+                    guard sample["filter"]?.stringValue == main.filter,
+                        let document = sample["doc_id"]?.intValue,
                         let value = sample[main.metric]?.doubleValue
                     else { continue }
                     values[document] = value
@@ -99,7 +106,8 @@ public struct EvaluationComparison: Sendable {
         names = (first.name, second.name)
         var rows: [Row] = []
         for task in first.tasks {
-            guard let other = second.tasks.first(where: { $0.name == task.name && $0.metric == task.metric }) else { continue }
+            guard let other = second.tasks.first(where: { $0.name == task.name && $0.metric == task.metric })
+            else { continue }
             let common = task.values.keys.filter { other.values[$0] != nil }.sorted()
             guard !common.isEmpty else { continue }
             let pairs = common.map { (task.values[$0] ?? 0, other.values[$0] ?? 0) }
@@ -110,17 +118,22 @@ public struct EvaluationComparison: Sendable {
             rows.append(
                 Row(
                     name: task.name, metric: task.metric, documents: pairs.count,
-                    first: pairs.reduce(0) { $0 + $1.0 } / count, second: pairs.reduce(0) { $0 + $1.1 } / count,
+                    first: pairs.reduce(0) { $0 + $1.0 } / count,
+                    second: pairs.reduce(0) { $0 + $1.1 } / count,
                     difference: mean, standardError: pairs.count > 1 ? (variance / count).squareRoot() : nil))
         }
-        guard !rows.isEmpty else { throw EvaluationError.nothingToCompare(first: first.name, second: second.name) }
+        guard !rows.isEmpty else {
+            throw EvaluationError.nothingToCompare(first: first.name, second: second.name)
+        }
         if rows.count > 1 {
             let count = Double(rows.count)
             let errors = rows.compactMap(\.standardError)
             rows.append(
                 Row(
-                    name: "mean of \(rows.count) tasks", metric: "", documents: rows.reduce(0) { $0 + $1.documents },
-                    first: rows.reduce(0) { $0 + $1.first } / count, second: rows.reduce(0) { $0 + $1.second } / count,
+                    name: "mean of \(rows.count) tasks", metric: "",
+                    documents: rows.reduce(0) { $0 + $1.documents },
+                    first: rows.reduce(0) { $0 + $1.first } / count,
+                    second: rows.reduce(0) { $0 + $1.second } / count,
                     difference: rows.reduce(0) { $0 + $1.difference } / count,
                     standardError: errors.count == rows.count
                         ? errors.reduce(0) { $0 + $1 * $1 }.squareRoot() / count : nil))
@@ -148,7 +161,8 @@ public struct EvaluationComparison: Sendable {
             "tasks": .array(
                 rows.map { row in
                     [
-                        "task": .string(row.name), "metric": .string(row.metric), "documents": .integer(row.documents),
+                        "task": .string(row.name), "metric": .string(row.metric),
+                        "documents": .integer(row.documents),
                         "first": .number(row.first), "second": .number(row.second),
                         "difference": .number(row.difference),
                         "stderr": row.standardError.map { .number($0) } ?? .null,

@@ -97,6 +97,11 @@ enum JournalFile {
             return []
         }
         guard first == header else {
+            // A file without answers holds nothing that could be lost.
+            if lines.count == 1, header.hasPrefix(String(first.prefix(12))) {
+                try AtomicFile.write(header + "\n", to: path)
+                return []
+            }
             throw EvaluationError.foreignRecords(
                 path: path, reason: "records of another run (\(first.prefix(400)))")
         }
@@ -124,6 +129,7 @@ extension TaskResponse {
         case .logLikelihood(let value, let isGreedy): .array([.number(value), .bool(isGreedy)])
         case .rolling(let value): .number(value)
         case .texts(let texts): .array(texts.map { .string($0) })
+        case .programs: .array(values)
         }
     }
 
@@ -134,6 +140,15 @@ extension TaskResponse {
             let isGreedy = list[1].boolValue
         {
             self = .logLikelihood(value, isGreedy: isGreedy)
+        } else if let list = record.arrayValue, list.first?.members != nil {
+            let programs = list.compactMap { item -> JudgedProgram? in
+                guard let text = item["text"]?.stringValue, let detail = item["detail"]?.stringValue,
+                    let status = item["status"]?.stringValue.flatMap(ProgramOutcome.Status.init(rawValue:))
+                else { return nil }
+                return JudgedProgram(text: text, status: status, detail: detail)
+            }
+            guard programs.count == list.count else { return nil }
+            self = .programs(programs)
         } else if let list = record.arrayValue, list.allSatisfy({ $0.stringValue != nil }) {
             self = .texts(list.compactMap(\.stringValue))
         } else {

@@ -26,14 +26,15 @@ public struct EvaluationRun {
         public let tokensLeft: Int
     }
 
-    private let model: MonetLanguageModel
-    private let tokenizer: Tokenizer
-    private let backend: any Backend
-    private let mask: UnitMask?
+    let model: MonetLanguageModel
+    let tokenizer: Tokenizer
+    let backend: any Backend
+    let mask: UnitMask?
     private let tasks: [EvaluationTask]
     private let groups: [TaskGroup]
-    private let tokens: ContinuationTokens
-    private let seed: UInt64
+    let tokens: ContinuationTokens
+    let seed: UInt64
+    let isolation: ProgramIsolation?
 
     /// Joins what is asked and who.
     ///
@@ -41,11 +42,12 @@ public struct EvaluationRun {
     /// - `backend`: a batch-invariant one makes every score independent of the others.
     /// - `contextLength`: the most tokens read at a time, the model's own by default.
     /// - `seed`: of sampled generations.
+    /// - `isolation`: what separates programs that the model writes from this machine; tasks with programs need it.
     public init(
         model: MonetLanguageModel, tokenizer: Tokenizer,
         backend: any Backend = CPUBackend(isBatchInvariant: true),
         mask: UnitMask? = nil, tasks: [EvaluationTask], groups: [TaskGroup] = [], contextLength: Int? = nil,
-        seed: UInt64 = 0
+        seed: UInt64 = 0, isolation: ProgramIsolation? = nil
     ) {
         self.model = model
         self.tokenizer = tokenizer
@@ -54,6 +56,7 @@ public struct EvaluationRun {
         self.tasks = tasks
         self.groups = groups
         self.seed = seed
+        self.isolation = isolation
         tokens = ContinuationTokens(
             tokenizer: tokenizer,
             context: min(
@@ -62,7 +65,7 @@ public struct EvaluationRun {
     }
 
     /// A task whose questions are known, but not all answers.
-    private struct Open {
+    struct Open {
         let task: EvaluationTask
         let items: [TaskItem]
         var answers: [Int: [TaskResponse]]
@@ -111,7 +114,7 @@ public struct EvaluationRun {
             }, groups: groups)
     }
 
-    private struct Counter {
+    struct Counter {
         let total: Int
         var done: Int
         var doneNow = 0
@@ -126,6 +129,11 @@ public struct EvaluationRun {
             "mask": .string(String(StableHash.of(mask?.description ?? ""), radix: 16)),
             "own_mask": .string(String(StableHash.of(model.ownMask?.description ?? ""), radix: 16)),
             "context": .integer(tokens.context), "seed": .string("\(seed)"), "backend": .string(backend.name),
+            "programs": .array(
+                tasks.map(\.definition).filter(\.runsPrograms).map {
+                    .string(
+                        "\($0.name) \($0.repeats) \($0.generation.temperature) \($0.generation.topP ?? 1)")
+                }),
         ]
     }
 
@@ -214,81 +222,5 @@ public struct EvaluationRun {
             })
         try records.flush()
         if !isComplete || isStopped && counter.done < counter.total { throw CancellationError() }
-    }
-
-    // MARK: Generation
-
-    private func generate(
-        _ items: [TaskItem], _ open: inout Open, _ records: EvaluationRecords, _ counter: inout Counter,
-        _ progress: (Progress) -> Bool
-    ) throws {
-        let definition = open.task.definition
-        let plan = definition.generation
-        var limits = BatchEngine.Limits()
-        limits.sequences = 16
-        let engine = TextEngine(
-            try BatchEngine(model: model, backend: backend, limits: limits, contextLength: tokens.context),
-            tokenizer: tokenizer)
-        var settings = GenerationSettings()
-        settings.maxNewTokens = plan.maxNewTokens
-        settings.sampling.temperature = plan.isSampled ? (plan.temperature == 0 ? 1 : plan.temperature) : 0
-        // What transformers assumes where nothing is stated.
-        settings.sampling.topP = plan.topP ?? 1
-        settings.sampling.topK = plan.topK ?? 50
-        var stops = plan.stops.filter { !$0.isEmpty }
-        if let end = tokenizer.endID, let text = try? tokenizer.textWithSpecialTokens([end]), !text.isEmpty,
-            !stops.contains(text)
-        {
-            stops.append(text)
-        }
-        var owners: [Int: (item: TaskItem, sample: Int)] = [:]
-        var texts: [Int: [String?]] = [:]
-        var waiting = items[...]
-        while !waiting.isEmpty || !engine.isIdle {
-            // Requests are submitted as slots become free, so that few prompts are in memory.
-            while engine.runningCount + engine.waitingCount < 2 * limits.sequences,
-                let item = waiting.popFirst()
-            {
-                let prompt = try tokens.prompt(item.requests[0].context, newTokens: plan.maxNewTokens)
-                texts[item.index] = Array(repeating: nil, count: definition.repeats)
-                for sample in 0..<definition.repeats {
-                    var own = settings
-                    own.sampling.seed = StableHash.of("\(seed) \(definition.name) \(item.index) \(sample)")
-                    let request = GenerationRequest(prompt, settings: own, mask: mask)
-                    owners[try engine.submit(request, stopStrings: stops)] = (item, sample)
-                }
-            }
-            for event in engine.step() {
-                switch event.kind {
-                case .failed(let error): throw error
-                case .step: counter.tokens += 1
-                case .finished(let result):
-                    guard let (item, sample) = owners.removeValue(forKey: event.request) else { continue }
-                    texts[item.index]?[sample] = try text(of: result, stops: stops)
-                    guard let own = texts[item.index], own.allSatisfy({ $0 != nil }) else { continue }
-                    texts[item.index] = nil
-                    let answers = [TaskResponse.texts(own.compactMap { $0 })]
-                    open.answers[item.index] = answers
-                    try records.append(definition.name, item, answers)
-                    try records.flush()
-                    counter.done += 1
-                    counter.doneNow += 1
-                case .scored, .observed: break
-                }
-            }
-            let state = Progress(
-                task: definition.name, done: counter.done, total: counter.total, doneNow: counter.doneNow,
-                tokens: counter.tokens, tokensLeft: 0)
-            guard progress(state) || counter.done == counter.total else { throw CancellationError() }
-        }
-    }
-
-    /// The text up to the first of each stop string, decoded from its own beginning as the harness does.
-    private func text(of result: GenerationResult, stops: [String]) throws -> String {
-        var ids = result.ids
-        if let last = ids.last, model.configuration.stopTokenIDs.contains(Int(last)) { ids.removeLast() }
-        var text = try tokenizer.decode(ids)
-        for stop in stops { text = PythonText.split(text, by: stop)[0] }
-        return text
     }
 }

@@ -20,12 +20,14 @@ extension TaskDefinition {
     /// What a document's answers are worth under each filter.
     ///
     /// - Throws: `TaskError.unusableDocument`.
-    package func scored(_ item: TaskItem, _ responses: [TaskResponse], hasManyTargets: Bool, name: String) throws
+    package func scored(_ item: TaskItem, _ responses: [TaskResponse], hasManyTargets: Bool, name: String)
+        throws
         -> [ScoredItem]
     {
         try filterChains.map { chain in
             do {
                 let filtered = try responses.map { response -> JSONValue in
+                    if case .programs = response { return .array(response.values) }
                     guard case .texts(let texts) = response else { return response.values[0] }
                     var values = texts.map { JSONValue.string($0) }
                     for filter in chain.filters { values = try filter.apply(values, document: item.document) }
@@ -65,6 +67,7 @@ extension TaskDefinition {
                 ("byte_perplexity", .weighted(value, bytes)), ("bits_per_byte", .weighted(value, bytes)),
             ])
         case .multipleChoice: return kept(choiceMetrics(item, responses))
+        case .generation where programLanguage != nil: return passRates(responses)
         case .generation:
             return try metrics.filter { $0.name == "exact_match" }.map { metric in
                 (
@@ -129,6 +132,18 @@ extension TaskDefinition {
         return exponentials.map { $0 / sum }
     }
 
+    // MARK: Programs
+
+    /// pass@k of each k for which there are enough samples.
+    private func passRates(_ responses: [TaskResponse]) -> [(name: String, value: MetricValue)] {
+        guard case .programs(let programs)? = responses.first else { return [] }
+        let passed = programs.count { $0.status == .passed }
+        return metrics.compactMap { metric in
+            guard let k = PassRate.k(of: metric.name), k <= programs.count else { return nil }
+            return (metric.name, .number(PassRate.estimate(samples: programs.count, passed: passed, k: k)))
+        }
+    }
+
     // MARK: Texts
 
     private static func exactMatch(
@@ -175,6 +190,13 @@ extension TaskResponse {
             [.array([.string(JSONValue.number(value).serialized()), .string(isGreedy ? "True" : "False")])]
         case .rolling(let value): [.string(JSONValue.number(value).serialized())]
         case .texts(let texts): texts.map { .string($0) }
+        case .programs(let programs):
+            programs.map {
+                [
+                    "text": .string($0.text), "status": .string($0.status.rawValue),
+                    "detail": .string($0.detail),
+                ]
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ extension TaskDefinition {
         "doc_to_choice", "process_results", "description", "target_delimiter", "fewshot_delimiter",
         "fewshot_config", "num_fewshot", "metric_list", "output_type", "generation_kwargs", "repeats",
         "filter_list", "gen_prefix", "metadata", "should_decontaminate", "doc_to_decontamination_query",
-        "unsafe_code", "group", "task_list", "recipe",
+        "unsafe_code", "group", "task_list", "recipe", "program_language",
     ]
     /// Keys of what this package does not do.
     private static let refusedKeys = [
@@ -71,11 +71,13 @@ extension TaskDefinition {
         description = try reader.string("description") ?? ""
         targetDelimiter = try reader.string("target_delimiter") ?? " "
         delimiter = try reader.string("fewshot_delimiter") ?? "\n\n"
+        programLanguage = try reader.choice("program_language", of: ProgramLanguage.self)
         generationPrefix = try reader.string("gen_prefix")
         repeats = try reader.integer("repeats") ?? 1
         version = file["metadata"]?["version"] ?? .string("Yaml")
         generation = try reader.generation(outputType, delimiter: delimiter)
-        metrics = try reader.metrics(outputType, hasOwnResults: processResults != nil)
+        metrics = try reader.metrics(
+            outputType, hasOwnResults: processResults != nil || programLanguage != nil)
         filters = try reader.filters()
         var fewShot = FewShot()
         fewShot.split = try reader.string("fewshot_split")

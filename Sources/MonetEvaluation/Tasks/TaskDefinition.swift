@@ -97,12 +97,36 @@ public struct TaskDefinition: Sendable {
     let delimiter: String
     let fewShot: FewShot
     let metrics: [Metric]
-    let generation: Generation
-    package let repeats: Int
+    internal(set) var generation: Generation
+    package internal(set) var repeats: Int
+    /// The language of programs that are to be written, and run with the document's tests.
+    package let programLanguage: ProgramLanguage?
     let filters: [FilterChain]?
     let generationPrefix: String?
     let version: JSONValue
     let file: TaskFile
+
+    /// The task with other samples of each program, drawn at another temperature; others are as they were.
+    public func sampling(_ samples: Int, temperature: Double?, topP: Double? = nil) -> TaskDefinition {
+        guard programLanguage != nil else { return self }
+        var result = self
+        result.repeats = samples
+        result.generation.temperature = temperature ?? (samples > 1 ? 0.2 : 0)
+        result.generation.isSampled = result.generation.temperature > 0
+        result.generation.topP = topP ?? 0.95
+        result.generation.topK = 0
+        return result
+    }
+
+    /// The task with at most so many tokens in each generated answer.
+    public func limited(toNewTokens count: Int) -> TaskDefinition {
+        var result = self
+        result.generation.maxNewTokens = count
+        return result
+    }
+
+    /// Whether its answers are programs that are run.
+    public var runsPrograms: Bool { programLanguage != nil }
 
     /// Where a key stands in the file.
     func origin(of key: String) -> TaskOrigin { file.origin(of: key) }

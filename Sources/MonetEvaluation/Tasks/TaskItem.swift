@@ -32,6 +32,22 @@ package enum TaskRequest: Sendable, Equatable {
     }
 }
 
+/// A program that a model wrote, and how it fared with its tests.
+package struct JudgedProgram: Sendable, Equatable {
+    /// What the model added to the prompt.
+    package let text: String
+    /// passed, wrong, error or timeout.
+    package let status: ProgramOutcome.Status
+    /// Why it did not pass.
+    package let detail: String
+
+    package init(text: String, status: ProgramOutcome.Status, detail: String) {
+        self.text = text
+        self.status = status
+        self.detail = detail
+    }
+}
+
 /// A model's answer to one question.
 package enum TaskResponse: Sendable, Equatable {
     /// log p, and whether each token was the most likely one.
@@ -40,4 +56,6 @@ package enum TaskResponse: Sendable, Equatable {
     case rolling(Double)
     /// As many texts as the task repeats the question.
     case texts([String])
+    /// The same of programs, and how each fared.
+    case programs([JudgedProgram])
 }

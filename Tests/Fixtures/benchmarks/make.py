@@ -147,7 +147,7 @@ def main():
     for part, own in {"train": rows[:7], "validation": rows[5:]}.items():
         write(f"hub/allenai/winogrande/winogrande_xl/{part}.jsonl", own)
         file = "train_xl" if part == "train" else "dev"
-        write(f"original/winogrande_1.1/{file}.jsonl", [{"qID": str(i), **r} for i, r in enumerate(own)])
+        write(f"original/winogrande_1.1/{file}.jsonl", [{"qID": r["sentence"][:9], **r} for r in own])
     rows = []
     for number, (goal, good, bad) in enumerate(GOALS):
         label = rng.randrange(2)
@@ -197,6 +197,24 @@ def main():
                      "hint": "" if number % 2 else "think", "number": number % 12, "text": f"{question.strip()} It is {texts[gold]}"})
     for part, own in {"train": rows[:9], "validation": rows[9:13], "test": rows[13:]}.items():
         write(f"hub/own/facts/{part}.jsonl", own)
+    prompt = "def double(x):\n    \"\"\"Twice x.\n    >>> double(2)\n    4\n    \"\"\"\n"
+    test = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(-1) == -2\n"
+    write("hub/openai/openai_humaneval/test.jsonl", [
+        {"task_id": "Own/0", "prompt": prompt, "entry_point": "double", "canonical_solution": "    return 2 * x\n", "test": test},
+        {"task_id": "Own/1", "prompt": prompt.replace("double", "twice"), "entry_point": "twice", "canonical_solution": "    return x + x\n", "test": test},
+    ])
+    problems = {
+        "py": ("def double(x: int) -> int:\n    \"\"\"Twice x.\"\"\"\n", "def check(candidate):\n    assert candidate(2) == 4\ncheck(double)\n", ["\ndef", "\n#", "\nif", "\nclass"]),
+        "cpp": ("#include<assert.h>\n#include<bits/stdc++.h>\n// Twice x.\nlong twice(long x) {\n", "}\nint main() {\n    assert(twice(2) == 4);\n}\n", ["\n}"]),
+        "java": ("import java.util.*;\nclass Problem {\n    // Twice x.\n    public static long twice(long x) {\n", "    }\n    public static void main(String[] args) {\n    assert(twice(2) == 4);\n    }\n}\n", ["\n    }\n"]),
+        "js": ("//Twice x.\nfunction twice(x){\n", "const assert = require('node:assert');\nfunction test() {\n  assert.deepEqual(twice(2),4);\n}\ntest();\n", ["\nfunction ", "\n/*", "\n//", "\nconsole.log"]),
+        "lua": ("-- Twice x.\nlocal function twice(x)\n", "assert(twice(2) == 4)\n", ["\nlocal", "\nfunction", "\n--", "\n\n"]),
+        "php": ("<?php\n// Twice x.\nfunction twice($x) {\n", "function test(): void { if (twice(2) !== 4) { throw new Exception(\"Test failed!\"); } }\ntest();\n", ["\nfunction", "\n?>", "\n//", "\n#"]),
+    }
+    for language, (prompt, tests, stops) in problems.items():
+        write(f"hub/nuprl/MultiPL-E/humaneval-{language}/test.jsonl", [
+            {"name": "Own_0_double", "language": language, "prompt": prompt, "doctests": "transform", "original": "own",
+             "prompt_terminology": "reworded", "tests": tests, "stop_tokens": stops}])
 
 
 if __name__ == "__main__":

@@ -61,13 +61,18 @@ import Testing
         }
         let all = try EvaluationResults(results, groups: selection.groups)
         for (name, values) in (run["results"]?.members ?? []).map({ ($0.key, $0.value) }) {
-            let own = all.tasks.first { $0.task.name == name }?.values ?? all.groups.first { $0.group.name == name }?.values ?? []
-            for member in values.members ?? [] where member.key != "sample_len" && !member.key.contains("_stderr") {
+            let own =
+                all.tasks.first { $0.task.name == name }?.values ?? all.groups.first {
+                    $0.group.name == name
+                }?.values ?? []
+            for member in values.members ?? []
+            where member.key != "sample_len" && !member.key.contains("_stderr") {
                 let parts = member.key.split(separator: ",").map(String.init)
                 let match = own.first { $0.metric == parts[0] && $0.filter == parts[1] }
                 let value = try #require(match, "\(name) \(member.key)")
                 // Means of doubles: equal but for the order of sums.
-                #expect(abs(value.value - (member.value.doubleValue ?? .nan)) <= 1e-9, "\(name) \(member.key)")
+                #expect(
+                    abs(value.value - (member.value.doubleValue ?? .nan)) <= 1e-9, "\(name) \(member.key)")
                 // Resampled errors are drawn from chunks of another number of resamples there.
                 let isResampled = ["f1", "mcc", "perplexity"].contains(parts[0])
                 guard run["shots"]?.intValue != 5 else { continue }
@@ -83,7 +88,8 @@ import Testing
     private func check(_ item: ScoredItem, _ sample: JSONValue, _ name: String) {
         let prompts = item.item.requests.map { request -> JSONValue in
             switch request {
-            case .logLikelihood(let context, let continuation): .array([.string(context), .string(continuation)])
+            case .logLikelihood(let context, let continuation):
+                .array([.string(context), .string(continuation)])
             case .rolling(let text), .generation(let text): .array([.string(text)])
             }
         }
@@ -103,7 +109,9 @@ import Testing
             } else if let number = expected?.doubleValue, case .number(let value) = metric.value {
                 #expect(abs(value - number) <= 1e-9 * max(1, abs(number)), "\(name) \(metric.name)")
             } else {
-                #expect(metric.value.json.serialized().replacing(".0", with: "") == expected?.serialized().replacing(".0", with: ""), "\(name) \(metric.name)")
+                #expect(
+                    metric.value.json.serialized().replacing(".0", with: "")
+                        == expected?.serialized().replacing(".0", with: ""), "\(name) \(metric.name)")
             }
         }
     }

@@ -61,6 +61,19 @@ struct EvalCommand: ParsableCommand {
         help: ArgumentHelp(
             "The most tokens that the model reads at a time; by default its own context.", valueName: "n"))
     var context: Int?
+    @Option(
+        name: [.customShort("n"), .long],
+        help: ArgumentHelp("Most tokens of each generated answer, instead of the task's.", valueName: "n"))
+    var maxNewTokens: Int?
+    @Option(help: ArgumentHelp("Programs to draw for each problem of a code task.", valueName: "n"))
+    var samples = 1
+    @Option(help: "Temperature of these programs; by default 0 for one, 0.2 for several.")
+    var temperature: Double?
+    @Flag(
+        help: ArgumentHelp(
+            "Run programs that the model writes without a sandbox.",
+            discussion: "They can read, change and send whatever their user can."))
+    var unsafeExecution = false
     @Flag(help: "Discard the answers of a run that was stopped.")
     var overwrite = false
     @Flag(help: "JSON instead of a table.")
@@ -73,10 +86,14 @@ struct EvalCommand: ParsableCommand {
     func validate() throws {
         for (name, value, least) in [
             ("num-fewshot", numFewshot, 0), ("limit", limit, 1), ("context", context, 2),
+            ("samples", samples, 1), ("max-new-tokens", maxNewTokens, 1),
         ] {
             if let value, !(least...1 << 24).contains(value) {
                 throw ValidationError("--\(name) is \(value), expected \(least) to \(1 << 24)")
             }
+        }
+        if let temperature, !(0...100).contains(temperature) {
+            throw ValidationError("--temperature is \(temperature), expected 0 to 100")
         }
         guard fewshotSeed >= 0 else {
             throw ValidationError("--fewshot-seed is \(fewshotSeed), expected 0 or more")
@@ -97,16 +114,22 @@ struct EvalCommand: ParsableCommand {
         var line = ProgressLine(isQuiet: common.quiet)
         let evaluated = try selection.tasks.map { definition in
             line.show("reading \(definition.name)")
-            return try EvaluationTask(definition, data: folder, shots: numFewshot, seed: fewshotSeed)
+            let sampled = definition.sampling(samples, temperature: temperature)
+            return try EvaluationTask(
+                maxNewTokens.map { sampled.limited(toNewTokens: $0) } ?? sampled, data: folder,
+                shots: numFewshot,
+                seed: fewshotSeed)
         }
         line.clear()
+        let isolation = try isolation(selection.tasks)
         // What cannot be compared is found before the first hour of work.
         let other = try compare.map { try ComparedSide($0, model: modelOptions.model) }
         Interruption.install()
         let (model, tokenizer) = try load(modelOptions)
         let mask = try masking.load(for: model, common.logger)
         let first = try results(
-            of: model, tokenizer, mask, name: Self.name(modelOptions.model, masks: masking.mask), evaluated, selection)
+            of: model, tokenizer, mask, name: Self.name(modelOptions.model, masks: masking.mask), evaluated,
+            selection, isolation)
         try show(first.results, first.description)
         guard let other else { return }
         let second: EvaluationComparison.Side
@@ -116,22 +139,39 @@ struct EvalCommand: ParsableCommand {
             let edit = try MaskOptions.read(path, for: model, common.logger).mask.applied(strength: 0)
             let name = Self.name(modelOptions.model, masks: [path])
             second = .init(
-                try results(of: model, tokenizer, edit, name: name, evaluated, selection).results, name: path.lastPathName)
+                try results(of: model, tokenizer, edit, name: name, evaluated, selection, isolation).results,
+                name: path.lastPathName)
         case .model(let options):
             let (model, tokenizer) = try load(options)
             second = .init(
-                try results(of: model, tokenizer, nil, name: options.model, evaluated, selection).results,
+                try results(of: model, tokenizer, nil, name: options.model, evaluated, selection, isolation)
+                    .results,
                 name: options.model.lastPathName)
         }
-        let name = masking.mask.isEmpty ? modelOptions.model.lastPathName : masking.mask.map(\.lastPathName).joined(separator: "+")
+        let name =
+            masking.mask.isEmpty
+            ? modelOptions.model.lastPathName : masking.mask.map(\.lastPathName).joined(separator: "+")
         let comparison = try EvaluationComparison(.init(first.results, name: name), second)
         try StandardOutput.write(
-            json ? comparison.json.serialized(pretty: true) + "\n" : "\n" + alignedTable(comparison.table, textColumns: [1]))
+            json
+                ? comparison.json.serialized(pretty: true) + "\n"
+                : "\n" + alignedTable(comparison.table, textColumns: [1]))
+    }
+
+    /// What separates programs from this machine, if a task has any.
+    private func isolation(_ tasks: [TaskDefinition]) throws -> ProgramIsolation? {
+        let own = tasks.filter(\.runsPrograms)
+        guard !own.isEmpty else { return nil }
+        let isolation = try unsafeExecution ? ProgramIsolation.unsafe : .sandbox()
+        for task in own { try isolation.check(task) }
+        return isolation
     }
 
     private func load(_ options: ModelOptions) throws -> (MonetLanguageModel, Tokenizer) {
         let (model, tokenizer) = try options.load(common.logger)
-        guard let tokenizer else { throw CommandError.missingTokenizer(folder: options.model, purpose: "text") }
+        guard let tokenizer else {
+            throw CommandError.missingTokenizer(folder: options.model, purpose: "text")
+        }
         return (model, tokenizer)
     }
 
@@ -143,7 +183,7 @@ struct EvalCommand: ParsableCommand {
     /// Runs all tasks, and writes the files if there is a folder for them.
     private func results(
         of model: MonetLanguageModel, _ tokenizer: Tokenizer, _ mask: UnitMask?, name: String,
-        _ evaluated: [EvaluationTask], _ selection: TaskSelection
+        _ evaluated: [EvaluationTask], _ selection: TaskSelection, _ isolation: ProgramIsolation?
     ) throws -> (results: EvaluationResults, description: EvaluationResults.RunDescription) {
         let start = Date()
         var description = EvaluationResults.RunDescription(
@@ -152,10 +192,11 @@ struct EvalCommand: ParsableCommand {
         if let output { try AtomicFile.createFolder(output + "/" + description.sanitizedModel) }
         let run = EvaluationRun(
             model: model, tokenizer: tokenizer, backend: try compute.backend(), mask: mask, tasks: evaluated,
-            groups: selection.groups, contextLength: context, seed: seed)
+            groups: selection.groups, contextLength: context, seed: seed, isolation: isolation)
         var line = ProgressLine(isQuiet: common.quiet)
         do {
-            let results = try run.results(limit: limit, recordsPath: records, overwrite: overwrite) { progress in
+            let results = try run.results(limit: limit, recordsPath: records, overwrite: overwrite) {
+                progress in
                 line.show(Self.text(progress, seconds: Date().timeIntervalSince(start)))
                 return !Interruption.isRequested
             }
@@ -180,7 +221,9 @@ struct EvalCommand: ParsableCommand {
         if json, compare == nil {
             return try StandardOutput.write(results.json(description).serialized(pretty: true) + "\n")
         }
-        if !json { try StandardOutput.write(alignedTable(results.rows, textColumns: [2, 3]) + notes(results)) }
+        if !json {
+            try StandardOutput.write(alignedTable(results.rows, textColumns: [2, 3]) + notes(results))
+        }
     }
 
     /// Settings of the command, for the record.

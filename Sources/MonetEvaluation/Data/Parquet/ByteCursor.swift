@@ -73,10 +73,13 @@ struct ByteCursor {
 }
 
 /// Unsigned numbers of `width` bits each, packed from the lowest bit of each byte up.
-struct PackedNumbers {
+struct PackedNumbers: Sequence, IteratorProtocol {
     private let bytes: UnsafeRawBufferPointer
     private let width: Int
-    private let count: Int
+    private let mask: UInt64
+    private var left: Int
+    /// The first bit of the next number.
+    private var bit = 0
 
     /// - Throws: `ParquetFault` unless `bytes` hold `count` numbers of 0 ... 64 bits.
     init(_ bytes: UnsafeRawBufferPointer, width: Int, count: Int) throws {
@@ -88,31 +91,28 @@ struct PackedNumbers {
             throw ParquetFault.malformed(
                 "\(count) numbers of \(width) bits do not fit in the \(bytes.count) bytes that are left")
         }
-        (self.bytes, self.width, self.count) = (bytes, width, count)
+        (self.bytes, self.width, left) = (bytes, width, count)
+        mask = width == 64 ? UInt64.max : (1 << UInt64(width)) - 1
     }
 
-    /// Calls `body` with one number after another.
     @inline(__always)
-    func forEach(_ body: (UInt64) throws -> Void) rethrows {
-        let mask = width == 64 ? UInt64.max : (1 << UInt64(width)) - 1
-        for index in 0..<count {
-            let bit = index * width
-            let place = bit >> 3
-            let shift = UInt64(bit & 7)
-            var value: UInt64
-            if place + 8 <= bytes.count {
-                value =
-                    UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: place, as: UInt64.self)) >> shift
-                // The number's last bits may be in a ninth byte.
-                if Int(shift) + width > 64 { value |= UInt64(bytes[place + 8]) << (64 - shift) }
-            } else {
-                value = 0
-                for next in place..<bytes.count {
-                    value |= UInt64(bytes[next]) << UInt64(8 * (next - place))
-                }
-                value >>= shift
-            }
-            try body(value & mask)
-        }
+    mutating func next() -> UInt64? {
+        guard left > 0 else { return nil }
+        left -= 1
+        let place = bit >> 3
+        let shift = UInt64(bit & 7)
+        bit += width
+        guard place + 8 <= bytes.count else { return lastBytes(place) >> shift & mask }
+        var value = UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: place, as: UInt64.self)) >> shift
+        // The number's last bits may be in a ninth byte.
+        if Int(shift) + width > 64 { value |= UInt64(bytes[place + 8]) << (64 - shift) }
+        return value & mask
+    }
+
+    /// The bytes from `place` on, of which there are fewer than eight, as a number.
+    private func lastBytes(_ place: Int) -> UInt64 {
+        var value: UInt64 = 0
+        for next in place..<bytes.count { value |= UInt64(bytes[next]) << UInt64(8 * (next - place)) }
+        return value
     }
 }

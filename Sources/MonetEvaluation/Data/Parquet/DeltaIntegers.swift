@@ -27,8 +27,8 @@ enum DeltaIntegers {
             for width in widths where left > 0 {
                 let times = min(left, partSize)
                 let bytes = try cursor.take(partSize * Int(width) / 8, "a block's part")
-                try PackedNumbers(bytes, width: Int(width), count: times).forEach {
-                    value = value &+ minimum &+ Int(bitPattern: UInt($0))
+                for step in try PackedNumbers(bytes, width: Int(width), count: times) {
+                    value = value &+ minimum &+ Int(bitPattern: UInt(step))
                     try body(value)
                 }
                 left -= times

@@ -24,7 +24,9 @@ enum HybridRuns {
                 let times = min(left, 8 * length)
                 // Some writers leave out what follows the last value.
                 let bytes = try cursor.take(min(length * width, cursor.remaining), "packed values")
-                try PackedNumbers(bytes, width: width, count: times).forEach { try body(Int($0), 1) }
+                for number in try PackedNumbers(bytes, width: width, count: times) {
+                    try body(Int(number), 1)
+                }
                 left -= times
             }
         }

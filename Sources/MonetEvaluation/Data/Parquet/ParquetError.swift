@@ -1,7 +1,7 @@
 import MonetFoundation
 
 /// Why a Parquet file is not read.
-enum ParquetError: Error, Sendable, Equatable, CustomStringConvertible {
+package enum ParquetError: Error, Sendable, Equatable, CustomStringConvertible {
     /// The file does not begin and end as Parquet files do.
     case notParquet(path: String, reason: String)
     /// The footer is encrypted, or a column.
@@ -21,7 +21,7 @@ enum ParquetError: Error, Sendable, Equatable, CustomStringConvertible {
     /// More than a file of this size may hold.
     case tooLarge(path: String, what: String, found: Int, limit: Int)
 
-    var description: String {
+    package var description: String {
         switch self {
         case .notParquet(let path, let reason): "\(path): not a Parquet file: \(reason)"
         case .encrypted(let path, let column):

@@ -8,11 +8,11 @@ import MonetFoundation
 /// Values become those of JSON: structures become objects, lists and maps become arrays (of objects with `key` and
 /// `value` for maps); dates, times and decimal numbers become text. The format is described in
 /// https://github.com/apache/parquet-format.
-struct ParquetFile: Sendable {
+package struct ParquetFile: Sendable {
     /// The names of the columns, in the order of the schema.
-    let columns: [String]
+    package let columns: [String]
     /// How many rows there are.
-    let rowCount: Int
+    package let rowCount: Int
     private let path: String
     private let mapping: MappedFile
     private let schema: ParquetSchema
@@ -25,7 +25,7 @@ struct ParquetFile: Sendable {
     /// Maps a file, and reads and checks its footer.
     ///
     /// - Throws: `FileError.unreadable`, `ParquetError`.
-    init(path: String) throws {
+    package init(path: String) throws {
         self.path = path
         let mapping = try MappedFile(path: path)
         self.mapping = mapping
@@ -44,12 +44,8 @@ struct ParquetFile: Sendable {
     /// All rows, each an object with all columns.
     ///
     /// - Throws: `ParquetError`; `FileError.outOfMemory`.
-    func rows() throws -> [JSONValue] {
-        try MemoryLimits.require(
-            MemoryLimits.product(
-                rowCount,
-                2 * MemoryLayout<JSONValue>.stride + columns.count * MemoryLayout<JSONValue.Member>.stride),
-            for: "the \(rowCount.grouped) rows of \(path)")
+    package func rows() throws -> [JSONValue] {
+        try MemoryLimits.require(memory, for: "the \(rowCount.grouped) rows of \(path)")
         return try withExtendedLifetime(mapping) {
             var rows: [JSONValue] = []
             // The count is the footer's word; memory is taken for as many as there are bytes for.
@@ -71,6 +67,18 @@ struct ParquetFile: Sendable {
             }
             return rows
         }
+    }
+
+    /// About how many bytes the rows take: an array for each, a place for each value, and what values are made of.
+    private var memory: Int {
+        let arrayHeader = 32
+        var total = rowCount * (arrayHeader + MemoryLayout<JSONValue>.stride)
+        for chunk in rowGroups.lazy.flatMap(\.chunks) {
+            total += chunk.valueCount * MemoryLayout<JSONValue.Member>.stride
+            // As far as it is possible.
+            total += min(max(0, chunk.decompressedByteCount), 1024 * chunk.byteCount)
+        }
+        return total
     }
 
     /// The range of the footer's bytes.
@@ -122,8 +130,9 @@ struct ParquetFile: Sendable {
             try require(rowsSoFar, "rows in all row groups")
             for (leaf, chunk) in zip(schema.leaves, group.chunks) {
                 try require(chunk.valueCount, "values in a column")
-                valuesSoFar += chunk.valueCount
-                try require(valuesSoFar, "values in all columns")
+                // Every structure and list on the path may be there for one value alone.
+                valuesSoFar += chunk.valueCount * leaf.path.count
+                try require(valuesSoFar, "values with their structures and lists")
                 try check(chunk, leaf, rowCount: group.rowCount, dataEnd: dataEnd)
                 bytesSoFar += chunk.byteCount
                 // Pages that are shared would be read as often as there are columns and row groups.

@@ -21,6 +21,8 @@ struct ParquetMetadata: Sendable {
         var valueCount = 0
         /// Bytes of all pages with their headers.
         var byteCount = 0
+        /// The same after decompression.
+        var decompressedByteCount = 0
         var dataPageOffset = -1
         var dictionaryPageOffset: Int?
         var isEncrypted = false
@@ -86,6 +88,7 @@ struct ParquetMetadata: Sendable {
             case 3: try reader.list(field.kind) { chunk.path.append(try $0.text($1)) }
             case 4: chunk.codec = try reader.integer(field.kind)
             case 5: chunk.valueCount = try reader.integer(field.kind)
+            case 6: chunk.decompressedByteCount = try reader.integer(field.kind)
             case 7: chunk.byteCount = try reader.integer(field.kind)
             case 9: chunk.dataPageOffset = try reader.integer(field.kind)
             case 11: chunk.dictionaryPageOffset = try reader.integer(field.kind)

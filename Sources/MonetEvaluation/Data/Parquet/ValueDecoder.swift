@@ -89,8 +89,8 @@ struct ValueDecoder {
     func decodePlain(_ cursor: inout ByteCursor, _ count: Int, _ values: inout [JSONValue]) throws {
         switch leaf.type {
         case .boolean:
-            try PackedNumbers(cursor.takeRest(), width: 1, count: count).forEach {
-                values.append(leaf.value(bool: $0 == 1))
+            for bit in try PackedNumbers(cursor.takeRest(), width: 1, count: count) {
+                values.append(leaf.value(bool: bit == 1))
             }
         case .byteArray:
             for _ in 0..<count {
