@@ -6,7 +6,7 @@ public struct EvaluationTask: Sendable {
     /// The definition.
     public let definition: TaskDefinition
     /// The examples before each question.
-    public let shots: Int
+    public private(set) var shots: Int
     /// The seed of the examples' choice.
     public let seed: Int
     package let documents: [JSONValue]
@@ -111,6 +111,13 @@ public struct EvaluationTask: Sendable {
     }
 
     private static func name(of index: Int, _ path: String) -> String { "\(path), document \(index + 1)" }
+
+    /// The same questions without examples before them.
+    var withoutExamples: EvaluationTask {
+        var result = self
+        result.shots = 0
+        return result
+    }
 
     /// How messages call a document.
     package func name(of index: Int) -> String { Self.name(of: index, path) }

@@ -97,7 +97,7 @@ public struct TaskDefinition: Sendable {
     let delimiter: String
     let fewShot: FewShot
     let metrics: [Metric]
-    internal(set) var generation: Generation
+    var generation: Generation
     package internal(set) var repeats: Int
     /// The language of programs that are to be written, and run with the document's tests.
     package let programLanguage: ProgramLanguage?

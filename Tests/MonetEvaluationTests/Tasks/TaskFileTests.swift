@@ -128,7 +128,9 @@ import Testing
         let file = Self.start + "doc_to_target: gold\nmetadata: {version: 1e-4}\ntask_alias: yes\n"
         #expect(try message(file).contains("task_alias is true"))
         // 013 is eleven, as many documents as there are.
-        let choice = "output_type: multiple_choice\ndoc_to_text: question\ndoc_to_target: gold\ndoc_to_choice: choices\n"
+        let choice =
+            "output_type: multiple_choice\ndoc_to_text: question\ndoc_to_target: gold\n"
+            + "doc_to_choice: choices\n"
         #expect(try message(Self.start + choice + "num_fewshot: 013\n") == "no error")
         #expect(try message(Self.start + choice + "num_fewshot: 014\n").contains("expected 12"))
     }

@@ -17,6 +17,8 @@ struct UnlearnMatrixCommand: ParsableCommand {
                   --html unlearning.html
               monet unlearn-matrix --model checkpoints/demo --index demo.sqlite --corpus runs/demo/corpus \\
                   --sweep 1.5,2,3,5 --json
+              monet unlearn-matrix --model checkpoints/demo --tasks mmlu --categories mmlu-pro \\
+                  --data benchmarks --num-fewshot 5 --html mmlu.html
 
             Rows are the labels whose specialists are removed, and columns the labels that are measured on \
             the corpus's held-out documents: the increase of the mean loss in nats, and the decrease of \
@@ -26,7 +28,25 @@ struct UnlearnMatrixCommand: ParsableCommand {
             """)
 
     @OptionGroup var modelOptions: ModelOptions
-    @OptionGroup var indexOptions: IndexOptions
+    @Option(help: ArgumentHelp("The index that knows each label's specialists.", valueName: "path"))
+    var index: String?
+    @Option(
+        help: ArgumentHelp(
+            "Benchmarks to measure, instead of a corpus, separated by commas.", valueName: "list"))
+    var tasks: String?
+    @Option(
+        help: ArgumentHelp(
+            "How their questions are divided: tasks, mmlu-pro (fourteen categories), or a column of the data.",
+            valueName: "name"))
+    var categories = "mmlu-pro"
+    @Option(help: ArgumentHelp("The folder with the benchmarks' data.", valueName: "dir"))
+    var data: String?
+    @Option(help: ArgumentHelp("Examples before each question.", valueName: "n"))
+    var numFewshot: Int?
+    @Option(name: .customLong("protocol"), help: "Prompts of the benchmarks: lm-eval or lighteval.")
+    var plan: EvaluationProtocol = .harness
+    @Option(help: ArgumentHelp("Questions of each task, the first ones.", valueName: "n"))
+    var taskLimit: Int?
     @OptionGroup var documentOptions: DocumentOptions
     @Option(help: "The label set of the index.")
     var set: String?
@@ -52,6 +72,20 @@ struct UnlearnMatrixCommand: ParsableCommand {
     func validate() throws {
         if !(0...100).contains(random) { throw ValidationError("--random is \(random), expected 0 to 100") }
         _ = try sweepRatios()
+        if tasks != nil {
+            guard data != nil else { throw ValidationError("Missing expected argument '--data <dir>'") }
+            for (name, isGiven) in [
+                ("index", index != nil), ("corpus", !documentOptions.corpus.isEmpty), ("dense", dense != nil),
+                ("sweep", sweep != nil),
+            ] where isGiven { throw ValidationError("--\(name) does not go with --tasks") }
+        } else if index == nil {
+            throw ValidationError("Missing expected argument '--index <path>'")
+        }
+        for (name, value, least) in [("num-fewshot", numFewshot, 0), ("task-limit", taskLimit, 1)] {
+            if let value, !(least...1 << 24).contains(value) {
+                throw ValidationError("--\(name) is \(value), expected \(least) or more")
+            }
+        }
     }
 
     private func sweepRatios() throws -> [Double] {
@@ -66,8 +100,9 @@ struct UnlearnMatrixCommand: ParsableCommand {
 
     func run() throws {
         try overwriting.check(svg, html)
+        if let tasks { return try measureTasks(tasks) }
         let (model, tokenizer) = try modelOptions.load(common.logger)
-        let index = try ExpertIndex(path: indexOptions.index, model: model)
+        let index = try ExpertIndex(path: index ?? "", model: model)
         let documents = try documentOptions.documents(
             tokenizer: tokenizer, modelFolder: modelOptions.model, split: .validation)
         var plan = UnlearningComparison.Plan()
@@ -92,6 +127,70 @@ struct UnlearnMatrixCommand: ParsableCommand {
         } catch is UnlearningExperiment.Stopped {
             try progress.finish()
         }
+    }
+
+    private func measureTasks(_ names: String) throws {
+        let selection = try TaskLibrary(plan).selection(
+            names.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) })
+        let folder = DatasetFolder(data ?? "")
+        let evaluated = try selection.tasks.map { try EvaluationTask($0, data: folder, shots: numFewshot) }
+        let (model, tokenizer) = try modelOptions.load(common.logger)
+        guard let tokenizer else {
+            throw CommandError.missingTokenizer(folder: modelOptions.model, purpose: "text")
+        }
+        Interruption.install()
+        var settings = TaskUnlearning.Plan()
+        settings.categories = TaskCategories(categories)
+        settings.criterion = specialists.criterion
+        settings.draws = random
+        settings.limit = taskLimit
+        var line = ProgressLine(isQuiet: common.quiet)
+        let start = Date()
+        let backend = try ComputeOptions.backend(
+            threads: compute.threads, precision: compute.dtype ?? .float32, isBatchInvariant: true)
+        do {
+            let result = try TaskUnlearning(
+                settings, tasks: evaluated, model: model, tokenizer: tokenizer, backend: backend
+            ) { progress in
+                let part = Double(progress.documents) / Double(max(1, progress.total))
+                let share = (Double(progress.evaluation) + part) / Double(progress.evaluations)
+                let left = (Date().timeIntervalSince(start) * (1 - share) / max(share, 1e-9)).durationText
+                line.show(
+                    "\(progress.evaluation + 1) of \(progress.evaluations) evaluations  "
+                        + "\(progress.documents.grouped) of \(progress.total.grouped) questions  \(left) left"
+                )
+                return !Interruption.isRequested
+            }
+            line.clear()
+            try report(result)
+        } catch is CancellationError {
+            line.clear()
+            StandardError.write("stopped; nothing was written\n")
+            throw Interruption.exitCode
+        }
+    }
+
+    private func report(_ result: TaskUnlearning) throws {
+        let name = try modelOptions.folder().lastPathName
+        if let svg {
+            let title = "Accuracy with a category's specialists removed, \(name)"
+            try AtomicFile.write(result.matrix.heatMap(.accuracy, title: title).svg(), to: svg)
+            if !common.quiet { StandardError.write("wrote \(svg)\n") }
+        }
+        if let html {
+            let page = HeatMap.page(
+                title: "What \(name) loses with each category's specialists", lead: result.notes,
+                pictures: result.pictures, definitions: result.definitions,
+                origin: .ofThisCommand(model: name, corpus: "\(tasks ?? "") (\(data ?? ""))"))
+            try AtomicFile.write(page, to: html)
+            if !common.quiet { StandardError.write("wrote \(html)\n") }
+        }
+        if json { return try StandardOutput.write(result.json()) }
+        try StandardOutput.write(alignedTable(result.baselineTable) + "\n")
+        try write(result.matrix, .accuracy, "decrease of the accuracy, percentage points", "experts")
+        try write(
+            result.matrix, .loss, "increase of −log p of the right choice, nats per question", "experts")
+        try StandardOutput.write(result.notes.joined(separator: "\n") + "\n")
     }
 
     private func denseModel(_ name: String) throws -> UnlearningComparison.Dense {
