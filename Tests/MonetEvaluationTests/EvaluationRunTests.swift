@@ -226,3 +226,65 @@ extension TaskResult {
         }
     }
 }
+
+/// The matrix over categories of benchmarks.
+@Suite struct TaskUnlearningTests {
+    private func parts() throws -> (model: MonetLanguageModel, tokenizer: Tokenizer, tasks: [EvaluationTask])
+    {
+        let tokenizer = try Tokenizer(path: Fixture.path("text/trained.model"))
+        var c = smallConfiguration(.vertical)
+        c.vocabularySize = tokenizer.vocabularySize
+        c.maxPositionEmbeddings = 128
+        let selection = try TaskLibrary().selection(["mmlu_anatomy", "mmlu_philosophy"])
+        let data = DatasetFolder(Fixture.path("benchmarks/hub"))
+        return (
+            try scrambledModel(c, seed: 33), tokenizer,
+            try selection.tasks.map { try EvaluationTask($0, data: data, shots: 1) }
+        )
+    }
+
+    /// Every entry is the accuracy of an evaluation with the same mask.
+    @Test func entriesAreThoseOfEvaluations() throws {
+        let (model, tokenizer, tasks) = try parts()
+        var plan = TaskUnlearning.Plan()
+        plan.criterion.minimumCount = 1
+        plan.criterion.ratio = 1.2
+        plan.draws = 1
+        plan.limit = 5
+        var evaluations: Set<Int> = []
+        let unlearning = try TaskUnlearning(plan, tasks: tasks, model: model, tokenizer: tokenizer) {
+            evaluations.insert($0.evaluation)
+            return true
+        }
+        #expect(unlearning.matrix.labels == ["health", "philosophy"])
+        #expect(evaluations.count == 5)
+        #expect(unlearning.chance == [0.25, 0.25])
+        #expect(unlearning.matrix.rows.allSatisfy { $0.removed > 0 })
+        let results = try EvaluationRun(model: model, tokenizer: tokenizer, tasks: tasks).results(limit: 5)
+        for (place, result) in results.tasks.enumerated() {
+            let score = unlearning.matrix.baseline[place]
+            #expect(score.tokens == 5)
+            #expect(abs(score.accuracy - (result.value("acc")?.value ?? .nan)) < 1e-12)
+        }
+    }
+
+    @Test func whatHasNoCategoriesIsRefused() throws {
+        let (model, tokenizer, tasks) = try parts()
+        var plan = TaskUnlearning.Plan()
+        plan.categories = .column("nothing")
+        #expect(throws: TaskError.self) {
+            try TaskUnlearning(plan, tasks: tasks, model: model, tokenizer: tokenizer)
+        }
+        plan.categories = .tasks
+        #expect(throws: EvaluationError.self) {
+            try TaskUnlearning(plan, tasks: [tasks[0]], model: model, tokenizer: tokenizer)
+        }
+        let data = DatasetFolder(Fixture.path("benchmarks/hub"))
+        let piqa = try #require(try TaskLibrary().selection(["piqa"]).tasks.first)
+        plan.categories = .mmluPro
+        #expect(throws: TaskError.self) {
+            try TaskUnlearning(
+                plan, tasks: [EvaluationTask(piqa, data: data)], model: model, tokenizer: tokenizer)
+        }
+    }
+}

@@ -4,15 +4,15 @@ import Foundation
 ///
 /// Foundation's `Process` watches its children on threads of its own and hands them descriptors that other threads
 /// have open; thousands of programs that do their worst are no work for it.
-struct ChildProcess: Sendable {
+package struct ChildProcess: Sendable {
     /// Its number, which no other process gets before `wait` returned.
-    let identifier: pid_t
+    package let identifier: pid_t
 
     /// Starts `command`, whose first part is a path.
     ///
     /// - `descriptors`: what the child has as descriptor 0, 1, 2 and so on; it has no others.
     /// - Throws: `SandboxError.notStarted`.
-    init(_ command: [String], environment: [String: String], descriptors: [Descriptor]) throws {
+    package init(_ command: [String], environment: [String: String], descriptors: [Descriptor]) throws {
         #if canImport(Darwin)
             var actions: posix_spawn_file_actions_t?
             var attributes: posix_spawnattr_t?
@@ -66,7 +66,7 @@ struct ChildProcess: Sendable {
     func killGroup() { _ = Foundation.kill(-identifier, SIGKILL) }
 
     /// Whether it ended; its number stays its own until `wait`.
-    var hasEnded: Bool {
+    package var hasEnded: Bool {
         var information = siginfo_t()
         let result = waitid(P_PID, id_t(identifier), &information, WEXITED | WNOHANG | WNOWAIT)
         return result == 0 ? information.si_signo != 0 : errno == ECHILD
@@ -76,7 +76,7 @@ struct ChildProcess: Sendable {
     ///
     /// - Returns: its exit code, or 128 and the number of the signal that ended it, as shells report it; nil where this
     ///   process ignores SIGCHLD, so that the system keeps no code.
-    func wait() -> Int32? {
+    package func wait() -> Int32? {
         var status: Int32 = 0
         while waitpid(identifier, &status, 0) < 0 {
             guard errno == EINTR else { return nil }

@@ -2,13 +2,13 @@ import Foundation
 import MonetFoundation
 
 /// An open descriptor that closes itself and is not handed to children unless they are meant to have it.
-final class Descriptor: Sendable {
+package final class Descriptor: Sendable {
     let number: Int32
 
     /// Takes over `number`, moved out of the way of the small numbers that children get.
     ///
     /// - Throws: `SandboxError.notStarted` if this process has too many open.
-    init(_ number: Int32) throws {
+    package init(_ number: Int32) throws {
         guard number >= 0 else { throw Self.failure() }
         let moved = fcntl(number, F_DUPFD_CLOEXEC, Self.aboveThoseOfChildren)
         let failure = Self.failure()

@@ -2,7 +2,7 @@ import Foundation
 import MonetFoundation
 
 /// What separates programs from this machine.
-enum Isolation: Sendable, Equatable {
+package enum Isolation: Sendable, Equatable {
     /// Bubblewrap, a program that makes namespaces of Linux: its path.
     case bubblewrap(path: String)
 
@@ -14,7 +14,7 @@ enum Isolation: Sendable, Equatable {
     ///
     /// - `searchPath`: folders to find bubblewrap in, separated by colons; those of PATH unless given.
     /// - Throws: `SandboxError.noIsolation`, which says what to install or allow.
-    static func find(on searchPath: String? = nil) throws -> Isolation {
+    package static func find(on searchPath: String? = nil) throws -> Isolation {
         #if os(Linux)
             guard let path = SystemTools.path(of: ["bwrap"], on: searchPath ?? SystemTools.searchPath) else {
                 throw SandboxError.noIsolation(

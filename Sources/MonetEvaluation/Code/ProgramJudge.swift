@@ -3,7 +3,7 @@ import MonetFoundation
 
 /// What became of a program that contains its tests.
 package struct ProgramOutcome: Sendable, Equatable {
-    /// How a program fared.
+    /// How it fares.
     package enum Status: String, Sendable, CaseIterable {
         /// Its tests ran and succeeded.
         case passed
@@ -15,20 +15,22 @@ package struct ProgramOutcome: Sendable, Equatable {
         case timeout
     }
 
-    let status: Status
+    /// How the program fared.
+    package let status: Status
     /// Why it did not pass: the limit, or lines of what it or its compiler wrote.
-    let detail: String
+    package let detail: String
 }
 
 /// Runs generated programs together with their tests, as HumanEval and MultiPL-E do, and says how they fare.
-struct ProgramJudge: Sendable {
+package struct ProgramJudge: Sendable {
     let sandbox: Sandbox
     /// Whether a program that ends with code 0 must have got to its end, where that can be told.
-    var checksCompletion = true
+    package var checksCompletion = true
     /// Folders that interpreters and compilers are in, separated by colons.
-    var searchPath = SystemTools.searchPath
+    package var searchPath = SystemTools.searchPath
 
-    init(sandbox: Sandbox) {
+    /// Runs programs in `sandbox`, within its limits.
+    package init(sandbox: Sandbox) {
         self.sandbox = sandbox
     }
 
@@ -36,7 +38,7 @@ struct ProgramJudge: Sendable {
     ///
     /// - `program`: its text, with the tests.
     /// - Throws: `SandboxError`, if it cannot be run here; never because of what it does.
-    func outcome(of program: String, in language: ProgramLanguage) throws -> ProgramOutcome {
+    package func outcome(of program: String, in language: ProgramLanguage) throws -> ProgramOutcome {
         let tools = try language.findTools(on: searchPath, isIsolated: sandbox.isolation != .unsafe)
         if let library = language.library, program.contains(library.mark),
             !FileManager.default.fileExists(atPath: library.path)

@@ -56,7 +56,7 @@ extension ProgramLanguage {
     /// that was not written against this judge.
     ///
     /// In C++ and Java, the end of the tests is inside of `main`, which to find takes a parser.
-    func program(_ text: String, writing token: String) -> String? {
+    package func program(_ text: String, writing token: String) -> String? {
         switch self {
         case .python: text + "\n__import__(\"os\").write(1, b\"\\n\(token)\\n\")\n"
         case .javascript: text + "\n;globalThis.process.stdout.write(\"\\n\(token)\\n\");\n"

@@ -43,16 +43,16 @@ package enum ProgramLanguage: String, CaseIterable, Sendable {
     }
 
     /// A library that is not part of a language.
-    struct Library: Sendable, Equatable {
+    package struct Library: Sendable, Equatable {
         /// What programs that use it contain.
         let mark: String
         /// Its file, where Debian's package puts it.
-        let path: String
+        package let path: String
         let package: String
     }
 
     /// The libraries that MultiPL-E's programs use: all in Java and Lua, and none in C++ unless they ask for it.
-    var library: Library? {
+    package var library: Library? {
         switch self {
         case .cpp: Library(mark: "boost/", path: "/usr/include/boost/any.hpp", package: "libboost-dev")
         case .java:
@@ -118,11 +118,13 @@ package enum ProgramLanguage: String, CaseIterable, Sendable {
 
     /// Finds the tools.
     ///
+    /// - `searchPath`: folders to find them in, separated by colons; those of PATH unless given.
     /// - `isIsolated`: whether programs see the system's folders only, as a tool of the system that comes later on PATH
     ///   than one in a home folder is then taken.
     /// - Throws: `SandboxError.missing`, which names Debian's package.
-    func findTools(on searchPath: String = SystemTools.searchPath, isIsolated: Bool) throws -> [String] {
-        try tools.map { tool in
+    package func findTools(on searchPath: String? = nil, isIsolated: Bool) throws -> [String] {
+        let searchPath = searchPath ?? SystemTools.searchPath
+        return try tools.map { tool in
             if let path = SystemTools.path(of: tool.names, on: searchPath, where: SystemTools.isSystem) {
                 return path
             }

@@ -1,7 +1,7 @@
 /// How a program ended and what it wrote.
-struct ProgramRun: Sendable, Equatable {
+package struct ProgramRun: Sendable, Equatable {
     /// Why it is no longer running.
-    enum Ending: Sendable, Equatable {
+    package enum Ending: Sendable, Equatable {
         /// It ended with a code. Codes above 128 are reported as the signal that shells take them for.
         case exited(Int32)
         /// A signal ended it.
@@ -18,13 +18,14 @@ struct ProgramRun: Sendable, Equatable {
         case overFiles
     }
 
-    let ending: Ending
+    /// How it ended.
+    package let ending: Ending
     /// Standard output as UTF-8, with marks in the place of what is not; cut at the limit.
-    let output: String
+    package let output: String
     /// Standard error, likewise.
-    let errorOutput: String
+    package let errorOutput: String
     /// How long the last command ran.
-    let seconds: Double
+    package let seconds: Double
     /// Whether it got past its preparation, such as being compiled. If not, the rest is the preparation's.
-    let isPrepared: Bool
+    package let isPrepared: Bool
 }

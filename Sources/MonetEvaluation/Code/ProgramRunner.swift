@@ -34,11 +34,11 @@ public struct ProgramIsolation: Sendable {
 }
 
 /// Runs the programs of a task, several at a time.
-struct ProgramRunner {
+package struct ProgramRunner {
     private let language: ProgramLanguage
     private let judge: ProgramJudge
 
-    init(language: ProgramLanguage, isolation: ProgramIsolation) throws {
+    package init(language: ProgramLanguage, isolation: ProgramIsolation) throws {
         self.language = language
         judge = ProgramJudge(sandbox: Sandbox(isolation: isolation.isolation))
     }
@@ -46,7 +46,7 @@ struct ProgramRunner {
     /// The programs that a model wrote for a document, each run with the document's tests.
     ///
     /// - Throws: `EvaluationError.noIsolation` if they cannot be run here; never because of what they do.
-    func judged(_ texts: [String], of item: TaskItem) throws -> TaskResponse {
+    package func judged(_ texts: [String], of item: TaskItem) throws -> TaskResponse {
         let prompt = item.requests.first?.context ?? ""
         let tests = item.target.stringValue ?? ""
         let results = SharedResults(count: texts.count)

@@ -29,24 +29,30 @@ extension Sandbox {
                 if let user, let text = SystemProcesses.text("/proc/\(process)/status"),
                     SystemProcesses.value(of: "Uid", in: text) == Int(user)
                 {
-                    return true
+                    return !SystemProcesses.hasEnded(process)
                 }
                 let variables = SystemProcesses.text("/proc/\(process)/environ")
                 return variables?.contains("\(markName)=\(mark)") ?? false
             }
-            // Killed one by one, they would start others in the place of the dead. Stopped, they count as the most that
-            // their user may have, until none is left that runs.
-            var stopped: Set<pid_t> = []
-            for _ in 0..<1000 {
-                let running = (SystemProcesses.numbers() ?? []).filter { !stopped.contains($0) && isLeft($0) }
-                if running.isEmpty { break }
-                for process in running {
-                    _ = SystemProcesses.signal(process, SIGSTOP) { isLeft(process) }
+            // A process that is stopped while it forks finishes that first, so that its child may come after the last
+            // look at all processes. Then it is there at the next.
+            for _ in 0..<10 {
+                // Killed one by one, they would start others in the place of the dead. Stopped, they count as the most
+                // that their user may have, until none is left that runs.
+                var stopped: Set<pid_t> = []
+                for _ in 0..<1000 {
+                    let running = (SystemProcesses.numbers() ?? [])
+                        .filter { !stopped.contains($0) && isLeft($0) }
+                    if running.isEmpty { break }
+                    for process in running {
+                        _ = SystemProcesses.signal(process, SIGSTOP) { isLeft(process) }
+                    }
+                    stopped.formUnion(running)
                 }
-                stopped.formUnion(running)
+                if stopped.isEmpty { return }
+                for process in stopped { _ = SystemProcesses.signal(process, SIGKILL) { isLeft(process) } }
+                for _ in 0..<1000 where !stopped.allSatisfy(SystemProcesses.hasEnded) { usleep(1000) }
             }
-            for process in stopped { _ = SystemProcesses.signal(process, SIGKILL) { isLeft(process) } }
-            for _ in 0..<1000 where !stopped.allSatisfy(SystemProcesses.hasEnded) { usleep(1000) }
         #endif
     }
 }

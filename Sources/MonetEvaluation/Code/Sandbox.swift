@@ -6,14 +6,15 @@ import MonetFoundation
 /// A program sees a read-only copy of the system's folders, a small empty folder to work in, no network, no other
 /// process and no environment, as a user without rights; it is killed with all that it started when it exceeds a limit,
 /// when its first process ends, or when this process does. Several threads may run programs at a time.
-struct Sandbox: Sendable {
+package struct Sandbox: Sendable {
     let isolation: Isolation
     /// What the program may use.
-    var limits: SandboxLimits
+    package var limits: SandboxLimits
     /// What its preparation may use.
-    var preparationLimits = SandboxLimits.compiling
+    package var preparationLimits = SandboxLimits.compiling
 
-    init(isolation: Isolation, limits: SandboxLimits = SandboxLimits()) {
+    /// Programs run in `isolation`, each within `limits`.
+    package init(isolation: Isolation, limits: SandboxLimits = SandboxLimits()) {
         self.isolation = isolation
         self.limits = limits
     }
@@ -26,7 +27,7 @@ struct Sandbox: Sendable {
     /// - `environment`: variables; `PATH`, `HOME`, `TMPDIR` and `LANG` are set.
     /// - `extraReadOnlyPaths`: files and folders that the program sees besides the system's own, where it sees them.
     /// - Throws: `SandboxError.notStarted` and `SandboxError.invalidFileName`; nothing that the program does is an error.
-    func run(
+    package func run(
         _ command: [String], after preparation: [String]? = nil, files: [(name: String, text: String)] = [],
         environment: [String: String] = [:], extraReadOnlyPaths: [String] = []
     ) throws -> ProgramRun {

@@ -1,5 +1,5 @@
 /// Why programs are not run.
-enum SandboxError: Error, Sendable, Equatable, CustomStringConvertible {
+package enum SandboxError: Error, Sendable, Equatable, CustomStringConvertible {
     /// Programs cannot be isolated from this machine.
     case noIsolation(reason: String)
 
@@ -12,7 +12,8 @@ enum SandboxError: Error, Sendable, Equatable, CustomStringConvertible {
     /// A file's name that is more than a name.
     case invalidFileName(String)
 
-    var description: String {
+    /// A sentence for users.
+    package var description: String {
         switch self {
         case .noIsolation(let reason): "programs cannot be isolated from this machine: \(reason)"
         case .missing(let tool, let package, let purpose):

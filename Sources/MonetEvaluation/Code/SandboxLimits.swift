@@ -1,23 +1,29 @@
 /// What a program may use before it is ended.
-struct SandboxLimits: Sendable, Equatable {
+package struct SandboxLimits: Sendable, Equatable {
     /// Seconds from its start to its end.
-    var seconds = 10.0
+    package var seconds = 10.0
     /// Seconds of processor time, for each process by itself.
-    var processorSeconds = 10
+    package var processorSeconds = 10
     /// Resident memory of all its processes together.
-    var memoryBytes = 512 << 20
+    package var memoryBytes = 512 << 20
     /// Processes and threads at a time. A Java machine has 14 on two processors, Node 7.
-    var processes = 64
+    package var processes = 64
     /// Bytes of standard output, and of standard error.
-    var outputBytes = 1 << 20
+    package var outputBytes = 1 << 20
     /// Bytes of its largest file and, where it is isolated, of all files together in each of the two places that it can
     /// write to, `/tmp` and `/dev/shm`. They are in memory, and not counted by `memoryBytes`.
-    var diskBytes = 64 << 20
+    package var diskBytes = 64 << 20
+
+    /// Those that suit the small programs of benchmarks.
+    package init() {}
 
     /// For compilers, whose time and memory no benchmark measures: a file that includes the whole standard library of
     /// C++ takes 200 megabytes.
-    static let compiling = SandboxLimits(
-        seconds: 30, processorSeconds: 30, memoryBytes: 2 << 30, diskBytes: 64 << 20)
+    static let compiling: SandboxLimits = {
+        var limits = SandboxLimits()
+        (limits.seconds, limits.processorSeconds, limits.memoryBytes) = (30, 30, 2 << 30)
+        return limits
+    }()
 
     /// Files and folders at a time where it is isolated. Empty ones take none of `diskBytes`, but a kilobyte of the
     /// system's memory each.

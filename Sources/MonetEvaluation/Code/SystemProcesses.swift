@@ -2,9 +2,9 @@
     import Foundation
 
     /// Processes as `/proc` shows them.
-    enum SystemProcesses {
+    package enum SystemProcesses {
         /// The contents of a small file of `/proc`; nil if the process is gone or not to be looked at.
-        static func text(_ path: String) -> String? {
+        package static func text(_ path: String) -> String? {
             let descriptor = open(path, O_RDONLY | O_CLOEXEC)
             guard descriptor >= 0 else { return nil }
             defer { close(descriptor) }
@@ -19,7 +19,7 @@
         }
 
         /// The numbers of the processes that a `/proc` lists; nil if it cannot be read.
-        static func numbers(in folder: String = "/proc") -> [pid_t]? {
+        package static func numbers(in folder: String = "/proc") -> [pid_t]? {
             guard let listing = opendir(folder) else { return nil }
             defer { closedir(listing) }
             var numbers: [pid_t] = []
@@ -48,7 +48,7 @@
         }
 
         /// The process that started `process`.
-        static func parent(of process: pid_t) -> pid_t? {
+        package static func parent(of process: pid_t) -> pid_t? {
             text("/proc/\(process)/status").flatMap { value(of: "PPid", in: $0) }.map { pid_t($0) }
         }
 
@@ -87,7 +87,7 @@
         ///
         /// - `check`: whether the process that has the number now is the one meant.
         /// - Returns: false if it is gone, or where the system cannot do so.
-        static func signal(_ process: pid_t, _ signal: Int32, if check: () -> Bool) -> Bool {
+        package static func signal(_ process: pid_t, _ signal: Int32, if check: () -> Bool) -> Bool {
             // Older C libraries do not have functions for these calls, Glibc's module exports none, and Swift cannot
             // call functions with variable arguments; on the processors that Swift runs on, they are called alike.
             typealias SystemCall = @convention(c) (Int, Int, Int, Int, Int) -> Int
