@@ -31,6 +31,14 @@ import Testing
         return (response as? HTTPURLResponse)?.statusCode ?? 0
     }
 
+    private static func requestsInProgress(_ address: String) async throws -> Int {
+        let url = try #require(URL(string: address + "/metrics"))
+        let (data, _) = try await URLSession.shared.data(from: url)
+        let lines = String(decoding: data, as: UTF8.self).split(separator: "\n")
+        let line = lines.first { $0.hasPrefix("monet_requests_in_progress ") }
+        return line.flatMap { Int($0.split(separator: " ")[1]) } ?? 0
+    }
+
     /// It listens, answers, and ends by itself when it is asked to, after the request that runs.
     @Test func servesUntilASignal() async throws {
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("monet-serve-\(UUID())")
@@ -53,7 +61,10 @@ import Testing
                 address, "/v1/completions",
                 body: #"{"prompt": "the sea", "max_tokens": 200, "ignore_eos": true}"#)
         }
-        try await Task.sleep(for: .milliseconds(50))
+        // Not before the server has the request: on a busy machine that takes a while.
+        for _ in 0..<500 where try await Self.requestsInProgress(address) == 0 {
+            try await Task.sleep(for: .milliseconds(10))
+        }
         kill(server.process.processIdentifier, SIGTERM)
         #expect(try await running.value == 200)
         let result = server.wait()

@@ -197,6 +197,19 @@ func contrasts(kind: [[Int32]], rude: [[Int32]], model: MonetLanguageModel) thro
     for unit in contrast.strongest(10) { print(unit.unit, unit.riskDifference) }
 }
 
+func templates() throws {
+    let template = try TextTemplate("Question: {{question.strip()}}\nAnswer:")
+    print(try template.render([.init("question", " Why? ")]))
+}
+
+func benchmarks(model: MonetLanguageModel, tokenizer: Tokenizer) throws {
+    let library = try TaskLibrary(.harness)
+    let selection = try library.selection(["arc_easy", "mmlu"])
+    let tasks = try selection.tasks.map { try EvaluationTask($0, data: DatasetFolder("data")) }
+    let run = EvaluationRun(model: model, tokenizer: tokenizer, tasks: tasks, groups: selection.groups)
+    print(try run.results().rows)
+}
+
 // The README's example.
 func readme() throws {
     let model = try MonetLanguageModel.load("checkpoints/demo")

@@ -11,7 +11,7 @@ import MonetText
 ///     let selection = try library.selection(["arc_easy", "mmlu"])
 ///     let tasks = try selection.tasks.map { try EvaluationTask($0, data: DatasetFolder("data")) }
 ///     let run = EvaluationRun(model: model, tokenizer: tokenizer, tasks: tasks, groups: selection.groups)
-///     print(try run.results().table)
+///     print(try run.results().rows)
 public struct EvaluationRun {
     /// The progress of a run.
     public struct Progress: Sendable {

@@ -2,9 +2,6 @@ import MonetFoundation
 
 /// A mapped Parquet file: a table of named columns, as the Hugging Face hub and data frame libraries store data sets.
 ///
-///     let file = try ParquetFile(path: "train.parquet")
-///     for row in try file.rows() { print(row["text"]?.stringValue ?? "") }
-///
 /// Values become those of JSON: structures become objects, lists and maps become arrays (of objects with `key` and
 /// `value` for maps); dates, times and decimal numbers become text. The format is described in
 /// https://github.com/apache/parquet-format.

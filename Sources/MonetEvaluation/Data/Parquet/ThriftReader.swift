@@ -1,11 +1,4 @@
 /// Reads structures in Thrift's compact protocol, in which Parquet writes its footer and the headers of its pages.
-///
-///     try reader.structure { reader, field in
-///         switch field.id {
-///         case 1: version = try reader.integer(field.kind)
-///         default: try reader.skip(field.kind)
-///         }
-///     }
 struct ThriftReader {
     private static let maximumDepth = 32
 
