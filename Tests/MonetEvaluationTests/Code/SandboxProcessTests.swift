@@ -168,9 +168,17 @@
         @Test func processorTimeEnds() throws {
             var sandbox = try Sandbox.short()
             (sandbox.limits.seconds, sandbox.limits.processorSeconds) = (60, 1)
-            #expect(try sandbox.attack("while True: pass").ending == .overProcessorTime)
-            let stubborn = "signal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass"
-            #expect(try sandbox.attack(stubborn).ending == .signalled(SIGKILL))
+            // The signal comes after one second, and another one for those who go on.
+            let stubborn = try sandbox.attack(
+                """
+                signal.signal(signal.SIGXCPU, lambda number, frame: print("over", flush=True))
+                while True: pass
+                """)
+            #expect(
+                stubborn.ending == .signalled(SIGKILL) && stubborn.output.hasPrefix("over\n"), "\(stubborn)")
+            // Others end by it.
+            let signal = "os.kill(os.getpid(), signal.SIGXCPU)\ntime.sleep(60)"
+            #expect(try sandbox.attack(signal).ending == .overProcessorTime)
         }
 
         /// Its shell is process 1, whose descriptors it can open unless root's programs are meant, which another user runs.
