@@ -28,10 +28,6 @@ public struct DatasetFolder: Sendable {
         let path: String
     }
 
-    private static let extensions = [
-        ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz",
-    ]
-
     /// The documents of a split.
     ///
     /// - Throws: `TaskError.missingData`, `TaskError.malformedData`, `FileError`, `ParquetError`.

@@ -129,10 +129,14 @@ public struct EvaluationRun {
             "mask": .string(String(StableHash.of(mask?.description ?? ""), radix: 16)),
             "own_mask": .string(String(StableHash.of(model.ownMask?.description ?? ""), radix: 16)),
             "context": .integer(tokens.context), "seed": .string("\(seed)"), "backend": .string(backend.name),
-            "programs": .array(
-                tasks.map(\.definition).filter(\.runsPrograms).map {
-                    .string(
-                        "\($0.name) \($0.repeats) \($0.generation.temperature) \($0.generation.topP ?? 1)")
+            // What is generated depends on these, which the prompts do not show.
+            "generation": .array(
+                tasks.map(\.definition).filter { $0.outputType == .generation }.map { task in
+                    let plan = task.generation
+                    let stops = JSONValue.array(plan.stops.map { .string($0) }).serialized()
+                    return .string(
+                        "\(task.name) \(task.repeats) \(plan.maxNewTokens) \(plan.isSampled) \(plan.temperature) "
+                            + "\(plan.topP ?? 1) \(plan.topK ?? 0) \(stops)")
                 }),
         ]
     }

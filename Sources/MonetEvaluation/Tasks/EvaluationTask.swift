@@ -88,7 +88,6 @@ public struct EvaluationTask: Sendable {
     private static func documents(
         of definition: TaskDefinition, _ split: String, _ data: DatasetFolder, _ function: TaskFunction?
     ) throws -> DatasetFolder.Split {
-        // As the harness, a slice of a split ("train[:5]") is the split's beginning.
         let folder = definition.file.path.split(separator: "/").dropLast().joined(separator: "/")
         let found = try data.split(
             .init(

@@ -76,7 +76,11 @@ public struct TaskLibrary: Sendable {
             for text in parts {
                 for file in try TaskFile.documents(in: text, path: "the built-in tasks") {
                     let own = file["metadata"]?["protocol"]?.stringValue ?? "lm-eval"
-                    if own == plan.rawValue || file["group"] != nil { files.append(file) }
+                    // What has no prompts of LightEval is the same in both.
+                    let isShared =
+                        file["group"] != nil || file["program_language"] != nil
+                        || file["dataset_path"]?.stringValue == "cais/wmdp"
+                    if own == plan.rawValue || isShared { files.append(file) }
                 }
             }
         }

@@ -128,7 +128,8 @@ struct EvalCommand: ParsableCommand {
         let (model, tokenizer) = try load(modelOptions)
         let mask = try masking.load(for: model, common.logger)
         let first = try results(
-            of: model, tokenizer, mask, name: Self.name(modelOptions.model, masks: masking.mask), evaluated,
+            of: model, tokenizer, mask, name: Self.name(modelOptions.model, masks: masking.mask),
+            masking.mask, evaluated,
             selection, isolation)
         try show(first.results, first.description)
         guard let other else { return }
@@ -139,13 +140,16 @@ struct EvalCommand: ParsableCommand {
             let edit = try MaskOptions.read(path, for: model, common.logger).mask.applied(strength: 0)
             let name = Self.name(modelOptions.model, masks: [path])
             second = .init(
-                try results(of: model, tokenizer, edit, name: name, evaluated, selection, isolation).results,
+                try results(of: model, tokenizer, edit, name: name, [path], evaluated, selection, isolation)
+                    .results,
                 name: path.lastPathName)
         case .model(let options):
             let (model, tokenizer) = try load(options)
             second = .init(
-                try results(of: model, tokenizer, nil, name: options.model, evaluated, selection, isolation)
-                    .results,
+                try results(
+                    of: model, tokenizer, nil, name: options.model, [], evaluated, selection, isolation
+                )
+                .results,
                 name: options.model.lastPathName)
         }
         let name =
@@ -183,11 +187,12 @@ struct EvalCommand: ParsableCommand {
     /// Runs all tasks, and writes the files if there is a folder for them.
     private func results(
         of model: MonetLanguageModel, _ tokenizer: Tokenizer, _ mask: UnitMask?, name: String,
+        _ masks: [String],
         _ evaluated: [EvaluationTask], _ selection: TaskSelection, _ isolation: ProgramIsolation?
     ) throws -> (results: EvaluationResults, description: EvaluationResults.RunDescription) {
         let start = Date()
         var description = EvaluationResults.RunDescription(
-            model: name, arguments: arguments, limit: limit, start: start)
+            model: name, arguments: arguments(masks: masks), limit: limit, start: start)
         let records = output.map { $0 + "/" + description.sanitizedModel + "/answers.jsonl" }
         if let output { try AtomicFile.createFolder(output + "/" + description.sanitizedModel) }
         let run = EvaluationRun(
@@ -227,11 +232,11 @@ struct EvalCommand: ParsableCommand {
     }
 
     /// Settings of the command, for the record.
-    private var arguments: [JSONValue.Member] {
+    private func arguments(masks: [String]) -> [JSONValue.Member] {
         [
             .init("protocol", .string(plan.rawValue)),
             .init("num_fewshot", numFewshot.map { .integer($0) } ?? .null),
-            .init("mask", .array(masking.mask.map { .string($0) })),
+            .init("mask", .array(masks.map { .string($0) })),
             .init("fewshot_seed", .integer(fewshotSeed)),
             .init("random_seed", .string("\(seed)")),
         ]
