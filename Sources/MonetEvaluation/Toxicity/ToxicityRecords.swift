@@ -54,35 +54,14 @@ final class ToxicityRecords {
             return
         }
         let header = JSONValue.object([.init("toxicity_run", run)]).serialized()
-        if FileManager.default.fileExists(atPath: path), !overwrite {
-            let text = try TextFile.read(path)
-            var lines = text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
-            let wasCut = lines.last?.isEmpty == false
-            lines.removeLast()
-            if let first = lines.first {
-                guard first == header else {
-                    throw EvaluationError.foreignRecords(
-                        path: path, reason: "records of another run (\(first.prefix(400)))")
-                }
-                for (index, line) in lines.enumerated().dropFirst() {
-                    let json = try JSONValue(parsing: line, source: "\(path), line \(index + 1)")
-                    guard let record = ToxicityRecord(json) else {
-                        throw EvaluationError.foreignRecords(
-                            path: path, reason: "line \(index + 1) is not a record of a prompt")
-                    }
-                    records.append(record)
-                }
-            }
-            guard !lines.isEmpty || header.hasPrefix(text) else {
+        let lines = try JournalFile.lines(path: path, header: header, overwrite: overwrite)
+        for (number, line) in lines.enumerated() {
+            let json = try JSONValue(parsing: line, source: "\(path), line \(number + 2)")
+            guard let record = ToxicityRecord(json) else {
                 throw EvaluationError.foreignRecords(
-                    path: path, reason: "not a file of records")
+                    path: path, reason: "line \(number + 2) is not a record of a prompt")
             }
-            if wasCut || lines.isEmpty {
-                try AtomicFile.write(
-                    (lines.isEmpty ? [header] : lines).map { $0 + "\n" }.joined(), to: path)
-            }
-        } else {
-            try AtomicFile.write(header + "\n", to: path)
+            records.append(record)
         }
         writer = try FileWriter(path: path, appending: true)
     }
