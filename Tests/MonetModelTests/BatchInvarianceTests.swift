@@ -43,11 +43,12 @@ import Testing
             Kernels.available.compactMap(Kernels.init(named:))
             + [true, false].map { Kernels(table: emulated_kernels(), bfloat16OutrunsFloat32: $0) }
         return kernels.flatMap { set in
-            [(1, ComputePrecision.float32), (3, .bfloat16)].map {
+            let backends = [(1, ComputePrecision.float32), (3, .bfloat16)].map {
                 CPUBackend(
                     pool: WorkerPool(threadCount: $0.0), instructionSet: set, precision: $0.1,
                     isBatchInvariant: true)
             }
+            return backends + [backends[1].packingInvariantProducts]
         }
     }
 

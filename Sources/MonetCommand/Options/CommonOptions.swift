@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Logging
 import MonetCompute
+import MonetModel
 
 /// Options that every command takes.
 struct CommonOptions: ParsableArguments {
@@ -71,6 +72,14 @@ struct ComputeOptions: ParsableArguments {
     func backend(precision: ComputePrecision? = nil) throws -> CPUBackend {
         try Self.backend(
             threads: threads, precision: precision ?? dtype ?? .float32, isBatchInvariant: batchInvariant)
+    }
+}
+
+extension ComputePrecision {
+    /// bfloat16 for a checkpoint in bfloat16 on processors where that is fast, as in PyTorch.
+    static func ofWeights(_ configuration: MonetConfiguration) -> ComputePrecision {
+        configuration.dtype == .bfloat16 && configuration.quantization == nil && CPUBackend().hasFastBFloat16
+            ? .bfloat16 : .float32
     }
 }
 

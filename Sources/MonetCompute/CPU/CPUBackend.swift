@@ -39,6 +39,17 @@ public struct CPUBackend: Backend {
             pool: pool, instructionSet: instructionSet, precision: precision, policy: policy)
     }
 
+    /// The same backend for passes of many rows: its batch-invariant products in bfloat16 pack both operands for
+    /// integer products, if this processor has them.
+    public var packingInvariantProducts: CPUBackend {
+        var policy = policy
+        policy.packsInvariantProducts = true
+        return CPUBackend(
+            pool: pool, instructionSet: instructionSet, precision: precision,
+            expertExecution: expertExecution,
+            isBatchInvariant: isBatchInvariant, policy: policy)
+    }
+
     /// Whether this processor multiplies bfloat16 matrices natively.
     public static var hasNativeBFloat16: Bool { MatrixProduct.hasNativeBFloat16 }
 

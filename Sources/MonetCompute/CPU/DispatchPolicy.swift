@@ -17,6 +17,9 @@ public struct DispatchPolicy: Sendable, Equatable {
     /// Lines of either operand from which packing both for integer products pays: for a prompt of 512 tokens
     /// of the 1.4B model, 107 to 120 compared with 85 to 95 tokens/s; equal at 64 rows.
     public var integerLines = 64
+    /// Whether batch-invariant products in bfloat16 pack both operands for integer products, whatever the number of
+    /// rows. For scoring, where hundreds of rows come at a time; a single row would cost many times as much.
+    public var packsInvariantProducts = false
     /// Tokens up to which experts in the layout of columns run dense. A vertical layer of 256 halves a side, width
     /// 512 and 8 units a half, dense over gathered time: 0.22 with one token, 0.43 with 8, 0.57 with 16, 0.83 with
     /// 32 at a density of 2%; 0.21 to 0.66 at 40%. With the gradient, which always gathers: 1.06 to 1.14 up to 8

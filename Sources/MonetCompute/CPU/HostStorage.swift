@@ -113,9 +113,13 @@ private final class BlockRecycler: Sendable {
         free(pointer)
     }
 
-    /// Rounding up makes blocks of nearly equal size interchangeable.
+    /// Rounding up makes blocks of nearly equal size interchangeable: from 1 MiB on by up to an eighth. Pages that
+    /// nobody touches cost nothing.
     private static func rounded(_ byteCount: Int) -> Int {
-        let unit = byteCount >= 1 << 20 ? 1 << 18 : (byteCount >= 1 << 12 ? 1 << 12 : 64)
+        let unit =
+            byteCount >= 1 << 20
+            ? (1 << (Int.bitWidth - 1 - byteCount.leadingZeroBitCount)) / 8
+            : (byteCount >= 1 << 12 ? 1 << 12 : 64)
         return max(64, (byteCount + unit - 1) / unit * unit)
     }
 }

@@ -16,11 +16,20 @@ package struct ContinuationScorer {
         package let tokens: [Int32]
         /// The first token that is scored, from 1 on.
         package let first: Int
+        /// Whether the score has every token.
+        package var keepsTokens = false
 
         package init(tokens: [Int32], first: Int) {
             self.tokens = tokens
             self.first = first
         }
+    }
+
+    /// What a query says of one token.
+    package struct Token: Sendable, Equatable {
+        package let logProbability: Double
+        /// Whether it was the most likely one.
+        package let isGreedy: Bool
     }
 
     /// What a query gives.
@@ -29,6 +38,8 @@ package struct ContinuationScorer {
         package var logLikelihood = 0.0
         /// Whether each of them was the most likely one.
         package var isGreedy = true
+        /// The scored tokens in order, if the query keeps them.
+        package var tokens: [Token] = []
 
         package init(logLikelihood: Double = 0, isGreedy: Bool = true) {
             self.logLikelihood = logLikelihood
@@ -37,18 +48,19 @@ package struct ContinuationScorer {
     }
 
     /// Rows of a forward pass: enough to read each weight rarely, few enough to stop soon.
-    private static let rowsPerPass = 512
+    private static let rowsPerPass = 1024
     /// Shared tokens from which queries run as one tree.
     private static let shortestShared = 16
-    private static let mostLanes = 16
+    private static let mostLanes = 32
 
     let model: MonetLanguageModel
     let backend: any Backend
     let mask: UnitMask?
 
+    /// - `backend`: a processor's batch-invariant one in bfloat16 runs as is fastest for many rows.
     package init(model: MonetLanguageModel, backend: any Backend, mask: UnitMask? = nil) {
         self.model = model
-        self.backend = backend
+        self.backend = (backend as? CPUBackend)?.packingInvariantProducts ?? backend
         self.mask = mask
     }
 
@@ -67,10 +79,16 @@ package struct ContinuationScorer {
         for tree in trees { tree.note(queries) }
         let longest = queries.reduce(0) { max($0, $1.tokens.count) }
         let count = laneCount(longest: longest)
-        var jobs = trees[...].reversed().map { Job(tree: $0, base: nil) }
+        var jobs = trees[...].reversed().map { Job(tree: $0, base: nil, origin: 0) }
         var lanes: [Lane] = []
+        // Caches of lanes that are done, by what they begin with: using one again saves a copy of that.
+        var spare: [Int: [KVCache]] = [:]
+        var origins = 0
         while !jobs.isEmpty || !lanes.isEmpty {
-            while lanes.count < count, let job = jobs.popLast() { lanes.append(Lane(job, model, longest)) }
+            while lanes.count < count, let job = jobs.popLast() {
+                if spare[job.origin] == nil { spare = [:] }
+                lanes.append(Lane(job, spare[job.origin]?.popLast(), model, longest))
+            }
             let parts = try advance(&lanes)
             progress(parts.reduce(0) { $0 + $1.count })
             for part in parts {
@@ -83,9 +101,12 @@ package struct ContinuationScorer {
             var next: [Lane] = []
             for var lane in lanes {
                 if let wide = lane.takeWide() {
-                    jobs += wide.reversed()
+                    origins += 1
+                    jobs += wide.reversed().map { Job(tree: $0.tree, base: $0.base, origin: origins) }
                 } else if !lane.isDone {
                     next.append(lane)
+                } else if let cache = lane.cache {
+                    spare[lane.origin, default: []].append(cache)
                 }
             }
             lanes = next
@@ -144,6 +165,8 @@ private struct Job {
     let tree: PrefixTree
     /// The keys and values of the tokens before the tree.
     let base: KVCache?
+    /// What the base is of: jobs of one number have the same.
+    let origin: Int
 }
 
 /// One sequence of keys and values that walks through a tree, depth first, and drops what it leaves behind.
@@ -154,9 +177,12 @@ private struct Lane {
     /// Tokens of the next edge that have run.
     private var done = 0
     private var wide: [Job]?
+    let origin: Int
 
-    init(_ job: Job, _ model: MonetLanguageModel, _ longest: Int) {
-        cache = job.base ?? KVCache(configuration: model.configuration, limit: max(longest, 1))
+    /// - `spare`: a cache that begins with the job's base.
+    init(_ job: Job, _ spare: KVCache?, _ model: MonetLanguageModel, _ longest: Int) {
+        origin = job.origin
+        cache = spare ?? job.base ?? KVCache(configuration: model.configuration, limit: max(longest, 1))
         stack = [job.tree]
     }
 
@@ -186,7 +212,7 @@ private struct Lane {
             stack.removeLast()
             done = 0
             if stack.isEmpty, node.isWide {
-                wide = node.children.map { Job(tree: $0, base: new) }
+                wide = node.children.map { Job(tree: $0, base: new, origin: origin) }
             } else {
                 stack += node.children.reversed()
             }
@@ -229,8 +255,14 @@ private struct Work {
                 let result = RowProbabilities(values[(row * width)..<((row + 1) * width)])
                 for query in part.node.wanted[position] ?? [] {
                     let token = queries[query].tokens[position + 1]
-                    scores[query].logLikelihood += Double(values[row * width + Int(token)]) - result.logSum
-                    scores[query].isGreedy = scores[query].isGreedy && result.best == Int(token)
+                    let logProbability = Double(values[row * width + Int(token)]) - result.logSum
+                    let isGreedy = result.best == Int(token)
+                    scores[query].logLikelihood += logProbability
+                    scores[query].isGreedy = scores[query].isGreedy && isGreedy
+                    if queries[query].keepsTokens {
+                        scores[query].tokens.append(
+                            .init(logProbability: logProbability, isGreedy: isGreedy))
+                    }
                     missing[query] -= 1
                     if missing[query] == 0 { complete.append(query) }
                 }

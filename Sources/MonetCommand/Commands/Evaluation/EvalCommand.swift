@@ -196,7 +196,8 @@ struct EvalCommand: ParsableCommand {
         let records = output.map { $0 + "/" + description.sanitizedModel + "/answers.jsonl" }
         if let output { try AtomicFile.createFolder(output + "/" + description.sanitizedModel) }
         let run = EvaluationRun(
-            model: model, tokenizer: tokenizer, backend: try compute.backend(), mask: mask, tasks: evaluated,
+            model: model, tokenizer: tokenizer, backend: try compute.backend(model), mask: mask,
+            tasks: evaluated,
             groups: selection.groups, contextLength: context, seed: seed, isolation: isolation)
         var line = ProgressLine(isQuiet: common.quiet)
         do {
@@ -292,7 +293,10 @@ private enum ComparedSide {
 struct EvaluationComputeOptions: ParsableArguments {
     @Option(name: [.customShort("t"), .long], help: "Number of threads; by default all usable processors.")
     var threads: Int?
-    @Option(help: "Precision of dense matrix products: float32 or bfloat16.")
+    @Option(
+        help:
+            "Precision of dense matrix products: float32 or bfloat16; by default bfloat16 for weights in bfloat16."
+    )
     var dtype: ComputePrecision?
 
     func validate() throws {
@@ -301,8 +305,10 @@ struct EvaluationComputeOptions: ParsableArguments {
         }
     }
 
-    func backend() throws -> CPUBackend {
-        try ComputeOptions.backend(threads: threads, precision: dtype ?? .float32, isBatchInvariant: true)
+    /// The backend for a model.
+    func backend(_ model: MonetLanguageModel) throws -> CPUBackend {
+        try ComputeOptions.backend(
+            threads: threads, precision: dtype ?? .ofWeights(model.configuration), isBatchInvariant: true)
     }
 }
 

@@ -121,9 +121,8 @@ struct BenchCommand: ParsableCommand {
 
     /// bfloat16 for a bfloat16 checkpoint on processors where that is fast, as in PyTorch.
     private func precisionOfWeights() throws -> ComputePrecision {
-        guard let model, CPUBackend().hasFastBFloat16 else { return .float32 }
-        let configuration = try Checkpoint.configuration(try HubCache().resolve(model))
-        return configuration.dtype == .bfloat16 && configuration.quantization == nil ? .bfloat16 : .float32
+        guard let model else { return .float32 }
+        return .ofWeights(try Checkpoint.configuration(try HubCache().resolve(model)))
     }
 
     private func measureModel(

@@ -68,9 +68,15 @@ extension CPUBackend {
     }
 
     private func fewRows(of weight: Tensor) -> Int {
-        if isBatchInvariant { return .max }
+        if isBatchInvariant { return packsInvariantProducts && !weight.dtype.isQuantized ? 0 : .max }
         return roundsInKernels && weight.dtype == .bfloat16
             ? policy.roundedRowsInRegisters : policy.rowsInRegisters
+    }
+
+    /// Whether every product of this backend runs on packed integers.
+    var packsInvariantProducts: Bool {
+        isBatchInvariant && policy.packsInvariantProducts && precision == .bfloat16
+            && matrixProduct.hasIntegers
     }
 
     /// Whether few rows are multiplied in float32. Reading weights dominates their cost, so that rounding

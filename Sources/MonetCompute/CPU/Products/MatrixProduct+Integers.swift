@@ -33,10 +33,12 @@ private struct PackedIntegers {
 }
 
 extension MatrixProduct {
+    /// Whether integer products are faster than others in bfloat16 on this processor.
+    var hasIntegers: Bool { !Self.hasNativeBFloat16 && instructionSet.functions.integers_pay != 0 }
+
     /// Whether a product of this size is faster on integers, for which both operands must be packed.
     func prefersIntegers(m: Int, n: Int) -> Bool {
-        !Self.hasNativeBFloat16 && instructionSet.functions.integers_pay != 0
-            && min(m, n) >= policy.integerLines
+        hasIntegers && (policy.packsInvariantProducts || min(m, n) >= policy.integerLines)
     }
 
     /// Integers of the right operand that are packed at a time.

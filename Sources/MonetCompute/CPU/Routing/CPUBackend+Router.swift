@@ -68,7 +68,8 @@ extension CPUBackend {
         let router = prepared.router
         let logits =
             try x.rowCount <= min(policy.screenedTokens, policy.rowsInRegisters)
-            && router.sides.allSatisfy { $0.rounded != nil } && !(isBatchInvariant && roundsInKernels)
+            && router.sides.allSatisfy { $0.rounded != nil }
+            && !(isBatchInvariant && (roundsInKernels || packsInvariantProducts))
             ? screenedLogits(x, prepared) : projections(x, weights: router.sides.map(\.weight))
         func probabilities(_ side: Int) throws -> Tensor {
             let logits = logits[side]
