@@ -18,17 +18,24 @@ public struct DocumentExamination: Sendable {
         public init() {}
     }
 
-    /// The documents' tokens, begin tokens included.
+    /// The documents' tokens, begin tokens included, in pieces that fit into a context.
     public struct Documents: Sendable {
         public let forget: [[Int32]]
         public let retain: [[Int32]]
 
-        /// Documents of fewer than two tokens are left out.
+        /// Divides documents into pieces of at most `length` tokens; pieces of fewer than two are left out.
         ///
         /// - Throws: `EvaluationError.invalidSetting` if none of either kind is left.
-        public init(forget: [[Int32]], retain: [[Int32]]) throws {
-            self.forget = forget.filter { $0.count > 1 }
-            self.retain = retain.filter { $0.count > 1 }
+        public init(forget: [[Int32]], retain: [[Int32]], length: Int) throws {
+            func pieces(_ documents: [[Int32]]) -> [[Int32]] {
+                documents.flatMap { document in
+                    stride(from: 0, to: document.count, by: max(2, length)).map {
+                        Array(document[$0..<min(document.count, $0 + max(2, length))])
+                    }
+                }.filter { $0.count > 1 }
+            }
+            self.forget = pieces(forget)
+            self.retain = pieces(retain)
             for (name, list) in [("forget", self.forget), ("retain", self.retain)] where list.isEmpty {
                 throw EvaluationError.invalidSetting(
                     name: "the number of documents to \(name)", found: "0", expected: "one or more")

@@ -124,7 +124,7 @@ public struct MUSEEvaluation: Sendable {
     }
 
     /// The share of pairs in which the other text has the smaller loss, ties counted as halves.
-    static func area(members: [Double], others: [Double]) -> Double {
+    package static func area(members: [Double], others: [Double]) -> Double {
         var sum = 0.0
         for member in members {
             for other in others { sum += other < member ? 1 : other == member ? 0.5 : 0 }

@@ -1,7 +1,7 @@
 /// The stems of English words by Porter's rules (1980), with the deviations of NLTK, which `rouge_score` uses.
-enum PorterStemmer {
+package enum PorterStemmer {
     /// The stem of a word in lower-case letters and digits.
-    static func stem(_ word: String) -> String {
+    package static func stem(_ word: String) -> String {
         if let irregular = irregular[word] { return irregular }
         guard word.utf8.count > 2 else { return word }
         var letters = Array(word.utf8)

@@ -28,7 +28,7 @@ public struct RelearningReport: Sendable {
 
         /// The tokens after which the accuracy reaches a level, interpolated between measurements; nil if it does
         /// not.
-        func tokens(to level: Double) -> Double? {
+        package func tokens(to level: Double) -> Double? {
             guard let place = points.firstIndex(where: { $0.values[0] >= level }) else { return nil }
             guard place > 0 else { return Double(points[0].tokens) }
             let (before, after) = (points[place - 1], points[place])

@@ -17,7 +17,7 @@ public struct RoutingStability: Sendable, Equatable {
     /// Runs the same tokens through both; nil for models without routers, or with different ones.
     ///
     /// - `step`: called after each pair of passes; throws to stop.
-    init?(
+    package init?(
         of sequences: [[Int32]], before: UnlearningSubject, after: UnlearningSubject, step: () throws -> Void
     ) throws {
         let layers = before.model.configuration.routerLayers

@@ -108,7 +108,7 @@ public struct TOFUEvaluation: Sendable {
     }
 
     /// The geometric mean of the wrong answers' probabilities over the right answer's.
-    static func truthRatio(right: AnswerLikelihood, wrong: [AnswerLikelihood]) -> Double {
+    package static func truthRatio(right: AnswerLikelihood, wrong: [AnswerLikelihood]) -> Double {
         exp(right.loss - wrong.reduce(0) { $0 + $1.loss } / Double(max(1, wrong.count)))
     }
 

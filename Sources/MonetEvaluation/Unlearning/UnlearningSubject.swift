@@ -36,13 +36,13 @@ public struct UnlearningSubject {
     }
 
     /// Tokens that fit into the context.
-    var contextLength: Int { tokens.context }
+    public var contextLength: Int { tokens.context }
 
     /// How likely texts are after their prompts.
     ///
     /// - `addsEnd`: whether the end token, if the tokenizer has one, is part of each text.
     /// - `step`: called after each pass; throws to stop.
-    func likelihoods(
+    package func likelihoods(
         of pairs: [(prompt: String, text: String)], addsEnd: Bool, step: () throws -> Void
     ) throws -> [AnswerLikelihood] {
         try likelihoods(
@@ -56,7 +56,7 @@ public struct UnlearningSubject {
     }
 
     /// The same of tokens.
-    func likelihoods(
+    package func likelihoods(
         of queries: [ContinuationScorer.Query], step: () throws -> Void
     ) throws -> [AnswerLikelihood] {
         var scores = queries.map { _ in ContinuationScorer.Score() }
@@ -94,7 +94,7 @@ public struct UnlearningSubject {
     ///
     /// - `newTokens`: the most tokens of a continuation; at most half of the context.
     /// - `stops`: texts that end a continuation and are not part of it.
-    func continuations(
+    package func continuations(
         of prompts: [String], newTokens: Int, stops: [String] = [], step: () throws -> Void
     ) throws -> [String] {
         let count = min(newTokens, max(1, tokens.context / 2))
@@ -104,7 +104,7 @@ public struct UnlearningSubject {
     }
 
     /// The same of tokens, whose prompts and continuations fit into the context together.
-    func continuations(
+    package func continuations(
         of prompts: [[Int32]], newTokens: Int, stops: [String] = [], step: () throws -> Void
     ) throws -> [String] {
         var settings = GenerationSettings()

@@ -76,8 +76,8 @@ public final class RepresentationMisdirection {
     private let backend: any Backend
     private let point: HookPoint
     /// c · u.
-    let target: [Float]
-    private let trained: [Parameter]
+    package let target: [Float]
+    package let trained: [Parameter]
 
     /// Prepares the unlearning of a model.
     ///
@@ -148,13 +148,13 @@ public final class RepresentationMisdirection {
     }
 
     /// Variables of which the trained ones alone get gradients.
-    func variables() -> ParameterVariables {
+    package func variables() -> ParameterVariables {
         let names = Set(trained.map(\.name))
         return ParameterVariables { !names.contains($0) }
     }
 
     /// Adds the gradients of the loss on two batches; returns its terms.
-    func addGradients(
+    package func addGradients(
         forget: [[Int32]], retain: [[Int32]], into variables: ParameterVariables
     ) throws -> (forget: Double, retain: Double) {
         let width = target.count

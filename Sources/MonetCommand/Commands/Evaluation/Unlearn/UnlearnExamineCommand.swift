@@ -99,7 +99,8 @@ struct UnlearnExamineCommand: ParsableCommand {
         (plan.promptTokens, plan.newTokens) = (promptTokens, newTokens)
         let read = try forgetting.read(
             try Tokenizer(folder: subjectOptions.modelOptions.folder()), folder: folder, split: .validation)
-        let documents = try DocumentExamination.Documents(forget: read.forget, retain: read.retain)
+        let documents = try DocumentExamination.Documents(
+            forget: read.forget, retain: read.retain, length: own.contextLength)
         try output.examine(
             subjects, count: documents.count,
             title: "What \(own.name) knows of \(forgetting.labels.joined(separator: ", "))",
