@@ -38,7 +38,7 @@ struct MonetCommand: ParsableCommand {
             ExpertsCommand.self,
             MaskCommand.self, EditCommand.self,
             EvalCommand.self, UnlearnMatrixCommand.self, UnlearnCommand.self, MonosemanticityCommand.self,
-            ToxicityCommand.self,
+            ToxicityCommand.self, ReportCommand.self,
             InfoCommand.self, ForwardCommand.self, PerplexityCommand.self,
             ConvertCommand.self,
             InitCommand.self, BenchCommand.self,

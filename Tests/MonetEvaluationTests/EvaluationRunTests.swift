@@ -268,6 +268,37 @@ extension TaskResult {
         }
     }
 
+    /// Programs are counted by those that pass; a model with random weights writes none.
+    @Test func programsAreCounted() throws {
+        let (model, tokenizer, tasks) = try parts()
+        let data = DatasetFolder(Fixture.path("benchmarks/hub"))
+        let programs = try TaskLibrary().selection(["humaneval", "multipl-e-py"]).tasks.map {
+            try EvaluationTask($0.sampling(2, temperature: 1).limited(toNewTokens: 4), data: data)
+        }
+        var plan = TaskUnlearning.Plan()
+        plan.categories = .tasks
+        plan.criterion.minimumCount = 1
+        plan.criterion.ratio = 1.2
+        plan.draws = 1
+        let unlearning = try TaskUnlearning(
+            plan, tasks: programs, model: model, tokenizer: tokenizer, isolation: .unsafe)
+        #expect(unlearning.arePrograms)
+        #expect(unlearning.matrix.labels == ["humaneval", "multipl-e-py"])
+        // Two problems and one, two programs of each.
+        #expect(unlearning.matrix.baseline.map(\.tokens) == [4, 2])
+        #expect(unlearning.matrix.baseline.allSatisfy { $0.hits == 0 })
+        #expect(unlearning.chance == [0, 0])
+        #expect(unlearning.pictures.count == 1)
+        #expect(unlearning.notes.last?.contains("humaneval, multipl-e-py") == true)
+        #expect(throws: EvaluationError.self) {
+            try TaskUnlearning(
+                plan, tasks: programs + tasks, model: model, tokenizer: tokenizer, isolation: .unsafe)
+        }
+        #expect(throws: EvaluationError.self) {
+            try TaskUnlearning(plan, tasks: programs, model: model, tokenizer: tokenizer)
+        }
+    }
+
     @Test func whatHasNoCategoriesIsRefused() throws {
         let (model, tokenizer, tasks) = try parts()
         var plan = TaskUnlearning.Plan()

@@ -85,7 +85,10 @@ package struct ContinuationScorer {
         var spare: [Int: [KVCache]] = [:]
         var origins = 0
         while !jobs.isEmpty || !lanes.isEmpty {
-            while lanes.count < count, let job = jobs.popLast() {
+            // No more than fill a pass: each lane has a copy of the keys and values it begins with.
+            while lanes.count < count, lanes.reduce(0, { $0 + $1.waiting }) < Self.rowsPerPass,
+                let job = jobs.popLast()
+            {
                 if spare[job.origin] == nil { spare = [:] }
                 lanes.append(Lane(job, spare[job.origin]?.popLast(), model, longest))
             }
@@ -188,11 +191,13 @@ private struct Lane {
 
     var isDone: Bool { stack.isEmpty }
 
+    /// Tokens of the next edge that are left.
+    var waiting: Int { stack.last.map { $0.edge.count - done } ?? 0 }
+
     /// Drops tokens that the next edge does not follow; returns how many of its tokens are left.
     mutating func prepare() -> Int {
-        guard let node = stack.last else { return 0 }
-        if done == 0 { cache?.truncate(to: node.start) }
-        return node.edge.count - done
+        if done == 0, let node = stack.last { cache?.truncate(to: node.start) }
+        return waiting
     }
 
     func next(_ count: Int) -> [Int32] {

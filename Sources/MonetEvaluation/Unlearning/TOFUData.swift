@@ -64,7 +64,8 @@ struct UnlearningRows {
     init(_ folder: DatasetFolder, dataset: String, configuration: String, split: String) throws {
         let read = try folder.split(
             .init(
-                task: (dataset as NSString).lastPathComponent, dataset: dataset, configuration: configuration,
+                task: (dataset as NSString).lastPathComponent.lowercased(), dataset: dataset,
+                configuration: configuration,
                 split: split, files: nil, taskFolder: folder.path))
         rows = read.table.rows.enumerated().map { Row(number: $0 + 1, value: $1) }
         path = read.path

@@ -43,19 +43,27 @@ public struct TaskUnlearning: Sendable {
         public let total: Int
     }
 
-    /// Measures tasks of multiple choice.
+    /// Whether the questions are programs to be written: a hit is one that passes, and there are no losses.
+    public let arePrograms: Bool
+
+    /// Measures tasks of multiple choice, or of programs.
     ///
+    /// - `isolation`: what separates programs that the model writes from this machine.
     /// - `progress`: called after each pass; false stops.
     /// - Throws: `CancellationError` if stopped, `TaskError`, `EvaluationError`, `InsightError`, `ModelError`.
     public init(
         _ plan: Plan, tasks: [EvaluationTask], model: MonetLanguageModel, tokenizer: Tokenizer,
-        backend: any Backend = CPUBackend(isBatchInvariant: true),
+        backend: any Backend = CPUBackend(isBatchInvariant: true), isolation: ProgramIsolation? = nil,
         progress: (Progress) -> Bool = { _ in true }
     ) throws {
-        for task in tasks where task.definition.outputType != .multipleChoice {
+        arePrograms = tasks.first?.definition.runsPrograms ?? false
+        for task in tasks
+        where arePrograms
+            ? !task.definition.runsPrograms : task.definition.outputType != .multipleChoice
+        {
             throw EvaluationError.invalidSetting(
                 name: "the task \(task.definition.name)", found: task.definition.outputType.rawValue,
-                expected: "multiple_choice, for a matrix of accuracies")
+                expected: "multiple_choice in all, for a matrix of accuracies, or programs in all")
         }
         var categories: [[String]] = []
         var texts: [(category: String, text: String)] = []
@@ -88,7 +96,8 @@ public struct TaskUnlearning: Sendable {
         var number = 0
         func scores(_ mask: UnitMask?) throws -> [HeldOutScore] {
             let run = EvaluationRun(
-                model: model, tokenizer: tokenizer, backend: backend, mask: mask, tasks: tasks)
+                model: model, tokenizer: tokenizer, backend: backend, mask: mask, tasks: tasks,
+                isolation: isolation)
             let results = try run.results(limit: plan.limit) {
                 progress(
                     Progress(
@@ -121,7 +130,7 @@ public struct TaskUnlearning: Sendable {
         for (task, own) in zip(tasks, categories) {
             for item in try task.withoutExamples.items(limit: plan.limit) {
                 guard let place = places[own[item.index]] else { continue }
-                chances[place].sum += 1 / Double(max(1, item.choices.count))
+                chances[place].sum += item.choices.isEmpty ? 0 : 1 / Double(item.choices.count)
                 chances[place].count += 1
             }
         }
@@ -130,7 +139,8 @@ public struct TaskUnlearning: Sendable {
 
     /// Heat maps of the accuracy and of the loss.
     public var pictures: [HeatMap] {
-        [
+        if arePrograms { return [matrix.heatMap(.accuracy, title: "Decrease of pass@1, percentage points")] }
+        return [
             matrix.heatMap(.accuracy, title: "Decrease of the accuracy, percentage points"),
             matrix.heatMap(.loss, title: "Increase of −log p of the right choice, nats per question"),
         ]
@@ -154,17 +164,26 @@ public struct TaskUnlearning: Sendable {
     /// The outcome in sentences.
     public var notes: [String] {
         let (accuracy, loss) = (matrix.summary(.accuracy), matrix.summary(.loss))
+        func points(_ value: Double) -> String { String(format: "%+.1f", -100 * value) }
         var text =
             "Specialists by a ratio of \(plan.criterion.ratio) or more: on average "
-            + "\(String(format: "%.0f", accuracy.removed)) of \(units.grouped) removed; accuracy "
-            + "\(String(format: "%+.1f", -100 * accuracy.target)) points on the target, "
-            + "\(String(format: "%+.1f", -100 * accuracy.others)) on the others; −log p of the right choice "
-            + "\(String(format: "%+.4f", loss.target)) and \(String(format: "%+.4f", loss.others))"
-        if let random = accuracy.random, let nats = loss.random {
+            + "\(String(format: "%.0f", accuracy.removed)) of \(units.grouped) removed; "
+            + "\(arePrograms ? "pass@1" : "accuracy") \(points(accuracy.target)) points on the target, "
+            + "\(points(accuracy.others)) on the others"
+        if !arePrograms {
             text +=
-                "; random experts, as many and firing as often, \(String(format: "%+.1f", -100 * random.mean)) ± "
-                + "\(String(format: "%.1f", 100 * random.deviation)) points and \(String(format: "%+.4f", nats.mean)) ± "
-                + "\(String(format: "%.4f", nats.deviation)) on the target (\(plan.draws) draws)"
+                "; −log p of the right choice \(String(format: "%+.4f", loss.target)) and "
+                + String(format: "%+.4f", loss.others)
+        }
+        if let random = accuracy.random {
+            text +=
+                "; random experts, as many and firing as often, \(points(random.mean)) ± "
+                + "\(String(format: "%.1f", 100 * random.deviation)) points"
+            if let nats = loss.random, !arePrograms {
+                text +=
+                    " and \(String(format: "%+.4f", nats.mean)) ± \(String(format: "%.4f", nats.deviation))"
+            }
+            text += " on the target (\(plan.draws) draws)"
         }
         var lines = [text + "."]
         let guessed = matrix.labels.indices.filter { place in
@@ -174,7 +193,9 @@ public struct TaskUnlearning: Sendable {
         }
         if !guessed.isEmpty {
             lines.append(
-                "Within two standard errors of guessing before anything is removed: "
+                (arePrograms
+                    ? "Not a program passes before anything is removed: "
+                    : "Within two standard errors of guessing before anything is removed: ")
                     + guessed.map { matrix.labels[$0] }.joined(separator: ", ")
                     + ". Their accuracy has nothing to lose.")
         }
@@ -183,7 +204,17 @@ public struct TaskUnlearning: Sendable {
 
     /// What the numbers of a page mean.
     public var definitions: [String] {
-        [
+        if arePrograms {
+            return [
+                "A row is a language whose specialists are removed, a column a language that is measured. A specialist "
+                    + "is an expert whose mean routing score on the language's prompts is at least "
+                    + "\(plan.criterion.ratio) times that on any other's, and which fires on at least "
+                    + "\(plan.criterion.minimumCount.grouped) of their tokens. pass@1: the share of programs that pass "
+                    + "their tests. Random: as many other experts of each group that fire about as often, the mean over "
+                    + "\(plan.draws) draws, ± the standard deviation of a draw."
+            ]
+        }
+        return [
             "A row is a category whose specialists are removed, a column a category that is measured. A specialist is "
                 + "an expert whose mean routing score on the category's questions is at least \(plan.criterion.ratio) "
                 + "times that on any other category's, and which fires on at least "
@@ -209,6 +240,11 @@ extension HeldOutScore {
     /// One question of multiple choice.
     fileprivate init(_ item: ScoredItem) {
         self.init()
+        if case .programs(let programs)? = item.responses.first {
+            tokens = programs.count
+            hits = programs.count { $0.status == .passed }
+            return
+        }
         let values = item.responses.prefix(item.item.choices.count).map { response -> Double in
             if case .logLikelihood(let value, _) = response { value } else { -.infinity }
         }

@@ -25,6 +25,11 @@ public struct UnlearningMeasure: Sendable, Equatable {
         count = mean.count
     }
 
+    /// A number from a file.
+    init(_ name: String, value: Double, standardError: Double?, count: Int?) {
+        (self.name, self.value, self.standardError, self.count) = (name, value, standardError, count)
+    }
+
     /// The value and its error as text.
     var text: String {
         guard value.isFinite else { return "–" }

@@ -61,19 +61,7 @@ struct EvalCommand: ParsableCommand {
         help: ArgumentHelp(
             "The most tokens that the model reads at a time; by default its own context.", valueName: "n"))
     var context: Int?
-    @Option(
-        name: [.customShort("n"), .long],
-        help: ArgumentHelp("Most tokens of each generated answer, instead of the task's.", valueName: "n"))
-    var maxNewTokens: Int?
-    @Option(help: ArgumentHelp("Programs to draw for each problem of a code task.", valueName: "n"))
-    var samples = 1
-    @Option(help: "Temperature of these programs; by default 0 for one, 0.2 for several.")
-    var temperature: Double?
-    @Flag(
-        help: ArgumentHelp(
-            "Run programs that the model writes without a sandbox.",
-            discussion: "They can read, change and send whatever their user can."))
-    var unsafeExecution = false
+    @OptionGroup var programs: ProgramOptions
     @Flag(help: "Discard the answers of a run that was stopped.")
     var overwrite = false
     @Flag(help: "JSON instead of a table.")
@@ -86,14 +74,11 @@ struct EvalCommand: ParsableCommand {
     func validate() throws {
         for (name, value, least) in [
             ("num-fewshot", numFewshot, 0), ("limit", limit, 1), ("context", context, 2),
-            ("samples", samples, 1), ("max-new-tokens", maxNewTokens, 1),
+
         ] {
             if let value, !(least...1 << 24).contains(value) {
                 throw ValidationError("--\(name) is \(value), expected \(least) to \(1 << 24)")
             }
-        }
-        if let temperature, !(0...100).contains(temperature) {
-            throw ValidationError("--temperature is \(temperature), expected 0 to 100")
         }
         guard fewshotSeed >= 0 else {
             throw ValidationError("--fewshot-seed is \(fewshotSeed), expected 0 or more")
@@ -114,14 +99,11 @@ struct EvalCommand: ParsableCommand {
         var line = ProgressLine(isQuiet: common.quiet)
         let evaluated = try selection.tasks.map { definition in
             line.show("reading \(definition.name)")
-            let sampled = definition.sampling(samples, temperature: temperature)
             return try EvaluationTask(
-                maxNewTokens.map { sampled.limited(toNewTokens: $0) } ?? sampled, data: folder,
-                shots: numFewshot,
-                seed: fewshotSeed)
+                programs.apply(to: definition), data: folder, shots: numFewshot, seed: fewshotSeed)
         }
         line.clear()
-        let isolation = try isolation(selection.tasks)
+        let isolation = try programs.isolation(selection.tasks)
         // What cannot be compared is found before the first hour of work.
         let other = try compare.map { try ComparedSide($0, model: modelOptions.model) }
         Interruption.install()
@@ -160,15 +142,6 @@ struct EvalCommand: ParsableCommand {
             json
                 ? comparison.json.serialized(pretty: true) + "\n"
                 : "\n" + alignedTable(comparison.table, textColumns: [1]))
-    }
-
-    /// What separates programs from this machine, if a task has any.
-    private func isolation(_ tasks: [TaskDefinition]) throws -> ProgramIsolation? {
-        let own = tasks.filter(\.runsPrograms)
-        guard !own.isEmpty else { return nil }
-        let isolation = try unsafeExecution ? ProgramIsolation.unsafe : .sandbox()
-        for task in own { try isolation.check(task) }
-        return isolation
     }
 
     private func load(_ options: ModelOptions) throws -> (MonetLanguageModel, Tokenizer) {

@@ -19,6 +19,8 @@ struct UnlearnMatrixCommand: ParsableCommand {
                   --sweep 1.5,2,3,5 --json
               monet unlearn-matrix --model checkpoints/demo --tasks mmlu --categories mmlu-pro \\
                   --data benchmarks --num-fewshot 5 --html mmlu.html
+              monet unlearn-matrix --model M --tasks multipl-e-py,multipl-e-cpp,multipl-e-lua \\
+                  --categories tasks --samples 20 --data benchmarks
 
             Rows are the labels whose specialists are removed, and columns the labels that are measured on \
             the corpus's held-out documents: the increase of the mean loss in nats, and the decrease of \
@@ -47,6 +49,7 @@ struct UnlearnMatrixCommand: ParsableCommand {
     var plan: EvaluationProtocol = .harness
     @Option(help: ArgumentHelp("Questions of each task, the first ones.", valueName: "n"))
     var taskLimit: Int?
+    @OptionGroup var programs: ProgramOptions
     @OptionGroup var documentOptions: DocumentOptions
     @Option(help: "The label set of the index.")
     var set: String?
@@ -133,7 +136,10 @@ struct UnlearnMatrixCommand: ParsableCommand {
         let selection = try TaskLibrary(plan).selection(
             names.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) })
         let folder = DatasetFolder(data ?? "")
-        let evaluated = try selection.tasks.map { try EvaluationTask($0, data: folder, shots: numFewshot) }
+        let evaluated = try selection.tasks.map {
+            try EvaluationTask(programs.apply(to: $0), data: folder, shots: numFewshot)
+        }
+        let isolation = try programs.isolation(selection.tasks)
         let (model, tokenizer) = try modelOptions.load(common.logger)
         guard let tokenizer else {
             throw CommandError.missingTokenizer(folder: modelOptions.model, purpose: "text")
@@ -147,10 +153,12 @@ struct UnlearnMatrixCommand: ParsableCommand {
         var line = ProgressLine(isQuiet: common.quiet)
         let start = Date()
         let backend = try ComputeOptions.backend(
-            threads: compute.threads, precision: compute.dtype ?? .float32, isBatchInvariant: true)
+            threads: compute.threads, precision: compute.dtype ?? .ofWeights(model.configuration),
+            isBatchInvariant: true)
         do {
             let result = try TaskUnlearning(
-                settings, tasks: evaluated, model: model, tokenizer: tokenizer, backend: backend
+                settings, tasks: evaluated, model: model, tokenizer: tokenizer, backend: backend,
+                isolation: isolation
             ) { progress in
                 let part = Double(progress.documents) / Double(max(1, progress.total))
                 let share = (Double(progress.evaluation) + part) / Double(progress.evaluations)
@@ -187,9 +195,13 @@ struct UnlearnMatrixCommand: ParsableCommand {
         }
         if json { return try StandardOutput.write(result.json()) }
         try StandardOutput.write(alignedTable(result.baselineTable) + "\n")
-        try write(result.matrix, .accuracy, "decrease of the accuracy, percentage points", "experts")
+        let accuracy = result.arePrograms ? "pass@1" : "accuracy"
         try write(
-            result.matrix, .loss, "increase of −log p of the right choice, nats per question", "experts")
+            result.matrix, .accuracy, "decrease of the \(accuracy), percentage points", "experts")
+        if !result.arePrograms {
+            try write(
+                result.matrix, .loss, "increase of −log p of the right choice, nats per question", "experts")
+        }
         try StandardOutput.write(result.notes.joined(separator: "\n") + "\n")
     }
 

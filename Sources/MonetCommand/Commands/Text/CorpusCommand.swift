@@ -7,7 +7,7 @@ struct CorpusCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "corpus",
         abstract: "Build and describe corpora of labelled tokens.",
-        subcommands: [CorpusBuildCommand.self, CorpusInfoCommand.self])
+        subcommands: [CorpusBuildCommand.self, CorpusInfoCommand.self, CorpusQuestionsCommand.self])
 }
 
 /// How sources of text are read.

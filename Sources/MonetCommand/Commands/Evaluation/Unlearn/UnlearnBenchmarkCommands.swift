@@ -14,7 +14,7 @@ struct UnlearnTOFUCommand: ParsableCommand {
               monet unlearn tofu --model M --data benchmarks --specialists --reference never-saw-forget10
               monet unlearn tofu --model M --beside rmu=checkpoints/rmu --data benchmarks --forget forget05
 
-            The data is locuslab/TOFU of the hub (Scripts/fetch-benchmarks tofu). With --reference, a model that \
+            The data is locuslab/TOFU of the hub (Scripts/fetch-benchmarks --tasks tofu). With --reference, a model that \
             never saw the authors to forget, the table has the forget quality.
             """)
 
@@ -74,7 +74,7 @@ struct UnlearnMUSECommand: ParsableCommand {
               monet unlearn muse --model M --data benchmarks --specialists --reference never-saw-news
               monet unlearn muse --model M --beside rmu=checkpoints/rmu --data benchmarks --texts Books
 
-            The data is muse-bench/MUSE-News or MUSE-Books of the hub (Scripts/fetch-benchmarks muse). With \
+            The data is muse-bench/MUSE-News or MUSE-Books of the hub (Scripts/fetch-benchmarks --tasks muse-news,muse-books). With \
             --reference, a model that never saw the texts to forget, the table has PrivLeak.
             """)
 
