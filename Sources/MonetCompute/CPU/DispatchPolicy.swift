@@ -29,6 +29,9 @@ public struct DispatchPolicy: Sendable, Equatable {
     /// `rowsInRegisters`; for more tokens, it pays to widen the rows once. bfloat16 is the cheapest to widen
     /// and always read as stored (for a prompt of 512 tokens: 1.03 times as fast).
     public var entriesAsStored = 8
+    /// Tokens whose down-projections are summed at a time, an expert's rows widened once for all of them. With more, the
+    /// sums of 64 columns no longer fit into the second-level cache.
+    public var tokensPerDownProjection = 1024
     /// Tokens up to which routers are screened by their rows of int8. A router of the 1.4B model in bfloat16, time
     /// of the whole product over that of screening: 1.69 with one token, 1.29 with two, 1.11 with three, 0.57
     /// with four.

@@ -94,11 +94,9 @@ package struct ContinuationScorer {
             }
             let parts = try advance(&lanes)
             progress(parts.reduce(0) { $0 + $1.count })
-            for part in parts {
-                for query in try work.finish(part, model: model, backend: backend)
-                where try !report(query, work.scores[query]) {
-                    return false
-                }
+            for query in try work.finish(parts, model: model, backend: backend)
+            where try !report(query, work.scores[query]) {
+                return false
             }
             // A long beginning of many queries has run: its branches go to several lanes.
             var next: [Lane] = []
@@ -244,32 +242,46 @@ private struct Work {
         missing = queries.map { $0.tokens.count - $0.first }
     }
 
-    /// Adds what the rows of an edge say; returns the queries that are complete.
+    /// Rows of logits at a time: each is as wide as the vocabulary, and the output head is read for every block.
+    private static let rowsOfLogits = 512
+
+    /// Adds what the rows of a pass say; returns the queries that are complete.
     mutating func finish(
-        _ part: ContinuationScorer.Part, model: MonetLanguageModel, backend: any Backend
+        _ parts: [ContinuationScorer.Part], model: MonetLanguageModel, backend: any Backend
     ) throws -> [Int] {
-        let wanted = part.positions.filter { part.node.wanted[$0] != nil }
+        guard let hidden = parts.first?.hidden else { return [] }
+        let wanted = parts.flatMap { part in
+            part.positions.compactMap { position in
+                part.node.wanted[position].map { queries in
+                    (
+                        row: Int32(part.rows.lowerBound + position - part.positions.lowerBound),
+                        position: position, queries: queries
+                    )
+                }
+            }
+        }
         var complete: [Int] = []
-        // Logits of a few rows at a time: a row is as wide as the vocabulary.
-        for start in stride(from: 0, to: wanted.count, by: 64) {
-            let positions = Array(wanted[start..<min(wanted.count, start + 64)])
-            let rows = positions.map { Int32(part.rows.lowerBound + $0 - part.positions.lowerBound) }
-            let logits = try model.logits(backend.embed(rows, table: part.hidden), on: backend)
-            let (values, width) = (logits.floats(), logits.columnCount)
-            for (row, position) in positions.enumerated() {
-                let result = RowProbabilities(values[(row * width)..<((row + 1) * width)])
-                for query in part.node.wanted[position] ?? [] {
-                    let token = queries[query].tokens[position + 1]
-                    let logProbability = Double(values[row * width + Int(token)]) - result.logSum
-                    let isGreedy = result.best == Int(token)
-                    scores[query].logLikelihood += logProbability
-                    scores[query].isGreedy = scores[query].isGreedy && isGreedy
-                    if queries[query].keepsTokens {
-                        scores[query].tokens.append(
-                            .init(logProbability: logProbability, isGreedy: isGreedy))
+        for start in stride(from: 0, to: wanted.count, by: Self.rowsOfLogits) {
+            let block = wanted[start..<min(wanted.count, start + Self.rowsOfLogits)]
+            let logits = try model.logits(backend.embed(block.map(\.row), table: hidden), on: backend)
+            let width = logits.columnCount
+            logits.withFloats { values in
+                for (row, entry) in block.enumerated() {
+                    let own = UnsafeBufferPointer(rebasing: values[(row * width)..<((row + 1) * width)])
+                    let result = RowProbabilities(own)
+                    for query in entry.queries {
+                        let token = queries[query].tokens[entry.position + 1]
+                        let logProbability = Double(own[Int(token)]) - result.logSum
+                        let isGreedy = result.best == Int(token)
+                        scores[query].logLikelihood += logProbability
+                        scores[query].isGreedy = scores[query].isGreedy && isGreedy
+                        if queries[query].keepsTokens {
+                            scores[query].tokens.append(
+                                .init(logProbability: logProbability, isGreedy: isGreedy))
+                        }
+                        missing[query] -= 1
+                        if missing[query] == 0 { complete.append(query) }
                     }
-                    missing[query] -= 1
-                    if missing[query] == 0 { complete.append(query) }
                 }
             }
         }
@@ -282,7 +294,7 @@ private struct RowProbabilities {
     let logSum: Double
     let best: Int
 
-    init(_ logits: ArraySlice<Float>) {
+    init(_ logits: UnsafeBufferPointer<Float>) {
         var (best, largest) = (0, -Float.infinity)
         for (index, value) in logits.enumerated() where value > largest { (best, largest) = (index, value) }
         var sum = 0.0

@@ -214,52 +214,65 @@ extension CPUBackend {
         }
     }
 
-    /// Each thread sums all experts for its tokens, in blocks of columns whose sums stay in the cache.
+    /// Tokens whose entries of an expert are summed at a time.
+    private struct TokenBlock {
+        let range: Range<Int>
+        /// The entries of each occupied expert, and the place of each entry's token in the block.
+        let entries: [Range<Int>]
+        let places: Tensor
+    }
+
+    /// Each thread sums all experts for some columns of a block of tokens, whose sums stay in the cache. An expert's
+    /// rows are widened once for a block, so blocks are long.
     private func projectMany(_ side: PackedSide, _ shares: [Range<Int>], width: Int, tokens: Int) {
         let selection = side.selection
         let rows = side.coefficients.columnCount
-        let block = min(512, (tokens + pool.threadCount - 1) / pool.threadCount)
-        let panel = min(width, max(64, (1 << 16) / block / 64 * 64))
+        let blockCount = (tokens + policy.tokensPerDownProjection - 1) / policy.tokensPerDownProjection
+        let blocks = (0..<blockCount).map { index in
+            let range = (tokens * index / blockCount)..<(tokens * (index + 1) / blockCount)
+            let local = Tensor(uninitialized: [selection.entryCount], dtype: .int32)
+            let places = local.address.assumingMemoryBound(to: Int32.self)
+            let entries = selection.occupied.map { selection.entries(of: Int($0), in: range) }
+            for own in entries {
+                for entry in own { places[entry] = selection.rows[entry] - Int32(range.lowerBound) }
+            }
+            return TokenBlock(range: range, entries: entries, places: local)
+        }
+        let longest = blocks.reduce(1) { max($0, $1.range.count) }
+        let share = (width + pool.threadCount - 1) / pool.threadCount
+        let panel = min(width, max(64, min(share, (1 << 16) / longest) / 64 * 64))
         let panelStride = panel + 16
+        let panels = (width + panel - 1) / panel
         let rounded =
             roundsManyInKernels && !isBatchInvariant
             ? RoundedDownProjection(
                 rows: side.rows, bias: side.bias, coefficients: side.coefficients, instructionSet, pool: pool)
             : nil
-        pool.parallel(chunks: (tokens + block - 1) / block) { index in
-            let range = (index * block)..<min(tokens, (index + 1) * block)
-            let local = Tensor(uninitialized: [selection.entryCount], dtype: .int32)
-            let localRows = local.address.assumingMemoryBound(to: Int32.self)
-            let entries = selection.occupied.map { selection.entries(of: Int($0), in: range) }
-            for range2 in entries {
-                for entry in range2 { localRows[entry] = selection.rows[entry] - Int32(range.lowerBound) }
-            }
+        pool.parallel(chunks: blocks.count * panels) { chunk in
+            let block = blocks[chunk / panels]
+            let (range, entries) = (block.range, block.entries)
+            let localRows = block.places.address.assumingMemoryBound(to: Int32.self)
+            let first = chunk % panels * panel
+            let columns = first..<min(width, first + panel)
             let sums = Tensor(uninitialized: [range.count, panelStride])
             let wide = Tensor(uninitialized: rounded == nil ? [rows, panelStride] : [0, panelStride])
             let scratch = rounded?.scratch(columns: panel)
-            for first in stride(from: 0, to: width, by: panel) {
-                let columns = first..<min(width, first + panel)
-                for share in shares {
-                    memset(sums.address, 0, sums.byteCount)
-                    for place in share where !entries[place].isEmpty {
-                        let (expert, rows) = (
-                            Int(selection.occupied[place]), localRows + entries[place].lowerBound
-                        )
-                        if let rounded, let scratch {
-                            rounded.add(
-                                expert, entries[place], columns: columns, to: sums, rows: rows,
-                                scratch: scratch)
-                        } else {
-                            add(
-                                side, expert, entries[place], columns: columns, to: sums, rows: rows,
-                                wide: wide)
-                        }
+            for share in shares {
+                memset(sums.address, 0, sums.byteCount)
+                for place in share where !entries[place].isEmpty {
+                    let (expert, rows) = (
+                        Int(selection.occupied[place]), localRows + entries[place].lowerBound
+                    )
+                    if let rounded, let scratch {
+                        rounded.add(
+                            expert, entries[place], columns: columns, to: sums, rows: rows, scratch: scratch)
+                    } else {
+                        add(side, expert, entries[place], columns: columns, to: sums, rows: rows, wide: wide)
                     }
-                    for (place, token) in range.enumerated() {
-                        let out =
-                            side.output.pointer + token * side.output.columnCount + side.column + first
-                        kernels.add(out, out, sums.pointer + place * panelStride, columns.count)
-                    }
+                }
+                for (place, token) in range.enumerated() {
+                    let out = side.output.pointer + token * side.output.columnCount + side.column + first
+                    kernels.add(out, out, sums.pointer + place * panelStride, columns.count)
                 }
             }
         }
