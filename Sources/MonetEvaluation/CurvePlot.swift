@@ -34,7 +34,6 @@ public struct CurvePlot: Sendable {
         (self.title, self.horizontal, self.vertical, self.curves) = (title, horizontal, vertical, curves)
     }
 
-    private static let colours = ["#c8323a", "#3f7cc8", "#5c8a2a", "#a06a00", "#7a4fb0", "#12877f"]
     private static let shapes: [@Sendable (Double, Double) -> String] = [
         { "<circle cx=\"\(SVGDrawing.fixed($0))\" cy=\"\(SVGDrawing.fixed($1))\" r=\"4\"/>" },
         {
@@ -80,7 +79,7 @@ public struct CurvePlot: Sendable {
         body += SVGDrawing.text(vertical, x: 0, y: 0, anchor: "middle", size: 12) + "</g>"
         var legend = Self.left
         for (number, curve) in curves.enumerated() {
-            let colour = Self.colours[number % Self.colours.count]
+            let colour = SVGDrawing.colours[number % SVGDrawing.colours.count]
             let shape = Self.shapes[number % Self.shapes.count]
             let own = curve.points.filter { $0.x.isFinite && $0.y.isFinite }
             for (a, b) in zip(own, own.dropFirst()) {

@@ -3,6 +3,9 @@ import MonetFoundation
 
 /// Parts of SVG that pictures share.
 enum SVGDrawing {
+    /// The colours of series, in their order.
+    static let colours = ["#c8323a", "#3f7cc8", "#5c8a2a", "#a06a00", "#7a4fb0", "#12877f"]
+
     /// A picture: dark ink on white, and light ink on dark where the reader's screen is dark.
     static func document(width: Double, height: Double, title: String, body: String) -> String {
         """

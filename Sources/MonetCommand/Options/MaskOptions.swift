@@ -32,6 +32,13 @@ struct MaskOptions: ParsableArguments {
         }
     }
 
+    /// A mask's name among results: its file's, and its strength unless it removes.
+    static func shownName(_ argument: String) -> String {
+        guard let (path, strength) = try? parse(argument) else { return argument }
+        let name = (path.lastPathName as NSString).deletingPathExtension
+        return strength == 0 ? name : name + ":" + String(format: "%g", strength)
+    }
+
     /// Reads a mask file; one that was made for another model is refused.
     static func read(_ path: String, for model: MonetLanguageModel, _ logger: Logger) throws -> MaskFile {
         let file = try MaskFile(contentsOfFile: path, configuration: model.configuration)

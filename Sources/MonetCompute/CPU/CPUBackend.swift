@@ -42,6 +42,7 @@ public struct CPUBackend: Backend {
     /// The same backend for passes of many rows: its batch-invariant products in bfloat16 pack both operands for
     /// integer products, if this processor has them.
     public var packingInvariantProducts: CPUBackend {
+        guard isBatchInvariant else { return self }
         var policy = policy
         policy.packsInvariantProducts = true
         return CPUBackend(
@@ -60,7 +61,7 @@ public struct CPUBackend: Backend {
 
     public var name: String {
         "cpu-\(instructionSet.name), \(pool.threadCount) threads, \(precision.rawValue)"
-            + (isBatchInvariant ? ", batch-invariant" : "")
+            + (isBatchInvariant ? ", batch-invariant" : "") + (packsInvariantProducts ? ", packed" : "")
     }
 
     // MARK: Checks

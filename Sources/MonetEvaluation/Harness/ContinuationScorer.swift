@@ -73,6 +73,13 @@ package struct ContinuationScorer {
     package func score(
         _ queries: [Query], progress: (Int) -> Void = { _ in }, report: (Int, Score) throws -> Bool
     ) throws -> Bool {
+        let vocabulary = Int32(clamping: model.configuration.vocabularySize)
+        for query in queries {
+            if let id = query.tokens.first(where: { !(0..<vocabulary).contains($0) }) {
+                throw ModelError.invalidInput(
+                    reason: "the token \(id), expected 0 to \(vocabulary - 1), the model's vocabulary")
+            }
+        }
         let trees = PrefixTree.forest(
             queries.map { Array($0.tokens.dropLast()) }, shortestShared: Self.shortestShared)
         var work = Work(queries: queries)
@@ -103,7 +110,7 @@ package struct ContinuationScorer {
             for var lane in lanes {
                 if let wide = lane.takeWide() {
                     origins += 1
-                    jobs += wide.reversed().map { Job(tree: $0.tree, base: $0.base, origin: origins) }
+                    jobs += wide.trees.reversed().map { Job(tree: $0, base: wide.base, origin: origins) }
                 } else if !lane.isDone {
                     next.append(lane)
                 } else if let cache = lane.cache {
@@ -177,7 +184,7 @@ private struct Lane {
     private var stack: [PrefixTree]
     /// Tokens of the next edge that have run.
     private var done = 0
-    private var wide: [Job]?
+    private var wide: (trees: [PrefixTree], base: KVCache)?
     let origin: Int
 
     /// - `spare`: a cache that begins with the job's base.
@@ -215,7 +222,7 @@ private struct Lane {
             stack.removeLast()
             done = 0
             if stack.isEmpty, node.isWide {
-                wide = node.children.map { Job(tree: $0, base: new, origin: origin) }
+                wide = (node.children, new)
             } else {
                 stack += node.children.reversed()
             }
@@ -224,7 +231,7 @@ private struct Lane {
     }
 
     /// The branches of an edge that many queries share; the lane ends with it.
-    mutating func takeWide() -> [Job]? {
+    mutating func takeWide() -> (trees: [PrefixTree], base: KVCache)? {
         defer { wide = nil }
         return wide
     }

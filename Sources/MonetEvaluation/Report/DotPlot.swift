@@ -19,7 +19,6 @@ struct DotPlot {
     let series: [String]
     let rows: [Row]
 
-    private static let colours = ["#3f7cc8", "#c8323a", "#5c8a2a", "#a06a00", "#7a4fb0", "#12877f"]
     private static let (left, right, top, lane) = (210.0, 40.0, 64.0, 14.0)
     private static let width = 720.0
 
@@ -69,7 +68,7 @@ struct DotPlot {
         return SVGDrawing.document(width: Self.width, height: height, title: title, body: body)
     }
 
-    private func colour(_ place: Int) -> String { Self.colours[place % Self.colours.count] }
+    private func colour(_ place: Int) -> String { SVGDrawing.colours[place % SVGDrawing.colours.count] }
 
     private func circle(_ x: Double, _ y: Double, _ place: Int) -> String {
         "<circle cx=\"\(fixed(x))\" cy=\"\(fixed(y))\" r=\"4\" fill=\"\(colour(place))\"/>"

@@ -14,29 +14,29 @@ struct EvaluationPart {
     private let runs: [Run]
     private let names: [String]
 
-    init(_ entries: [ResultsFolder.Entry]) throws {
-        var runs: [Run] = []
+    init(_ entries: [ResultsFolder.Entry]) {
+        // Of several runs of one kind, the latest counts: the same model, settings and tasks.
+        var latest: [String: ResultsFolder.Entry] = [:]
+        var order: [String] = []
         for entry in entries {
-            let model = entry.content["model_name"]?.stringValue ?? entry.name
-            let config = entry.content["config"]
-            let masks = config?["mask"]?.arrayValue?.compactMap(\.stringValue) ?? []
-            let plan = config?["protocol"]?.stringValue ?? "lm-eval"
-            let shots = Set(
-                (entry.content["n-shot"]?.members ?? []).compactMap { $0.value.intValue.map { "\($0)" } })
-            var name = (model as NSString).lastPathComponent
-            if !masks.isEmpty, !name.contains("+") {
-                name += masks.map {
-                    "+" + (($0 as NSString).lastPathComponent as NSString).deletingPathExtension
-                }.joined()
-            }
-            name += ", \(plan)" + (shots.isEmpty ? "" : ", \(shots.sorted().joined(separator: "/"))-shot")
+            let content = entry.content
+            let key = JSONValue.array([
+                content["model_name"] ?? .null, content["config"] ?? .null, content["n-shot"] ?? .null,
+            ]).serialized()
+            if latest[key] == nil { order.append(key) }
+            let date = content["date"]?.doubleValue ?? 0
+            if date >= latest[key]?.content["date"]?.doubleValue ?? -.infinity { latest[key] = entry }
+        }
+        let chosen = order.compactMap { latest[$0] }
+        let short = chosen.map { Self.name($0, isLong: false) }
+        let long = chosen.map { Self.name($0, isLong: true) }
+        var runs: [Run] = []
+        for (place, entry) in chosen.enumerated() {
+            var name = short.count { $0 == short[place] } > 1 ? long[place] : short[place]
+            let same = runs.count { $0.name == name || $0.name.hasPrefix(name + " (") }
+            if same > 0 { name += " (\(same + 1))" }
             let members = entry.content["group_subtasks"]?.members ?? []
             let hidden = Set(members.flatMap { $0.value.arrayValue?.compactMap(\.stringValue) ?? [] })
-            // Of several runs of one kind, the last is the one that counts.
-            runs.removeAll {
-                $0.name == name && $0.content["limit"] == entry.content["limit"]
-                    && Self.tasks($0.content) == Self.tasks(entry.content)
-            }
             runs.append(Run(name: name, content: entry.content, hidden: hidden))
         }
         self.runs = runs
@@ -50,25 +50,51 @@ struct EvaluationPart {
         self.names = names
     }
 
-    private static func tasks(_ content: JSONValue) -> [String] {
-        (content["results"]?.members ?? []).map(\.key)
+    /// A run by its model and masks, protocol and examples; with the model's whole path and the masks' strengths if it is
+    /// long.
+    private static func name(_ entry: ResultsFolder.Entry, isLong: Bool) -> String {
+        let model = entry.content["model_name"]?.stringValue ?? entry.name
+        let config = entry.content["config"]
+        let masks = config?["mask"]?.arrayValue?.compactMap(\.stringValue) ?? []
+        let shots = Set(
+            (entry.content["n-shot"]?.members ?? []).compactMap { $0.value.intValue.map { "\($0)" } })
+        var name = isLong ? model : (model as NSString).lastPathComponent
+        if !masks.isEmpty, isLong || !name.contains("+") {
+            name += masks.map { mask in
+                let file = (mask as NSString).lastPathComponent
+                return "+" + (isLong ? file : (file as NSString).deletingPathExtension)
+            }.joined()
+        }
+        name += ", " + (config?["protocol"]?.stringValue ?? "lm-eval")
+        if !shots.isEmpty { name += ", \(shots.sorted().joined(separator: "/"))-shot" }
+        if isLong, let limit = config?["limit"]?.intValue { name += ", \(limit) documents" }
+        return name
     }
 
-    /// The metric that is shown: of the paper's tables where there is one.
-    private func value(_ task: String, _ run: Run) -> (metric: String, value: Double, error: Double?)? {
-        guard let members = run.content["results"]?[task]?.members else { return nil }
-        let metrics = members.compactMap { member -> (metric: String, key: String, value: Double)? in
+    /// A task's metrics, those of the paper's tables first.
+    private func metrics(_ task: String, _ run: Run) -> [(metric: String, value: Double, error: Double?)] {
+        let members = run.content["results"]?[task]?.members ?? []
+        let all = members.compactMap { member -> (metric: String, value: Double, error: Double?)? in
             let parts = member.key.split(separator: ",")
             guard parts.count == 2, !parts[0].hasSuffix("_stderr"), let value = member.value.doubleValue
             else { return nil }
-            return (String(parts[0]), member.key, value)
+            let error = run.content["results"]?[task]?["\(parts[0])_stderr,\(parts[1])"]
+            return (String(parts[0]), value, error?.doubleValue)
         }
+        let preferred = ["acc_norm", "acc"].flatMap { name in all.filter { $0.metric == name } }
+        return preferred + all.filter { !["acc_norm", "acc"].contains($0.metric) }
+    }
+
+    /// The values of the runs by the first metric that all runs with this task have.
+    private func values(_ task: String) -> (metric: String, values: [(value: Double, error: Double?)?])? {
+        let all = runs.map { metrics(task, $0) }
+        let measured = all.filter { !$0.isEmpty }
         guard
-            let chosen = metrics.first(where: { $0.metric == "acc_norm" })
-                ?? metrics.first(where: { $0.metric == "acc" }) ?? metrics.first
+            let metric = measured.first?.map(\.metric).first(where: { name in
+                measured.allSatisfy { $0.contains { $0.metric == name } }
+            })
         else { return nil }
-        let key = chosen.key.replacing(",", with: "_stderr,")
-        return (chosen.metric, chosen.value, run.content["results"]?[task]?[key]?.doubleValue)
+        return (metric, all.map { own in own.first { $0.metric == metric }.map { ($0.value, $0.error) } })
     }
 
     private func chance(_ task: String) -> Double? {
@@ -83,8 +109,7 @@ struct EvaluationPart {
         var dots: [DotPlot.Row] = []
         var guessed: [String] = []
         for task in names {
-            let values = runs.map { value(task, $0) }
-            guard let metric = values.compactMap({ $0 }).first?.metric else { continue }
+            guard let (metric, values) = values(task) else { continue }
             let chance = chance(task)
             rows.append(
                 [task, metric, chance.map { String(format: "%.4f", $0) } ?? ""]

@@ -48,10 +48,19 @@ extension UnlearningMatrix {
             try labels.map { label in
                 let own = try entry.require(json?[label], "scores of \"\(label)\"")
                 var score = HeldOutScore()
-                score.tokens = own["tokens"]?.intValue ?? 0
-                score.negativeLogLikelihood = (own["loss"]?.doubleValue ?? 0) * Double(score.tokens)
-                score.hits = Int(
-                    ((own["cloze_accuracy"]?.doubleValue ?? 0) * Double(score.tokens)).rounded())
+                let count = try entry.number(own["tokens"], "\"tokens\" of \"\(label)\"")
+                // A label of programs has no loss.
+                let loss = try own["loss"].flatMap { $0.isNull ? nil : $0 }.map {
+                    try entry.number($0, "\"loss\" of \"\(label)\"")
+                }
+                let share = try entry.number(own["cloze_accuracy"], "\"cloze_accuracy\" of \"\(label)\"")
+                guard count >= 0, (0...1).contains(share) else {
+                    throw EvaluationError.malformedResults(
+                        path: entry.path, reason: "the accuracy of \"\(label)\" is \(share) of \(count)")
+                }
+                score.tokens = Int(count)
+                score.negativeLogLikelihood = (loss ?? 0) * count
+                score.hits = Int((share * count).rounded())
                 return score
             }
         }

@@ -10,15 +10,16 @@ enum RelearningPart {
                 removed: curve["removed"]?.intValue ?? 0,
                 points: try entry.require(curve["points"]?.arrayValue, "a curve's \"points\"").map { point in
                     .init(
-                        tokens: try entry.require(point["tokens"]?.intValue, "a point's \"tokens\""),
+                        tokens: Int(try entry.number(point["tokens"], "a point's \"tokens\"")),
                         values: try ["accuracy", "loss", "others_accuracy", "others_loss"].map {
-                            try entry.require(point[$0]?.doubleValue, "a point's \"\($0)\"")
+                            try entry.number(point[$0], "a point's \"\($0)\"")
                         })
                 })
         }
         let original = (entry.content["original"]?.arrayValue ?? []).compactMap(\.doubleValue)
-        guard original.count == 4, let first = curves.first,
-            curves.allSatisfy({ $0.points.count == first.points.count || $0.name != first.name })
+        let lengths = Dictionary(grouping: curves, by: \.name).values.map { Set($0.map(\.points.count)) }
+        guard original.count == 4, !curves.isEmpty, lengths.allSatisfy({ $0.count == 1 && !$0.contains(0) }),
+            Set(curves.map(\.points.count)).count == 1
         else { throw EvaluationError.malformedResults(path: entry.path, reason: "its curves are incomplete") }
         let report = RelearningReport(
             curves: curves, original: original, level: entry.content["level"]?.doubleValue ?? 1,

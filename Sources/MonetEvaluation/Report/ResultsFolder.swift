@@ -40,7 +40,7 @@ struct ResultsFolder {
             let path = folder + "/" + name
             let size = (try? FileManager.default.attributesOfItem(atPath: path)[.size] as? Int) ?? 0
             guard size <= Self.mostBytes else {
-                others.append(name)
+                others.append("\(name) (\(size >> 20) MiB)")
                 continue
             }
             let content: JSONValue

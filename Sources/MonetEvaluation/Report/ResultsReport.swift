@@ -43,7 +43,7 @@ public struct ResultsReport {
             if entries.isEmpty { continue }
             let parts: [ReportPart]
             switch kind {
-            case .evaluation: parts = [try EvaluationPart(entries).part]
+            case .evaluation: parts = [EvaluationPart(entries).part]
             case .matrix: parts = try entries.map(MatrixPart.part)
             case .examination: parts = try entries.map(ListPart.examination)
             case .relearning: parts = try entries.map(RelearningPart.part)
@@ -78,6 +78,17 @@ struct ReportPart {
 }
 
 extension ResultsFolder.Entry {
+    /// A number that results can have.
+    ///
+    /// - Throws: `EvaluationError.malformedResults` for what is none, and for one that is too large to be shown.
+    func number(_ value: JSONValue?, _ what: String) throws -> Double {
+        let number = try require(value?.doubleValue, what)
+        guard abs(number) <= 1e12 else {
+            throw EvaluationError.malformedResults(path: path, reason: "\(what) is \(number)")
+        }
+        return number
+    }
+
     /// - Throws: `EvaluationError.malformedResults` for what is not there.
     func require<Value>(_ value: Value?, _ what: String) throws -> Value {
         guard let value else {

@@ -21,6 +21,12 @@ public struct CorpusQuestions {
         public init() {}
     }
 
+    private struct Passage {
+        let document: Int
+        let context: String
+        let rest: String
+    }
+
     /// The documents, in the form of a JSONL file.
     public let rows: [JSONValue]
     /// Labels without enough documents.
@@ -32,31 +38,35 @@ public struct CorpusQuestions {
     public init(_ plan: Plan, corpus: Corpus, tokenizer: Tokenizer) throws {
         let labels = corpus.labelSets.first?.labels ?? []
         var generator = SplitMix64(seed: plan.seed)
-        var passages = labels.map { _ in [(context: String, rest: String)]() }
-        for document in try corpus.documents(in: .validation).shuffled(using: &generator) {
-            guard let label = document.labels.first, labels.indices.contains(label) else { continue }
-            // Several passages of a long document, but not so many that it becomes its own distractor too often.
+        var passages = labels.map { _ in [Passage]() }
+        var seen = labels.map { _ in Set<String>() }
+        let length = plan.contextTokens + plan.choiceTokens + 8
+        let documents = try corpus.documents(in: .validation).shuffled(using: &generator)
+        for (number, document) in documents.enumerated() {
+            guard let label = document.labels.first, labels.indices.contains(label),
+                passages[label].count < 4 * plan.perLabel
+            else { continue }
             let tokens = corpus.tokens(in: .validation, document.tokens)
-            let length = plan.contextTokens + plan.choiceTokens + 8
             for start in stride(from: 0, to: tokens.count - length + 1, by: length) {
-                if let passage = try Self.passage(
-                    Array(tokens[start..<(start + length)]), plan, tokenizer),
-                    !passages[label].contains(where: { $0.rest == passage.rest })
-                {
-                    passages[label].append(passage)
-                }
+                guard
+                    let (context, rest) = try Self.divided(
+                        Array(tokens[start..<(start + length)]), plan, tokenizer),
+                    seen[label].insert(rest).inserted
+                else { continue }
+                passages[label].append(Passage(document: number, context: context, rest: rest))
             }
         }
         var (rows, skipped): ([JSONValue], [String]) = ([], [])
         for (label, own) in zip(labels, passages) {
-            guard own.count >= 4 else {
+            guard Set(own.map(\.document)).count >= 4 else {
                 skipped.append(label)
                 continue
             }
-            for (place, passage) in own.prefix(plan.perLabel).enumerated() {
-                let others = own.indices.filter { $0 != place }.shuffled(using: &generator).prefix(3)
+            for passage in own.shuffled(using: &generator).prefix(plan.perLabel) {
+                let others = own.filter { $0.document != passage.document }.shuffled(using: &generator)
+                    .prefix(3)
                 let answer = Int(generator.next() % 4)
-                var choices = others.map { own[$0].rest }
+                var choices = others.map(\.rest)
                 choices.insert(passage.rest, at: answer)
                 rows.append([
                     "context": .string(passage.context), "choices": .array(choices.map { .string($0) }),
@@ -66,15 +76,15 @@ public struct CorpusQuestions {
         }
         guard !rows.isEmpty else {
             throw EvaluationError.invalidSetting(
-                name: "\(corpus.folder): the number of held-out passages",
-                found: "fewer than four of every label",
+                name: "\(corpus.folder): the number of held-out documents",
+                found: "fewer than four of every label that are long enough",
                 expected: "four or more of some label")
         }
         (self.rows, self.skipped) = (rows, skipped)
     }
 
     /// A beginning and how it goes on, divided before a word; nil if no word begins near the place.
-    private static func passage(
+    private static func divided(
         _ tokens: [Int32], _ plan: Plan, _ tokenizer: Tokenizer
     ) throws -> (context: String, rest: String)? {
         for cut in plan.contextTokens..<(plan.contextTokens + 8) {

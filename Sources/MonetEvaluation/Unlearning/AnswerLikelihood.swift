@@ -17,6 +17,12 @@ public struct AnswerLikelihood: Sendable, Equatable {
         (self.logProbabilities, self.isGreedy) = (logProbabilities, isGreedy)
     }
 
+    /// The same without the last token.
+    public func dropLast() -> AnswerLikelihood {
+        AnswerLikelihood(
+            logProbabilities: Array(logProbabilities.dropLast()), isGreedy: Array(isGreedy.dropLast()))
+    }
+
     /// Mean −log p of a token.
     public var loss: Double { -logProbabilities.reduce(0, +) / Double(max(1, logProbabilities.count)) }
 

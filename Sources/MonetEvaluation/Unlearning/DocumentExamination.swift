@@ -61,6 +61,8 @@ public struct DocumentExamination: Sendable {
         var done = 0
         func step() throws { if !progress(done) { throw CancellationError() } }
         let context = subject.contextLength
+        let promptTokens = min(max(1, plan.promptTokens), max(1, context - 1))
+        let begin = subject.tokenizer.beginID
         var measures: [UnlearningMeasure] = []
         for (name, other, own, strange) in [
             ("forget", "retain", documents.forget, documents.retain),
@@ -74,17 +76,17 @@ public struct DocumentExamination: Sendable {
                 .init("\(name): loss", SampleMean(alone.map(\.loss))),
                 .init("\(name): cloze accuracy", SampleMean(alone.map(\.exactMemorization))),
             ]
-            let long = own.filter { $0.count > plan.promptTokens }
+            let long = own.filter { $0.count > promptTokens }
             let texts = try subject.continuations(
-                of: long.map { Array($0.prefix(plan.promptTokens)) },
-                newTokens: min(plan.newTokens, max(1, context - plan.promptTokens)), step: step)
+                of: long.map { Array($0.prefix(promptTokens)) },
+                newTokens: min(plan.newTokens, max(1, context - promptTokens)), step: step)
             done += own.count
             measures.append(
                 .init(
                     "\(name): ROUGE-L of continuations",
                     SampleMean(
                         try zip(long, texts).map { document, text in
-                            let rest = document.dropFirst(plan.promptTokens).prefix(plan.newTokens)
+                            let rest = document.dropFirst(promptTokens).prefix(plan.newTokens)
                             return RougeL(
                                 reference: try subject.tokenizer.decode(Array(rest)), candidate: text,
                                 stems: false
@@ -92,8 +94,10 @@ public struct DocumentExamination: Sendable {
                         })))
             // Each document after the beginning of one of the other kind, in one text.
             let mixed = own.enumerated().map { place, document in
-                let before = strange[place % strange.count].prefix(min(plan.mixedTokens, context / 2))
-                let tokens = Array((before + document.dropFirst()).prefix(context))
+                let before = strange[place % strange.count].prefix(
+                    min(max(1, plan.mixedTokens), max(1, context / 2)))
+                let own = document.first == begin ? document.dropFirst() : document[...]
+                let tokens = Array((before + own).prefix(context))
                 return ContinuationScorer.Query(tokens: tokens, first: before.count)
             }.filter { $0.first < $0.tokens.count }
             let after = try subject.likelihoods(of: mixed, step: step)

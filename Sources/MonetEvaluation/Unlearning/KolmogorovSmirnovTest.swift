@@ -9,7 +9,7 @@ public struct KolmogorovSmirnovTest: Sendable, Equatable {
 
     /// Compares two samples; nil if either is empty or has a value that is not a number.
     ///
-    /// Takes time and memory in proportion to the product of the samples' sizes.
+    /// Takes time in proportion to the product of the samples' sizes.
     public init?(_ first: [Double], _ second: [Double]) {
         guard !first.isEmpty, !second.isEmpty, !(first + second).contains(where: \.isNaN) else { return nil }
         let (a, b) = (first.sorted(), second.sorted())

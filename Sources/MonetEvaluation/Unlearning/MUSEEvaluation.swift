@@ -123,13 +123,13 @@ public struct MUSEEvaluation: Sendable {
         membershipArea = Self.area(members: try losses(data.members), others: try losses(data.others))
     }
 
-    /// The share of pairs in which the other text has the smaller loss, ties counted as halves.
+    /// The share of pairs in which the other text has the smaller loss, ties counted as halves; NaN without pairs.
     package static func area(members: [Double], others: [Double]) -> Double {
         var sum = 0.0
         for member in members {
             for other in others { sum += other < member ? 1 : other == member ? 0.5 : 0 }
         }
-        return sum / Double(max(1, members.count * others.count))
+        return sum / Double(members.count * others.count)
     }
 
     /// How far membership shows compared with a model that never saw the texts, in percent: 0 is ideal, negative

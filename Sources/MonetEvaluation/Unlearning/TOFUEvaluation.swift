@@ -86,6 +86,8 @@ public struct TOFUEvaluation: Sendable {
                 of: questions.map(\.prompt), newTokens: plan.maxNewTokens, step: step)
             done += texts.count
             let ratios = zip(other, wrong).map { Self.truthRatio(right: $0, wrong: $1) }
+            // Whether a model ends an answer there says nothing of what it knows.
+            let bare = subject.hasEnd ? right.map { $0.dropLast() } : right
             let isReal = part == .realAuthors || part == .worldFacts
             parts[part] = PartScores(
                 probability: SampleMean(
@@ -101,8 +103,8 @@ public struct TOFUEvaluation: Sendable {
                     }),
                 truth: SampleMean(ratios.map { part == .forget ? min($0, 1 / $0) : max(0, 1 - $0) }),
                 ratios: ratios,
-                memorization: SampleMean(right.map(\.exactMemorization)),
-                extraction: SampleMean(right.map(\.extractionStrength)))
+                memorization: SampleMean(bare.map(\.exactMemorization)),
+                extraction: SampleMean(bare.map(\.extractionStrength)))
         }
         self.parts = parts
     }

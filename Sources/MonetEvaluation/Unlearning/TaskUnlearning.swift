@@ -45,6 +45,8 @@ public struct TaskUnlearning: Sendable {
 
     /// Whether the questions are programs to be written: a hit is one that passes, and there are no losses.
     public let arePrograms: Bool
+    /// Programs for each problem.
+    private let samples: Int
 
     /// Measures tasks of multiple choice, or of programs.
     ///
@@ -57,6 +59,7 @@ public struct TaskUnlearning: Sendable {
         progress: (Progress) -> Bool = { _ in true }
     ) throws {
         arePrograms = tasks.first?.definition.runsPrograms ?? false
+        samples = arePrograms ? tasks.first?.definition.repeats ?? 1 : 1
         for task in tasks
         where arePrograms
             ? !task.definition.runsPrograms : task.definition.outputType != .multipleChoice
@@ -149,10 +152,16 @@ public struct TaskUnlearning: Sendable {
     /// Rows of cells: each category's questions, accuracy, standard error and guessing, with its specialists.
     public var baselineTable: [[String]] {
         func number(_ value: Double) -> String { String(format: "%.4f", value) }
-        return [["Category", "Questions", "Accuracy", "Stderr", "Chance", "Specialists"]]
+        let head =
+            arePrograms
+            ? ["Language", "Programs", "pass@1", "Stderr", "Chance", "Specialists"]
+            : ["Category", "Questions", "Accuracy", "Stderr", "Chance", "Specialists"]
+        return [head]
             + matrix.labels.indices.map { place in
                 let score = matrix.baseline[place]
-                let error = (score.accuracy * (1 - score.accuracy) / Double(max(1, score.tokens - 1)))
+                // Programs for one problem are not independent.
+                let count = score.tokens / max(1, samples)
+                let error = (score.accuracy * (1 - score.accuracy) / Double(max(1, count - 1)))
                     .squareRoot()
                 return [
                     matrix.labels[place], score.tokens.grouped, number(score.accuracy), "± " + number(error),

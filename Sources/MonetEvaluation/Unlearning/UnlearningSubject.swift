@@ -9,7 +9,7 @@ public struct UnlearningSubject {
     /// Shown in tables.
     public let name: String
     let model: MonetLanguageModel
-    let tokenizer: Tokenizer
+    public let tokenizer: Tokenizer
     let backend: any Backend
     let mask: UnitMask?
     private let tokens: ContinuationTokens
@@ -34,6 +34,9 @@ public struct UnlearningSubject {
     public func removing(_ mask: UnitMask?, name: String) -> UnlearningSubject {
         UnlearningSubject(name: name, model: model, tokenizer: tokenizer, mask: mask, backend: backend)
     }
+
+    /// Whether the tokenizer has an end token, which an answer can have as its last.
+    var hasEnd: Bool { tokenizer.endID != nil }
 
     /// Tokens that fit into the context.
     public var contextLength: Int { tokens.context }
@@ -80,7 +83,8 @@ public struct UnlearningSubject {
     /// The whole text as one window, without a prompt; its beginning if it is longer than the context.
     func window(_ text: String) throws -> ContinuationScorer.Query? {
         let all = try tokens.encode(text)
-        let prefixed = tokenizer.addsBegin || tokenizer.beginID == nil ? all : [tokenizer.beginID ?? 0] + all
+        var prefixed = all
+        if !tokenizer.addsBegin, let begin = tokenizer.beginID { prefixed = [begin] + all }
         let cut = Array(prefixed.prefix(tokens.context))
         return cut.count > 1 ? .init(tokens: cut, first: 1) : nil
     }

@@ -162,11 +162,18 @@ public final class RepresentationMisdirection {
         }
         var input = ForwardInput(retain)
         input.hooks = Hooks(observing: [point])
-        let before = try original.forward(input, on: backend).observations[point]?.value.floats() ?? []
+        let before = try observed(original.forward(input, on: backend)).value.floats()
         let retainLoss = try addGradient(retain, weight: settings.retainWeight, into: variables) {
             before[$0]
         }
         return (forgetLoss, retainLoss)
+    }
+
+    private func observed(_ output: ForwardOutput) throws -> Variable {
+        guard let value = output.observations[point] else {
+            throw ModelError.invalidInput(reason: "the model has no \(point)")
+        }
+        return value
     }
 
     /// Adds the gradient of weight · mean((h − wanted)²); returns the mean.
@@ -176,7 +183,7 @@ public final class RepresentationMisdirection {
         var input = ForwardInput(batch)
         input.hooks = Hooks(observing: [point])
         let output = try model.forward(input, variables: variables, on: backend)
-        guard let hidden = output.observations[point] else { return .nan }
+        let hidden = try observed(output)
         let values = hidden.value.floats()
         var (sum, gradient) = (0.0, [Float](repeating: 0, count: values.count))
         let scale = Float(2 * weight / Double(values.count))

@@ -115,6 +115,40 @@ import Testing
                 "scores of \"law\""))
         #expect(
             message(["r.json": "{\"original\": [], \"curves\": [{\"points\": []}]}"]).contains("\"name\""))
+        func curves(_ counts: [Int]) -> String {
+            let lists = counts.enumerated().map { place, count in
+                let points = (0..<count).map {
+                    "{\"tokens\": \($0), \"accuracy\": 0.1, \"loss\": 1, \"others_accuracy\": 0.1, \"others_loss\": 1}"
+                }
+                return
+                    "{\"name\": \"\(place == 0 ? "a" : "b")\", \"points\": [\(points.joined(separator: ","))]}"
+            }
+            return "{\"original\": [1,1,1,1], \"level\": 1, \"curves\": [\(lists.joined(separator: ","))]}"
+        }
+        #expect(message(["r.json": curves([3, 3, 2])]).contains("incomplete"))
+        #expect(message(["r.json": curves([3, 3, 3])]) == "nothing")
+        let huge = Self.matrix().json().serialized().replacing("100", with: "1e300")
+        #expect(message(["m.json": "{\"ratio\": 2, \"experts\": \(huge)}"]).contains("tokens"))
         #expect(throws: FileError.self) { try ResultsReport(folder: "/nowhere") }
+    }
+
+    /// Models of one folder name, and a run that was repeated.
+    @Test func runsAreToldApart() throws {
+        let page = try page([
+            "a/results_1.json": Self.evaluation("a/last", 0.6),
+            "b/results_1.json": Self.evaluation("b/last", 0.7),
+            "c/results_1.json": Self.evaluation("c", 0.8, mask: "\"x.mask:0.5\""),
+            "c/results_2.json": Self.evaluation("c", 0.9, mask: "\"x.mask:1\""),
+        ])
+        for text in [
+            "a/last, lm-eval", "b/last, lm-eval", "c+x.mask:0.5", "c+x.mask:1", "0.6100", "0.7100", "0.8100",
+            "0.9100",
+        ] {
+            #expect(page.contains(text), "\(text)")
+        }
+        // A run by acc alone beside one with acc_norm: the row is of acc.
+        let plain = Self.evaluation("d", 0.65).replacing("\"acc_norm", with: "\"other")
+        let mixed = try self.page(["a.json": Self.evaluation("a", 0.6), "d.json": plain])
+        #expect(mixed.contains("0.6000") && mixed.contains("0.6500") && !mixed.contains("0.6100"))
     }
 }

@@ -43,6 +43,7 @@ import Testing
                 let choices = (row["choices"]?.arrayValue ?? []).compactMap(\.stringValue)
                 #expect(choices.count == 4 && Set(choices).count == 4)
                 answers.insert(answer)
+                let own = try #require(texts.firstIndex { $0.contains(context + " " + choices[answer]) })
                 // The right choice goes on in a document of the label, the others somewhere else.
                 #expect(texts.contains { $0.contains(context + " " + choices[answer]) })
                 for (place, choice) in choices.enumerated() {
@@ -51,7 +52,10 @@ import Testing
                         home.contains {
                             ["red", "blue", "rare"][$0 < 55 ? $0 % 2 : 2] == row["label"]?.stringValue
                         })
-                    if place != answer { #expect(!texts.contains { $0.contains(context + " " + choice) }) }
+                    if place != answer {
+                        #expect(!texts.contains { $0.contains(context + " " + choice) })
+                        #expect(home.contains { $0 != own }, "from another document")
+                    }
                 }
             }
             #expect(answers.count > 2)

@@ -102,8 +102,10 @@ import Testing
         #expect(abs((measures["model utility"]?.value ?? .nan) - utility) < 1e-4)
         // A model is not to be told from itself.
         #expect(measures["forget quality (p)"]?.value == 1)
+        // Two questions each: the ratios of two models are either apart, which is as likely as 1/3, or not.
         let other = try TOFUEvaluation(questions, plan, of: self.subject(seed: 4).subject)
-        #expect((found.forgetQuality(reference: other) ?? 2) <= 1)
+        let p = try #require(found.forgetQuality(reference: other))
+        #expect(abs(p - 1) < 1e-12 || abs(p - 1.0 / 3) < 1e-12)
     }
 
     @Test func measuresOfMUSEAreThoseOfWholePasses() throws {
@@ -137,6 +139,14 @@ import Testing
         }
         #expect(abs(found.verbatim.mean - scores.reduce(0, +) / 2) < 1e-9)
         #expect(found.forgetKnowledge.count == 2 && found.retainKnowledge.count == 1)
+        let prompt =
+            "Question: When did it rain?\nAnswer: After the last song\n\n"
+            + "Question: Where did the orchestra play?\nAnswer: "
+        let answer = try subject.continuations(
+            of: [prompt], newTokens: 32, stops: ["\n\n", "\nQuestion", "Question:"]
+        ) {}[0]
+        let f = RougeL(reference: "In the park", candidate: answer, stems: false).fMeasure
+        #expect(abs(found.retainKnowledge.mean - 100 * f) < 1e-9)
         #expect(found.privacyLeakage(referenceArea: found.membershipArea) == 0)
         #expect(found.measures(reference: found).last?.name == "PrivLeak")
     }
@@ -179,6 +189,16 @@ import Testing
         #expect(throws: EvaluationError.self) {
             try DocumentExamination.Documents(forget: [], retain: [[1, 2]], length: 8)
         }
+        // A context of few tokens, and prompts as long as documents.
+        var c = smallConfiguration(.vertical)
+        c.vocabularySize = model.configuration.vocabularySize
+        c.maxPositionEmbeddings = 6
+        let short = UnlearningSubject(
+            name: "short", model: try scrambledModel(c, seed: 1), tokenizer: subject.tokenizer)
+        plan.promptTokens = 300
+        plan.mixedTokens = 0
+        let little = try DocumentExamination(documents, plan, of: short, before: nil)
+        #expect(little.measures.first { $0.name == "retain after forget: loss" }?.value ?? 0 > 1)
         #expect(throws: CancellationError.self) {
             try DocumentExamination(documents, plan, of: subject, before: nil) { _ in false }
         }

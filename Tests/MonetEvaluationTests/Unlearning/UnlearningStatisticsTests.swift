@@ -85,12 +85,18 @@ import Testing
         #expect(abs(known.extractionStrength - 0.6) < 1e-12)
         #expect(known.leastLikelyLoss(share: 0.4) == 3)
         #expect(known.leastLikelyLoss(share: 0.1) == 4)
+        let bare = AnswerLikelihood(
+            logProbabilities: [-1, -1, -3], isGreedy: [true, true, false]
+        ).dropLast()
+        #expect(bare.exactMemorization == 1 && bare.extractionStrength == 1 && bare.loss == 1)
+        #expect(bare.dropLast().dropLast().extractionStrength == 0)
         let unknown = AnswerLikelihood(logProbabilities: [-1, -1], isGreedy: [true, false])
         #expect(unknown.extractionStrength == 0)
     }
 
     @Test func membershipIsTheShareOfPairs() {
         #expect(MUSEEvaluation.area(members: [3, 3], others: [1, 2]) == 1)
+        #expect(MUSEEvaluation.area(members: [], others: [1, 2]).isNaN)
         #expect(MUSEEvaluation.area(members: [1], others: [2, 3]) == 0)
         #expect(MUSEEvaluation.area(members: [2, 4], others: [2, 3]) == 0.625)
     }

@@ -74,7 +74,6 @@ struct EvalCommand: ParsableCommand {
     func validate() throws {
         for (name, value, least) in [
             ("num-fewshot", numFewshot, 0), ("limit", limit, 1), ("context", context, 2),
-
         ] {
             if let value, !(least...1 << 24).contains(value) {
                 throw ValidationError("--\(name) is \(value), expected \(least) to \(1 << 24)")

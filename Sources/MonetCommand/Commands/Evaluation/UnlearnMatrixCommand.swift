@@ -81,6 +81,11 @@ struct UnlearnMatrixCommand: ParsableCommand {
                 ("index", index != nil), ("corpus", !documentOptions.corpus.isEmpty), ("dense", dense != nil),
                 ("sweep", sweep != nil),
             ] where isGiven { throw ValidationError("--\(name) does not go with --tasks") }
+        } else if programs.samples != 1 || programs.temperature != nil || programs.unsafeExecution
+            || programs.maxNewTokens != nil
+        {
+            throw ValidationError(
+                "--samples, --temperature, --max-new-tokens and --unsafe-execution go with --tasks")
         } else if index == nil {
             throw ValidationError("Missing expected argument '--index <path>'")
         }

@@ -59,7 +59,8 @@ struct CorpusQuestionsCommand: ParsableCommand {
         if common.quiet { return }
         if !questions.skipped.isEmpty {
             StandardError.write(
-                "fewer than four held-out passages: \(questions.skipped.joined(separator: ", "))\n")
+                "fewer than four held-out documents that are long enough: \(questions.skipped.joined(separator: ", "))\n"
+            )
         }
         StandardError.write("wrote \(questions.rows.count.grouped) questions to \(data), and \(task)\n")
     }

@@ -217,9 +217,8 @@ extension CPUBackend {
     /// Tokens whose entries of an expert are summed at a time.
     private struct TokenBlock {
         let range: Range<Int>
-        /// The entries of each occupied expert, and the place of each entry's token in the block.
+        /// The entries of each occupied expert.
         let entries: [Range<Int>]
-        let places: Tensor
     }
 
     /// Each thread sums all experts for some columns of a block of tokens, whose sums stay in the cache. An expert's
@@ -227,16 +226,18 @@ extension CPUBackend {
     private func projectMany(_ side: PackedSide, _ shares: [Range<Int>], width: Int, tokens: Int) {
         let selection = side.selection
         let rows = side.coefficients.columnCount
-        let blockCount = (tokens + policy.tokensPerDownProjection - 1) / policy.tokensPerDownProjection
+        let most = max(1, policy.tokensPerDownProjection)
+        let blockCount = (tokens + most - 1) / most
+        // The place of each entry's token in its block.
+        let local = Tensor(uninitialized: [selection.entryCount], dtype: .int32)
+        let places = local.address.assumingMemoryBound(to: Int32.self)
         let blocks = (0..<blockCount).map { index in
             let range = (tokens * index / blockCount)..<(tokens * (index + 1) / blockCount)
-            let local = Tensor(uninitialized: [selection.entryCount], dtype: .int32)
-            let places = local.address.assumingMemoryBound(to: Int32.self)
             let entries = selection.occupied.map { selection.entries(of: Int($0), in: range) }
             for own in entries {
                 for entry in own { places[entry] = selection.rows[entry] - Int32(range.lowerBound) }
             }
-            return TokenBlock(range: range, entries: entries, places: local)
+            return TokenBlock(range: range, entries: entries)
         }
         let longest = blocks.reduce(1) { max($0, $1.range.count) }
         let share = (width + pool.threadCount - 1) / pool.threadCount
@@ -251,7 +252,6 @@ extension CPUBackend {
         pool.parallel(chunks: blocks.count * panels) { chunk in
             let block = blocks[chunk / panels]
             let (range, entries) = (block.range, block.entries)
-            let localRows = block.places.address.assumingMemoryBound(to: Int32.self)
             let first = chunk % panels * panel
             let columns = first..<min(width, first + panel)
             let sums = Tensor(uninitialized: [range.count, panelStride])
@@ -261,7 +261,7 @@ extension CPUBackend {
                 memset(sums.address, 0, sums.byteCount)
                 for place in share where !entries[place].isEmpty {
                     let (expert, rows) = (
-                        Int(selection.occupied[place]), localRows + entries[place].lowerBound
+                        Int(selection.occupied[place]), places + entries[place].lowerBound
                     )
                     if let rounded, let scratch {
                         rounded.add(
@@ -276,6 +276,7 @@ extension CPUBackend {
                 }
             }
         }
+        withExtendedLifetime(local) {}
     }
 
     /// Adds an expert's entries to the rows of `sums`, which are `columns` of the output, in float32.

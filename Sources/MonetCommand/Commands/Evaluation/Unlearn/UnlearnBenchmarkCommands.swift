@@ -18,11 +18,15 @@ struct UnlearnTOFUCommand: ParsableCommand {
             never saw the authors to forget, the table has the forget quality.
             """)
 
+    enum Authors: String, ExpressibleByArgument, CaseIterable {
+        case forget01, forget05, forget10
+    }
+
     @OptionGroup var subjectOptions: UnlearnSubjectOptions
     @Option(help: ArgumentHelp("The folder with the benchmark's data.", valueName: "dir"))
     var data: String
-    @Option(help: "The authors to forget: forget01, forget05 or forget10.")
-    var forget = TOFUEvaluation.Plan().forget
+    @Option(help: "The authors to forget.")
+    var forget: Authors = .forget10
     @Option(help: ArgumentHelp("Questions of each set, the first ones.", valueName: "n"))
     var limit: Int?
     @Option(name: [.customShort("n"), .long], help: "The most tokens of an answer.")
@@ -42,25 +46,26 @@ struct UnlearnTOFUCommand: ParsableCommand {
         try output.overwriting.check(output.html)
         Interruption.install()
         var plan = TOFUEvaluation.Plan()
-        (plan.forget, plan.limit, plan.maxNewTokens) = (forget, limit, maxNewTokens)
+        (plan.forget, plan.limit, plan.maxNewTokens) = (forget.rawValue, limit, maxNewTokens)
         let questions = try TOFUEvaluation.Data(DatasetFolder(data), plan)
         let subjects = try subjectOptions.load(output.common) {
             try UnlearnSubjectOptions.encoded(questions.labelled, by: $0)
         }
-        let known = try reference.map { path in
-            try TOFUEvaluation(
-                questions, plan,
-                of: UnlearnSubjectOptions.open(
-                    ModelOptions.parse(["--model", path]), output.common, subjectOptions.compute,
-                    name: "reference"
-                ).subject
-            ) { _ in !Interruption.isRequested }
+        let other = try reference.map {
+            try UnlearnSubjectOptions.open(
+                ModelOptions.parse(["--model", $0]), output.common, subjectOptions.compute, name: "reference"
+            ).subject
         }
+        var known: TOFUEvaluation?
         try output.examine(
-            subjects, count: questions.count, title: "TOFU (\(forget)), \(subjects.all[0].name)",
+            subjects, count: questions.count, title: "TOFU (\(forget.rawValue)), \(subjects.all[0].name)",
             definitions: TOFUEvaluation.definitions, corpus: "locuslab/TOFU (\(data))"
         ) { subject, progress in
-            try TOFUEvaluation(questions, plan, of: subject, progress: progress).measures(reference: known)
+            if known == nil {
+                known = try other.map { try TOFUEvaluation(questions, plan, of: $0, progress: progress) }
+            }
+            return try TOFUEvaluation(questions, plan, of: subject, progress: progress).measures(
+                reference: known)
         }
     }
 }
@@ -109,20 +114,18 @@ struct UnlearnMUSECommand: ParsableCommand {
         let subjects = try subjectOptions.load(output.common) {
             try UnlearnSubjectOptions.encoded(read.labelled, by: $0)
         }
-        let known = try reference.map { path in
-            try MUSEEvaluation(
-                read,
-                of: UnlearnSubjectOptions.open(
-                    ModelOptions.parse(["--model", path]), output.common, subjectOptions.compute,
-                    name: "reference"
-                ).subject
-            ) { _ in !Interruption.isRequested }
+        let other = try reference.map {
+            try UnlearnSubjectOptions.open(
+                ModelOptions.parse(["--model", $0]), output.common, subjectOptions.compute, name: "reference"
+            ).subject
         }
+        var known: MUSEEvaluation?
         try output.examine(
             subjects, count: read.count, title: "MUSE-\(texts.rawValue), \(subjects.all[0].name)",
             definitions: MUSEEvaluation.definitions, corpus: "\(plan.dataset) (\(data))"
         ) { subject, progress in
-            try MUSEEvaluation(read, of: subject, progress: progress).measures(reference: known)
+            if known == nil { known = try other.map { try MUSEEvaluation(read, of: $0, progress: progress) } }
+            return try MUSEEvaluation(read, of: subject, progress: progress).measures(reference: known)
         }
     }
 }

@@ -22,12 +22,13 @@ struct ForgetOptions: ParsableArguments {
 
     /// Token ids of the documents of both kinds.
     ///
-    /// - `limit`: tokens, equally many for each label, instead of `--limit`.
+    /// Of text and JSONL, which know no splits, every tenth document by its hash is held out.
+    ///
+    /// - `perLabel`: the most tokens of each label; documents are taken in a fixed random order.
     func read(
-        _ tokenizer: Tokenizer, folder: String, split: CorpusSplit, limit: Int? = nil
+        _ tokenizer: Tokenizer, folder: String, split: CorpusSplit, perLabel: Int? = nil
     ) throws -> (forget: [[Int32]], retain: [[Int32]]) {
-        let read = try documents.documents(
-            tokenizer: tokenizer, modelFolder: folder, split: split, limit: limit)
+        let read = try documents.documents(tokenizer: tokenizer, modelFolder: folder, split: split)
         guard let set = read.labelSets.first else { throw InsightError.noLabels(origin: read.origin) }
         let chosen = try labels.map { label in
             guard let place = set.labels.firstIndex(of: label) else {
@@ -37,22 +38,38 @@ struct ForgetOptions: ParsableArguments {
             }
             return place
         }
+        let hasSplits =
+            documents.corpus.count == 1
+            && FileManager.default.fileExists(atPath: documents.corpus[0] + "/corpus.json")
+        var room = set.labels.map { _ in perLabel ?? .max }
         var (forget, retain): ([[Int32]], [[Int32]]) = ([], [])
-        for document in 0..<read.count {
+        var generator = SplitMix64(seed: 0)
+        let order =
+            perLabel == nil ? Array(0..<read.count) : (0..<read.count).shuffled(using: &generator)
+        for document in order {
             let label = read.labels(document)[0]
-            if label < 0 { continue }
-            if chosen.contains(label) {
-                forget.append(read.tokens(document))
-            } else {
-                retain.append(read.tokens(document))
-            }
+            if label < 0 || room[label] < 2 { continue }
+            let all = read.tokens(document)
+            if !hasSplits, Self.isHeldOut(all) != (split == .validation) { continue }
+            let tokens = Array(all.prefix(room[label]))
+            room[label] -= tokens.count
+            if chosen.contains(label) { forget.append(tokens) } else { retain.append(tokens) }
         }
         guard !forget.isEmpty, !retain.isEmpty else {
             throw CommandError.malformedInput(
                 source: read.origin,
-                reason: "no documents to \(forget.isEmpty ? "forget" : "keep"); expected some of both kinds")
+                reason: "no \(split == .validation ? "held-out " : "")documents to "
+                    + "\(forget.isEmpty ? "forget" : "keep"); expected some of both kinds"
+                    + (hasSplits ? "" : ", of which every tenth is held out"))
         }
         return (forget, retain)
+    }
+
+    private static func isHeldOut(_ tokens: [Int32]) -> Bool {
+        let hash = tokens.reduce(UInt64(0xcbf2_9ce4_8422_2325)) {
+            ($0 ^ UInt64(truncatingIfNeeded: $1)) &* 0x100_0000_01b3
+        }
+        return (hash >> 32) % 10 == 0
     }
 }
 
@@ -68,8 +85,8 @@ struct UnlearnExamineCommand: ParsableCommand {
                   --corpus retain=wiki.jsonl --forget forget --html examined.html
 
             Beside loss and accuracy: what the model writes after the beginning of a document, both kinds of \
-            documents in one text, and the share of experts that routers still select. Of a corpus folder, the \
-            held-out documents are read; the specialists come from the others.
+            documents in one text, and the share of experts that routers still select. Held-out documents are read \
+            (of text and JSONL, every tenth by its hash); the specialists come from the others.
             """)
 
     @OptionGroup var subjectOptions: UnlearnSubjectOptions
@@ -92,13 +109,13 @@ struct UnlearnExamineCommand: ParsableCommand {
         Interruption.install()
         let folder = subjectOptions.modelOptions.model
         let subjects = try subjectOptions.load(output.common) { tokenizer in
-            try forgetting.read(tokenizer, folder: folder, split: .train, limit: 300_000)
+            try forgetting.read(tokenizer, folder: folder, split: .train, perLabel: 100_000)
         }
         let own = subjects.all[0]
         var plan = DocumentExamination.Plan()
         (plan.promptTokens, plan.newTokens) = (promptTokens, newTokens)
-        let read = try forgetting.read(
-            try Tokenizer(folder: subjectOptions.modelOptions.folder()), folder: folder, split: .validation)
+        let read = try forgetting.read(own.tokenizer, folder: folder, split: .validation)
+        try subjects.requireTokenizer(of: own)
         let documents = try DocumentExamination.Documents(
             forget: read.forget, retain: read.retain, length: own.contextLength)
         try output.examine(

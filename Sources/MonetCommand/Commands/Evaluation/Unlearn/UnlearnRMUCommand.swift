@@ -50,7 +50,17 @@ struct UnlearnRMUCommand: ParsableCommand {
     var overwrite = false
     @OptionGroup var common: CommonOptions
 
-    func validate() throws { _ = try layerList() }
+    func validate() throws {
+        guard !(try layerList()).isEmpty else { throw ValidationError("--layers names no layer") }
+        for (name, value) in [("steps", steps), ("batch-size", batchSize), ("length", length ?? 1)]
+        where !(1...1 << 28).contains(value) {
+            throw ValidationError("--\(name) is \(value), expected 1 to \(1 << 28)")
+        }
+        for (name, value) in [("lr", lr), ("alpha", alpha), ("steering", steering)]
+        where !(value >= 0 && value.isFinite) {
+            throw ValidationError("--\(name) is \(value), expected 0 or more")
+        }
+    }
 
     private func layerList() throws -> [Int] {
         try layers.split(separator: ",").map {
@@ -68,8 +78,6 @@ struct UnlearnRMUCommand: ParsableCommand {
         guard let tokenizer else {
             throw CommandError.missingTokenizer(folder: modelOptions.model, purpose: "text")
         }
-        let stored = try MonetLanguageModel.load(folder, for: .conversion).parameters.trainable.first?.tensor
-            .dtype
         var settings = RepresentationMisdirection.Settings()
         settings.layer = layer
         settings.trainedLayers = try layerList()
@@ -98,7 +106,7 @@ struct UnlearnRMUCommand: ParsableCommand {
         }
         try AtomicFile.writeFolder(out, replacing: overwrite ? Checkpoint.folder : nil) { temporary in
             try Checkpoint.copyCompanions(from: folder, to: temporary)
-            try Checkpoint.write(model, dtype: stored ?? .float32, to: temporary)
+            try Checkpoint.write(model, dtype: Checkpoint.configuration(folder).dtype, to: temporary)
         }
         if !common.quiet { StandardError.write("wrote \(out)\n") }
     }

@@ -61,9 +61,13 @@ struct UnlearnRelearnCommand: ParsableCommand {
         if !(0..<2).contains(level) || level == 0 {
             throw ValidationError("--level is \(level), expected more than 0 and less than 2")
         }
-        for (name, value) in [("seeds", seeds), ("held-out", heldOut)] where !(1...1 << 24).contains(value) {
-            throw ValidationError("--\(name) is \(value), expected 1 or more")
+        for (name, value) in [
+            ("seeds", seeds), ("held-out", heldOut), ("tokens", tokens), ("every", every),
+            ("batch-size", batchSize), ("length", length ?? 1),
+        ] where !(1...1 << 28).contains(value) {
+            throw ValidationError("--\(name) is \(value), expected 1 to \(1 << 28)")
         }
+        if !(lr > 0 && lr.isFinite) { throw ValidationError("--lr is \(lr), expected more than 0") }
     }
 
     /// Who is fine-tuned: its folder, and what is removed from it.
@@ -89,13 +93,15 @@ struct UnlearnRelearnCommand: ParsableCommand {
             throw CommandError.missingTokenizer(folder: modelOptions.model, purpose: "text")
         }
         var candidates = try masking.loadEach(for: model, common.logger).map { name, mask in
-            Candidate(
-                name: (name.lastPathName as NSString).deletingPathExtension, folder: folder, mask: mask)
+            Candidate(name: MaskOptions.shownName(name), folder: folder, mask: mask)
         }
         for argument in beside {
             let (name, path) = UnlearnSubjectOptions.split(argument)
-            candidates.append(Candidate(name: name, folder: try HubCache().resolve(path), mask: nil))
+            let own = try HubCache().resolve(path)
+            try Tokenizer(folder: own).require(sameAs: tokenizer)
+            candidates.append(Candidate(name: name, folder: own, mask: nil))
         }
+        try UnlearnSubjectOptions.requireDistinct(candidates.map(\.name))
         guard !candidates.isEmpty else {
             throw ValidationError("Give at least one --mask or --beside: who is to learn again.")
         }
@@ -104,9 +110,7 @@ struct UnlearnRelearnCommand: ParsableCommand {
         (settings.learningRate, settings.batchSize) = (lr, batchSize)
         settings.length = length ?? min(settings.length, model.configuration.contextLength)
         let texts = try forgetting.read(tokenizer, folder: folder, split: .train).forget
-        let labels = forgetting.labels.count
-        let held = try forgetting.read(
-            tokenizer, folder: folder, split: .validation, limit: heldOut * (labels + 1) * 4)
+        let held = try forgetting.read(tokenizer, folder: folder, split: .validation, perLabel: heldOut)
         let measured = try LabelledDocuments(
             tokens: held.forget + held.retain,
             labels: held.forget.map { _ in [0] } + held.retain.map { _ in [1] },

@@ -35,6 +35,11 @@ struct UnlearnSubjectOptions: ParsableArguments {
         let draws: [(subject: UnlearningSubject, mask: UnitMask)]
         /// Stands in the place of random masks.
         let specialists: String?
+
+        /// - Throws: `CommandError` for a model with another tokenizer than that with which documents were encoded.
+        func requireTokenizer(of own: UnlearningSubject) throws {
+            for other in all { try other.tokenizer.require(sameAs: own.tokenizer) }
+        }
     }
 
     /// - `labelled`: texts to forget and to keep, from which the specialists are determined.
@@ -44,8 +49,7 @@ struct UnlearnSubjectOptions: ParsableArguments {
         let own = try Self.open(modelOptions, common, compute, name: nil)
         var (all, masks): ([UnlearningSubject], [UnitMask?]) = ([own.subject], [nil])
         for (name, mask) in try masking.loadEach(for: own.model, common.logger) {
-            all.append(
-                own.subject.removing(mask, name: (name.lastPathName as NSString).deletingPathExtension))
+            all.append(own.subject.removing(mask, name: MaskOptions.shownName(name)))
             masks.append(mask)
         }
         var draws: [(subject: UnlearningSubject, mask: UnitMask)] = []
@@ -59,7 +63,8 @@ struct UnlearnSubjectOptions: ParsableArguments {
                 labelSets: [.init(name: "unlearning", labels: ["forget", "retain"])],
                 origin: "the texts to forget and to keep")
             let statistics = try LabelStatistics(
-                of: documents, model: own.model, backend: try compute.backend(own.model))
+                of: documents, model: own.model, backend: try compute.backend(own.model)
+            ) { _ in !Interruption.isRequested }
             let mask = statistics.specialists(of: 0, criterion.criterion)
             name = "specialists"
             all.append(own.subject.removing(mask, name: "specialists"))
@@ -75,12 +80,16 @@ struct UnlearnSubjectOptions: ParsableArguments {
             all.append(try Self.open(options, common, compute, name: name).subject)
             masks.append(nil)
         }
-        let names = all.map(\.name)
+        try Self.requireDistinct(all.map(\.name))
+        return Subjects(all: all, masks: masks, draws: draws, specialists: name)
+    }
+
+    /// - Throws: `ValidationError` for two models of one name.
+    static func requireDistinct(_ names: [String]) throws {
         if let twice = names.first(where: { name in names.count { $0 == name } > 1 }) {
             throw ValidationError(
-                "two of the models examined are called \(twice); name one of them, as --beside NAME=DIR")
+                "two of the models are called \(twice); give checkpoints other names, as --beside NAME=DIR")
         }
-        return Subjects(all: all, masks: masks, draws: draws, specialists: name)
     }
 
     /// Token ids of texts to forget and to keep.
@@ -140,7 +149,7 @@ struct UnlearnOutputOptions: ParsableArguments {
         var before = 0
         func measured(_ subject: UnlearningSubject, _ mask: UnitMask?) throws -> UnlearningReport.Subject {
             let measures = try body(subject) { done in
-                let share = Double(before + done) / Double(max(1, total))
+                let share = min(1, Double(before + done) / Double(max(1, total)))
                 let left = (Date().timeIntervalSince(start) * (1 - share) / max(share, 1e-9)).durationText
                 line.show(
                     "\(subject.name)  \((before + done).grouped) of \(total.grouped) texts"
@@ -171,5 +180,17 @@ struct UnlearnOutputOptions: ParsableArguments {
         }
         if json { return try StandardOutput.write(report.json()) }
         try StandardOutput.write(alignedTable(report.table))
+    }
+}
+
+extension Tokenizer {
+    /// - Throws: `CommandError.malformedInput` for a tokenizer with another model file.
+    func require(sameAs other: Tokenizer) throws {
+        guard path == other.path || FileManager.default.contentsEqual(atPath: path, andPath: other.path)
+        else {
+            throw CommandError.malformedInput(
+                source: path,
+                reason: "another tokenizer than \(other.path), with which the documents are encoded")
+        }
     }
 }
