@@ -130,10 +130,17 @@ import Testing
     @Test func questionsAreABenchmark() throws {
         try withTemporaryFolder { folder in
             try prepare(folder)
-            let make = [
-                "corpus", "questions", "corpus", "--out", "q", "--context-tokens", "2", "--choice-tokens",
-                "2",
-            ]
+            let lines = (0..<40).map { number in
+                let text = (0..<60).map { "word\($0 * number % 97)" }.joined(separator: " ")
+                return "{\"text\": \"\(text)\", \"label\": \"\(number % 2)\"}\n"
+            }
+            try AtomicFile.write(lines.joined(), to: folder + "/long.jsonl")
+            try run(
+                [
+                    "corpus", "build", "--tokenizer", Fixture.path("text/trained.model"), "--out", "long",
+                    "long.jsonl", "--validation-share", "0.5",
+                ], folder)
+            let make = ["corpus", "questions", "long", "--out", "q", "--choice-tokens", "6"]
             let made = try run(make, folder)
             #expect(made.errors.contains("q/questions.yaml"), "\(made.errors)")
             #expect(try run(make, folder, status: 1).errors.contains("--overwrite"))

@@ -193,8 +193,17 @@ struct DataListing {
 
     /// The files of a split of a configuration; nil if there are none.
     ///
-    /// - `isWhole`: whether the folder may hold other datasets too, so that a file alone says little.
+    /// - `isWhole`: whether the folder may hold other datasets too, so that a file alone says little, and one in a folder
+    ///   of another name nothing.
     func files(_ configuration: String?, _ split: String, isWhole: Bool) -> [String]? {
+        let files =
+            isWhole
+            ? files.filter { path in
+                let parts = path.split(separator: "/")
+                return parts.count == 1
+                    || parts.count == 2
+                        && (parts[0] == "data" || configuration.map { parts[0] == $0 } ?? false)
+            } : files
         var candidates = files
         if let configuration, !["default", "main"].contains(configuration) {
             // A folder of its name, or files with it in their names.

@@ -50,7 +50,7 @@ struct EvaluationPart {
         self.names = names
     }
 
-    /// A run by its model and masks, protocol and examples; with the model's whole path and the masks' strengths if it is
+    /// A run by its model and masks, protocol and examples; with the model's whole path and the number of documents if it is
     /// long.
     private static func name(_ entry: ResultsFolder.Entry, isLong: Bool) -> String {
         let model = entry.content["model_name"]?.stringValue ?? entry.name
@@ -60,10 +60,8 @@ struct EvaluationPart {
             (entry.content["n-shot"]?.members ?? []).compactMap { $0.value.intValue.map { "\($0)" } })
         var name = isLong ? model : (model as NSString).lastPathComponent
         if !masks.isEmpty, isLong || !name.contains("+") {
-            name += masks.map { mask in
-                let file = (mask as NSString).lastPathComponent
-                return "+" + (isLong ? file : (file as NSString).deletingPathExtension)
-            }.joined()
+            name += masks.map { "+" + ($0 as NSString).lastPathComponent.replacing(".mask", with: "") }
+                .joined()
         }
         name += ", " + (config?["protocol"]?.stringValue ?? "lm-eval")
         if !shots.isEmpty { name += ", \(shots.sorted().joined(separator: "/"))-shot" }

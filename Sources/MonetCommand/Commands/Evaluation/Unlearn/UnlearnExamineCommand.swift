@@ -69,7 +69,8 @@ struct ForgetOptions: ParsableArguments {
         let hash = tokens.reduce(UInt64(0xcbf2_9ce4_8422_2325)) {
             ($0 ^ UInt64(truncatingIfNeeded: $1)) &* 0x100_0000_01b3
         }
-        return (hash >> 32) % 10 == 0
+        var generator = SplitMix64(seed: hash)
+        return generator.next() % 10 == 0
     }
 }
 
