@@ -6,48 +6,70 @@ struct EvaluationPart {
     /// One run.
     private struct Run {
         let name: String
-        let content: JSONValue
+        let isLimited: Bool
+        /// Values of each task, in the order of `tasks`.
+        var results: [String: JSONValue] = [:]
+        var tasks: [String] = []
+        var chance: [String: JSONValue] = [:]
         /// Tasks that belong to a group, which stands for them.
-        let hidden: Set<String>
+        var hidden: Set<String> = []
     }
 
     private let runs: [Run]
     private let names: [String]
 
     init(_ entries: [ResultsFolder.Entry]) {
-        // Of several runs of one kind, the latest counts: the same model, settings and tasks.
-        var latest: [String: ResultsFolder.Entry] = [:]
+        // Files of one model and one kind of run belong together; of a task that was repeated, the latest counts.
+        var groups: [String: [ResultsFolder.Entry]] = [:]
         var order: [String] = []
-        for entry in entries {
-            let content = entry.content
-            let key = JSONValue.array([
-                content["model_name"] ?? .null, content["config"] ?? .null, content["n-shot"] ?? .null,
-            ]).serialized()
-            if latest[key] == nil { order.append(key) }
-            let date = content["date"]?.doubleValue ?? 0
-            if date >= latest[key]?.content["date"]?.doubleValue ?? -.infinity { latest[key] = entry }
+        let dated = entries.sorted {
+            ($0.content["date"]?.doubleValue ?? 0) < ($1.content["date"]?.doubleValue ?? 0)
         }
-        let chosen = order.compactMap { latest[$0] }
-        let short = chosen.map { Self.name($0, isLong: false) }
-        let long = chosen.map { Self.name($0, isLong: true) }
+        for entry in dated {
+            let key = JSONValue.array([
+                entry.content["model_name"] ?? .null,
+                // The numbers of examples themselves tell more than what was asked for.
+                .object((entry.content["config"]?.members ?? []).filter { $0.key != "num_fewshot" }),
+                .string(Self.shots(entry)),
+            ]).serialized()
+            if groups[key] == nil { order.append(key) }
+            groups[key, default: []].append(entry)
+        }
+        let chosen = order.compactMap { groups[$0] }
+        let short = chosen.map { Self.name($0[0], isLong: false) }
+        let long = chosen.map { Self.name($0[0], isLong: true) }
         var runs: [Run] = []
-        for (place, entry) in chosen.enumerated() {
+        for (place, files) in chosen.enumerated() {
             var name = short.count { $0 == short[place] } > 1 ? long[place] : short[place]
             let same = runs.count { $0.name == name || $0.name.hasPrefix(name + " (") }
             if same > 0 { name += " (\(same + 1))" }
-            let members = entry.content["group_subtasks"]?.members ?? []
-            let hidden = Set(members.flatMap { $0.value.arrayValue?.compactMap(\.stringValue) ?? [] })
-            runs.append(Run(name: name, content: entry.content, hidden: hidden))
+            var run = Run(name: name, isLimited: files[0].content["config"]?["limit"]?.intValue != nil)
+            for file in files {
+                for member in file.content["results"]?.members ?? [] {
+                    run.results[member.key] = member.value
+                }
+                run.tasks += (file.content["results"]?.members ?? []).map(\.key).filter {
+                    !run.tasks.contains($0)
+                }
+                for member in file.content["chance"]?.members ?? [] { run.chance[member.key] = member.value }
+                let subtasks = file.content["group_subtasks"]?.members ?? []
+                run.hidden.formUnion(
+                    subtasks.flatMap { $0.value.arrayValue?.compactMap(\.stringValue) ?? [] })
+            }
+            runs.append(run)
         }
         self.runs = runs
         var names: [String] = []
         for run in runs {
-            for member in run.content["results"]?.members ?? []
-            where !run.hidden.contains(member.key) && !names.contains(member.key) {
-                names.append(member.key)
-            }
+            names += run.tasks.filter { !run.hidden.contains($0) && !names.contains($0) }
         }
         self.names = names
+    }
+
+    /// The numbers of examples.
+    private static func shots(_ entry: ResultsFolder.Entry) -> String {
+        Set((entry.content["n-shot"]?.members ?? []).compactMap { $0.value.intValue }).sorted()
+            .map { "\($0)" }.joined(separator: "/")
     }
 
     /// A run by its model and masks, protocol and examples; with the model's whole path and the number of documents if it is
@@ -56,27 +78,26 @@ struct EvaluationPart {
         let model = entry.content["model_name"]?.stringValue ?? entry.name
         let config = entry.content["config"]
         let masks = config?["mask"]?.arrayValue?.compactMap(\.stringValue) ?? []
-        let shots = Set(
-            (entry.content["n-shot"]?.members ?? []).compactMap { $0.value.intValue.map { "\($0)" } })
+        let shots = shots(entry)
         var name = isLong ? model : (model as NSString).lastPathComponent
-        if !masks.isEmpty, isLong || !name.contains("+") {
+        if !masks.isEmpty, !(name as NSString).lastPathComponent.contains("+") {
             name += masks.map { "+" + ($0 as NSString).lastPathComponent.replacing(".mask", with: "") }
                 .joined()
         }
         name += ", " + (config?["protocol"]?.stringValue ?? "lm-eval")
-        if !shots.isEmpty { name += ", \(shots.sorted().joined(separator: "/"))-shot" }
+        if !shots.isEmpty { name += ", \(shots)-shot" }
         if isLong, let limit = config?["limit"]?.intValue { name += ", \(limit) documents" }
         return name
     }
 
     /// A task's metrics, those of the paper's tables first.
     private func metrics(_ task: String, _ run: Run) -> [(metric: String, value: Double, error: Double?)] {
-        let members = run.content["results"]?[task]?.members ?? []
+        let members = run.results[task]?.members ?? []
         let all = members.compactMap { member -> (metric: String, value: Double, error: Double?)? in
             let parts = member.key.split(separator: ",")
             guard parts.count == 2, !parts[0].hasSuffix("_stderr"), let value = member.value.doubleValue
             else { return nil }
-            let error = run.content["results"]?[task]?["\(parts[0])_stderr,\(parts[1])"]
+            let error = run.results[task]?["\(parts[0])_stderr,\(parts[1])"]
             return (String(parts[0]), value, error?.doubleValue)
         }
         let preferred = ["acc_norm", "acc"].flatMap { name in all.filter { $0.metric == name } }
@@ -97,7 +118,7 @@ struct EvaluationPart {
 
     private func chance(_ task: String) -> Double? {
         runs.compactMap { run -> Double? in
-            guard let found = run.content["chance"]?[task] else { return nil }
+            guard let found = run.chance[task] else { return nil }
             return found.doubleValue ?? found.members?.first?.value.doubleValue
         }.first
     }
@@ -129,16 +150,16 @@ struct EvaluationPart {
                 guessed.append(task)
             }
         }
-        let limits = runs.compactMap { $0.content["config"]?["limit"]?.intValue }
+        let limited = runs.count(where: \.isLimited)
         var sentences: [String] = []
         if !guessed.isEmpty {
             sentences.append(
                 "Within two standard errors of guessing in every run: \(guessed.joined(separator: ", ")). These results are chance; "
                     + "they say nothing about the model.")
         }
-        if !limits.isEmpty {
+        if limited > 0 {
             sentences.append(
-                "Only the first documents of each task were asked in \(limits.count) of \(runs.count) runs.")
+                "Only the first documents of each task were asked in \(limited) of \(runs.count) runs.")
         }
         return ReportPart(
             sentences: sentences,
