@@ -51,11 +51,7 @@ struct UnlearnTOFUCommand: ParsableCommand {
         let subjects = try subjectOptions.load(output.common) {
             try UnlearnSubjectOptions.encoded(questions.labelled, by: $0)
         }
-        let other = try reference.map {
-            try UnlearnSubjectOptions.open(
-                ModelOptions.parse(["--model", $0]), output.common, subjectOptions.compute, name: "reference"
-            ).subject
-        }
+        let other = try subjectOptions.reference(reference, output.common)
         var known: TOFUEvaluation?
         try output.examine(
             subjects, count: questions.count, title: "TOFU (\(forget.rawValue)), \(subjects.all[0].name)",
@@ -114,11 +110,7 @@ struct UnlearnMUSECommand: ParsableCommand {
         let subjects = try subjectOptions.load(output.common) {
             try UnlearnSubjectOptions.encoded(read.labelled, by: $0)
         }
-        let other = try reference.map {
-            try UnlearnSubjectOptions.open(
-                ModelOptions.parse(["--model", $0]), output.common, subjectOptions.compute, name: "reference"
-            ).subject
-        }
+        let other = try subjectOptions.reference(reference, output.common)
         var known: MUSEEvaluation?
         try output.examine(
             subjects, count: read.count, title: "MUSE-\(texts.rawValue), \(subjects.all[0].name)",

@@ -110,6 +110,13 @@ struct UnlearnSubjectOptions: ParsableArguments {
         return (argument.lastPathName, argument)
     }
 
+    /// A model that never saw what is to be forgotten.
+    func reference(_ path: String?, _ common: CommonOptions) throws -> UnlearningSubject? {
+        try path.map {
+            try Self.open(ModelOptions.parse(["--model", $0]), common, compute, name: "reference").subject
+        }
+    }
+
     /// A model with its tokenizer.
     static func open(
         _ options: ModelOptions, _ common: CommonOptions, _ compute: EvaluationComputeOptions, name: String?
