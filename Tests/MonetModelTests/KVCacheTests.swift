@@ -1,5 +1,6 @@
 import Foundation
 import MonetCompute
+import MonetFoundation
 import MonetModel
 import TestSupport
 import Testing
@@ -79,5 +80,77 @@ import Testing
         let whole = try model.forward(ForwardInput([[1, 5, 7]]))
         #expect(relativeError(continued.hidden.value, whole.hidden.value.slice(2..<3)) < 1e-5)
         #expect(continued.caches[0].tokens == [1, 5, 7] && cache.tokens == [1, 5, 9, 33])
+    }
+
+    /// Continuations that share the memory of what they begin with give the same bits as those that copy it: branches
+    /// of branches, steps of one token and of several, and caches cut to less than what they share.
+    @Test(arguments: [DType.float32, .bfloat16, .int8Rows])
+    func sharedBeginnings(dtype: DType) throws {
+        let model = try model(context: 200)
+        for name in Kernels.available {
+            let kernels = try #require(Kernels(named: name))
+            let backend = CPUBackend(
+                pool: WorkerPool(threadCount: 2), instructionSet: kernels, isBatchInvariant: true)
+            var random = SplitMix64(seed: 5)
+            func tokens(_ count: Int) -> [Int32] {
+                (0..<count).map { _ in Int32(random.next() % UInt64(model.configuration.vocabularySize)) }
+            }
+            var copied = [KVCache(configuration: model.configuration, dtype: dtype)]
+            var shared = copied
+            shared[0].sharesBeginning = true
+            for round in 0..<40 {
+                // The first step makes the common beginning; later ones continue any cache, whole or cut.
+                let from = round == 0 ? 0 : Int(random.next() % UInt64(copied.count))
+                var (a, b) = (copied[from], shared[from])
+                if round % 5 == 4 {
+                    let length = Int(random.next() % UInt64(a.count + 1))
+                    a.truncate(to: length)
+                    b.truncate(to: length)
+                } else if round % 7 == 6 {
+                    (a, b) = (a.prefix(36), b.prefix(36))
+                }
+                let new = tokens(round == 0 ? 40 : [1, 1, 3, 7, 19][round % 5])
+                guard a.count + new.count <= 200 else { continue }
+                let expected = try model.forward(ForwardInput([ForwardSequence(new, cache: a)]), on: backend)
+                let found = try model.forward(ForwardInput([ForwardSequence(new, cache: b)]), on: backend)
+                #expect(found.hidden.value.floats() == expected.hidden.value.floats(), "\(name) \(round)")
+                #expect(found.caches[0].tokens == expected.caches[0].tokens)
+                copied.append(expected.caches[0])
+                shared.append(found.caches[0])
+            }
+            // A second branch of the first text takes memory for its own tokens alone.
+            for cache in [shared[1], copied[1]] {
+                _ = try model.forward(ForwardInput([ForwardSequence(tokens(1), cache: cache)]), on: backend)
+            }
+            let branch = try model.forward(
+                ForwardInput([ForwardSequence(tokens(2), cache: shared[1])]), on: backend
+            ).caches[0]
+            let copy = try model.forward(
+                ForwardInput([ForwardSequence(tokens(2), cache: copied[1])]), on: backend
+            ).caches[0]
+            #expect(branch.byteCount * branch.capacity == copy.byteCount * (branch.capacity - 40))
+        }
+    }
+
+    /// A device that reads whole caches alone gets these, and one that gets others says so.
+    @Test func onlySomeDevicesShare() throws {
+        let model = try model(context: 100)
+        var start = KVCache(configuration: model.configuration)
+        start.sharesBeginning = true
+        let text = (0..<40).map { Int32($0) }
+        let plain = CPUBackend()
+        let base = try model.forward(ForwardInput([ForwardSequence(text, cache: start)]), on: plain).caches[0]
+        for _ in 0..<2 {
+            let next = try model.forward(ForwardInput([ForwardSequence([3, 4], cache: base)]), on: plain)
+            let whole = try model.forward(ForwardInput([text + [3, 4]]), on: plain)
+            #expect(relativeError(next.hidden.value, whole.hidden.value.slice(40..<42)) < 1e-5)
+        }
+        let invariant = CPUBackend(isBatchInvariant: true)
+        let first = try model.forward(ForwardInput([ForwardSequence([3], cache: base)]), on: invariant)
+        let second = try model.forward(ForwardInput([ForwardSequence([4], cache: base)]), on: invariant)
+        #expect(first.caches[0].count == 41)
+        #expect(throws: ComputeError.self) {
+            try model.forward(ForwardInput([ForwardSequence([5, 6], cache: second.caches[0])]), on: plain)
+        }
     }
 }

@@ -81,11 +81,33 @@ public struct AttentionCache: Sendable {
     public let keys: Tensor
     /// Values.
     public let values: Tensor
+    /// Where the sequence's first tokens are, if other sequences begin with them too; the rows of this cache are
+    /// those of the tokens that follow. Only devices that share beginnings (`Backend.sharesBeginnings`) get such
+    /// caches.
+    public let beginning: Beginning?
+
+    /// The first rows of a cache that several sequences have in common.
+    public struct Beginning: Sendable {
+        /// Rotated keys, in the layout of a cache.
+        public let keys: Tensor
+        /// Values, likewise.
+        public let values: Tensor
+        /// Tokens.
+        public let count: Int
+
+        /// Collects the rows.
+        public init(keys: Tensor, values: Tensor, count: Int) {
+            self.keys = keys
+            self.values = values
+            self.count = count
+        }
+    }
 
     /// Wraps two tensors of equal shape and type.
-    public init(keys: Tensor, values: Tensor) {
+    public init(keys: Tensor, values: Tensor, beginning: Beginning? = nil) {
         self.keys = keys
         self.values = values
+        self.beginning = beginning
     }
 }
 

@@ -8,6 +8,9 @@
 public protocol Backend: Sendable {
     /// The device's name, for logs and errors.
     var name: String { get }
+    /// Whether attention reads caches whose first rows belong to several sequences (`AttentionCache.beginning`);
+    /// false unless a device says otherwise.
+    var sharesBeginnings: Bool { get }
 
     // MARK: Memory
 
@@ -175,4 +178,8 @@ extension Backend {
         }
         return (probabilities[0], probabilities[1])
     }
+}
+
+extension Backend {
+    public var sharesBeginnings: Bool { false }
 }

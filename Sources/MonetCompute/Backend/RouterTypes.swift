@@ -97,6 +97,8 @@ public struct RouterObjective: Sendable {
     public let selectionCounts: Tensor
     /// Tokens.
     public let tokens: Int
+    /// Below this mean probability, the logarithm is clamped and its gradient is zero.
+    public static let smallestProbability: Float = 1e-8
 
     /// Collects the results.
     public init(losses: Tensor, meanProbability: Tensor, selectionCounts: Tensor, tokens: Int) {
@@ -104,5 +106,12 @@ public struct RouterObjective: Sendable {
         self.meanProbability = meanProbability
         self.selectionCounts = selectionCounts
         self.tokens = tokens
+    }
+
+    /// The same with other mean probabilities.
+    func of(meanProbability: Tensor) -> RouterObjective {
+        RouterObjective(
+            losses: losses, meanProbability: meanProbability, selectionCounts: selectionCounts, tokens: tokens
+        )
     }
 }

@@ -22,6 +22,8 @@ public struct CPUBackend: Backend {
     /// The sizes at which the backend switches between algorithms.
     public let policy: DispatchPolicy
     let matrixProduct: MatrixProduct
+    /// Weights that batch-invariant products have packed; nil for a backend that packs none of them.
+    let packedWeights: PackedWeights?
 
     /// A backend on `pool` with the kernels of one instruction set.
     public init(
@@ -37,10 +39,12 @@ public struct CPUBackend: Backend {
         self.policy = policy
         matrixProduct = MatrixProduct(
             pool: pool, instructionSet: instructionSet, precision: precision, policy: policy)
+        packedWeights = isBatchInvariant && policy.packsInvariantProducts ? PackedWeights() : nil
     }
 
     /// The same backend for passes of many rows: its batch-invariant products in bfloat16 pack both operands for
-    /// integer products, if this processor has them.
+    /// integer products, if this processor has them. The packed weights are kept as long as the backend, as far as
+    /// memory has room.
     public var packingInvariantProducts: CPUBackend {
         guard isBatchInvariant else { return self }
         var policy = policy
@@ -63,6 +67,9 @@ public struct CPUBackend: Backend {
         "cpu-\(instructionSet.name), \(pool.threadCount) threads, \(precision.rawValue)"
             + (isBatchInvariant ? ", batch-invariant" : "") + (packsInvariantProducts ? ", packed" : "")
     }
+
+    /// In batch-invariant attention, sums over keys have one order, wherever the keys are.
+    public var sharesBeginnings: Bool { isBatchInvariant }
 
     // MARK: Checks
 

@@ -190,7 +190,9 @@ private struct Lane {
     /// - `spare`: a cache that begins with the job's base.
     init(_ job: Job, _ spare: KVCache?, _ model: MonetLanguageModel, _ longest: Int) {
         origin = job.origin
-        cache = spare ?? job.base ?? KVCache(configuration: model.configuration, limit: max(longest, 1))
+        var cache = spare ?? job.base ?? KVCache(configuration: model.configuration, limit: max(longest, 1))
+        cache.sharesBeginning = true
+        self.cache = cache
         stack = [job.tree]
     }
 

@@ -5,6 +5,9 @@ struct AttentionLayout {
         let count: Int
         let position: Int
         let cache: AttentionCache?
+
+        /// Tokens whose keys and values lie in another cache.
+        var shared: Int { cache?.beginning?.count ?? 0 }
     }
 
     let segments: [Segment]
@@ -80,9 +83,33 @@ struct AttentionLayout {
                 expected: "keys and values [\(heads) · capacity, \(headWidth)] of one type",
                 found: "\(keys.dtype) \(keys.shape) and \(values.dtype) \(values.shape)")
         }
-        guard end <= keys.rowCount / heads else {
+        guard end - segment.shared <= keys.rowCount / heads else {
             throw ComputeError.indexOutOfRange(
-                operation: "key-value cache", index: end - 1, limit: keys.rowCount / heads)
+                operation: "key-value cache", index: end - 1, limit: segment.shared + keys.rowCount / heads)
+        }
+        guard let beginning = cache.beginning else { return }
+        guard beginning.keys.columnCount == headWidth, beginning.keys.rowCount % heads == 0,
+            beginning.values.shape == beginning.keys.shape, beginning.keys.dtype == keys.dtype,
+            beginning.values.dtype == keys.dtype, beginning.keys.isOnHost, beginning.values.isOnHost,
+            beginning.count >= 0, beginning.count <= segment.position,
+            beginning.count <= beginning.keys.rowCount / heads
+        else {
+            throw ComputeError.shapeMismatch(
+                operation: "key-value cache",
+                expected: "a beginning of at most \(segment.position) tokens in \(keys.dtype) "
+                    + "[\(heads) · capacity, \(headWidth)]",
+                found: "\(beginning.count) tokens in \(beginning.keys.dtype) \(beginning.keys.shape)")
+        }
+    }
+
+    /// Checks that all of a sequence's tokens are in its own cache.
+    ///
+    /// - Throws: `ComputeError.shapeMismatch`.
+    func requireWhole(_ segment: Segment) throws {
+        guard segment.shared == 0 else {
+            throw ComputeError.shapeMismatch(
+                operation: "attention", expected: "caches that share no beginning",
+                found: "\(segment.shared) shared tokens")
         }
     }
 }

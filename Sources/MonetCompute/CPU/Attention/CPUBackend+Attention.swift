@@ -33,6 +33,7 @@ extension CPUBackend {
                 rotate(source, heads: heads, sign: 1, segment, input.rotary, into: target)
             }
         }
+        if !isBatchInvariant { for segment in layout.segments { try layout.requireWhole(segment) } }
         try append(key: result.key, input: input, layout: layout)
         var tasks: [AttentionTask] = []
         let block = isBatchInvariant ? Self.invariantQueries : Self.queryBlock
@@ -55,7 +56,17 @@ extension CPUBackend {
                 segment.cache?.values, new: input.value, segment: segment, group: task.group, layout: layout)
             let work = AttentionWork(
                 task: task, segment: segment, keys: keys, values: values, result: result)
-            if isBatchInvariant { attendInOrder(work, layout) } else { attendBlock(work, layout) }
+            guard isBatchInvariant else { return attendBlock(work, layout) }
+            let beginning = segment.cache?.beginning.map { beginning in
+                AttentionWork.Part(
+                    positions: 0..<beginning.count,
+                    keys: CachedRows(
+                        beginning.keys, new: result.key, segment: segment, group: task.group, layout: layout),
+                    values: CachedRows(
+                        beginning.values, new: input.value, segment: segment, group: task.group,
+                        layout: layout))
+            }
+            attendInOrder(work, beginning, layout)
         }
     }
 
@@ -121,24 +132,39 @@ extension CPUBackend {
     }
 
     /// The same for a block of rows of which each is computed as `attendSingleTokens` computes one: scores of all
-    /// keys, their softmax, and the sum over all values in order.
-    private func attendInOrder(_ work: AttentionWork, _ layout: AttentionLayout) {
+    /// keys, their softmax, and the sum over all values in order, those of a shared beginning first.
+    private func attendInOrder(
+        _ work: AttentionWork, _ beginning: AttentionWork.Part?, _ layout: AttentionLayout
+    ) {
         let (width, rows) = (layout.headWidth, work.task.rows)
         let firstRow = work.segment.firstRow + rows.lowerBound
         let visible = work.segment.position + rows.upperBound
-        guard let keys = work.keys.kernels(instructionSet), let values = work.values.kernels(instructionSet)
-        else { return }
+        let parts =
+            (beginning.map { [$0] } ?? []) + [
+                AttentionWork.Part(
+                    positions: (beginning?.positions.upperBound ?? 0)..<visible, keys: work.keys,
+                    values: work.values)
+            ]
+        let kernelsOfKeys = parts.compactMap { $0.keys.kernels(instructionSet) }
+        let kernelsOfValues = parts.compactMap { $0.values.kernels(instructionSet) }
+        guard kernelsOfKeys.count == parts.count, kernelsOfValues.count == parts.count else { return }
         let scores = Tensor(uninitialized: [rows.count, visible])
         let index = Tensor(uninitialized: [rows.count], dtype: .int32)
         let places = index.address.assumingMemoryBound(to: Int32.self)
         for row in 0..<rows.count { places[row] = Int32(row) }
         // Sums of values that are stored without scales round as those of float32 values.
-        let wide = work.values.dtype.isQuantized ? nil : work.values.operand(0..<visible, backend: self)
+        let wide = parts.map { part in
+            part.values.dtype.isQuantized
+                ? nil : part.values.operand(0..<part.positions.count, backend: self)
+        }
         for head in (work.task.group * layout.headsPerKey)..<((work.task.group + 1) * layout.headsPerKey) {
             let offset = firstRow * layout.queryStride + head * width
-            keys.dot(
-                scores.pointer, visible, work.result.query.pointer + offset, layout.queryStride * 4, nil,
-                rows.count, work.keys.address, work.keys.rowBytes, visible, width, nil)
+            for (part, kernels) in zip(parts, kernelsOfKeys) {
+                kernels.dot(
+                    scores.pointer + part.positions.lowerBound, visible, work.result.query.pointer + offset,
+                    layout.queryStride * 4, nil, rows.count, part.keys.address, part.keys.rowBytes,
+                    part.positions.count, width, nil)
+            }
             let out = work.result.output.pointer + offset
             for row in 0..<rows.count {
                 let line = scores.pointer + row * visible
@@ -148,18 +174,21 @@ extension CPUBackend {
                 if seen < visible { memset(line + seen, 0, (visible - seen) * 4) }
                 memset(out + row * layout.queryStride, 0, width * 4)
             }
-            if let wide {
-                kernels.scatter_add(
-                    out, layout.queryStride, places, rows.count, scores.pointer, visible,
-                    wide.operand.address.assumingMemoryBound(to: Float.self), wide.operand.stride, visible,
-                    width)
-            } else {
-                values.accumulate(
-                    out, layout.queryStride, nil, rows.count, scores.pointer, visible, work.values.address,
-                    work.values.rowBytes, visible, 0, width, width, nil)
+            for (place, part) in parts.enumerated() {
+                let line = scores.pointer + part.positions.lowerBound
+                if let wide = wide[place] {
+                    kernels.scatter_add(
+                        out, layout.queryStride, places, rows.count, line, visible,
+                        wide.operand.address.assumingMemoryBound(to: Float.self), wide.operand.stride,
+                        part.positions.count, width)
+                } else {
+                    kernelsOfValues[place].accumulate(
+                        out, layout.queryStride, nil, rows.count, line, visible, part.values.address,
+                        part.values.rowBytes, part.positions.count, 0, width, width, nil)
+                }
             }
         }
-        withExtendedLifetime(wide?.copy) {}
+        withExtendedLifetime(wide) {}
     }
 
     /// Rotates the heads of a sequence's rows, forward (sign 1) or back (-1); `target` may be `source`.
@@ -202,7 +231,7 @@ extension CPUBackend {
                     for head in range {
                         store(
                             first + head * width, rows: segment.count, stride: layout.keyStride,
-                            to: tensor, at: head * capacity + segment.position)
+                            to: tensor, at: head * capacity + segment.position - segment.shared)
                     }
                 }
             }
@@ -336,6 +365,13 @@ private struct AttentionTask {
 }
 
 private struct AttentionWork {
+    /// Keys and values of consecutive positions that lie together.
+    struct Part {
+        let positions: Range<Int>
+        let keys: CachedRows
+        let values: CachedRows
+    }
+
     let task: AttentionTask
     let segment: AttentionLayout.Segment
     let keys: CachedRows

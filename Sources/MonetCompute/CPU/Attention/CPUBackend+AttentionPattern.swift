@@ -9,6 +9,7 @@ extension CPUBackend {
         // Rotates, checks, and fills the caches.
         let result = try attention(input)
         let layout = try AttentionLayout(input)
+        for segment in layout.segments { try layout.requireWhole(segment) }
         let pattern = Tensor(zeros: [input.query.rowCount, layout.heads, layout.reach])
         for segment in layout.segments {
             let keys = headRows(of: segment, cached: segment.cache?.keys, new: result.key, layout)
@@ -32,6 +33,7 @@ extension CPUBackend {
         let output = Tensor(zeros: input.query.shape)
         for segment in layout.segments {
             if let cache = segment.cache { try layout.check(cache, segment) }
+            try layout.requireWhole(segment)
             let values = headRows(of: segment, cached: segment.cache?.values, new: input.value, layout)
             forEachHead(of: segment, layout) { row, head, seen in
                 let line = pattern.pointer + (row * layout.heads + head) * layout.reach

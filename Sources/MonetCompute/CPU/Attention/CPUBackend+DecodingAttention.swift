@@ -23,31 +23,42 @@ extension CPUBackend {
             for task in range {
                 let (token, group) = (tokens[task / groups], task % groups)
                 let queries = token.row * layout.queryStride + group * heads * width
-                let own = token.row * layout.keyStride + group * width
+                let place = token.row * layout.keyStride + group * width
                 rotate(
                     query + queries, heads: heads, width: width, sign: 1, position: token.count - 1,
                     input.rotary, into: rotatedQuery + queries)
                 rotate(
-                    key + own, heads: 1, width: width, sign: 1, position: token.count - 1, input.rotary,
-                    into: rotatedKey + own)
+                    key + place, heads: 1, width: width, sign: 1, position: token.count - 1, input.rotary,
+                    into: rotatedKey + place)
                 if let cache = token.cache {
-                    let row = group * token.capacity + token.count - 1
-                    store(rotatedKey + own, rows: 1, stride: width, to: cache.keys, at: row)
-                    store(value + own, rows: 1, stride: width, to: cache.values, at: row)
+                    let row = group * token.capacity + token.count - 1 - token.shared
+                    store(rotatedKey + place, rows: 1, stride: width, to: cache.keys, at: row)
+                    store(value + place, rows: 1, stride: width, to: cache.values, at: row)
                 }
                 let (keys, values) = (token.keys(group), token.values(group))
+                let (shared, own) = (token.shared, token.count - token.shared)
+                if let beginning = token.beginning(group) {
+                    token.format.dot(
+                        scores.pointer, token.count, rotatedQuery + queries, width * 4, nil, heads,
+                        beginning.keys, token.rowBytes, shared, width, keys)
+                }
                 token.format.dot(
-                    scores.pointer, token.count, rotatedQuery + queries, width * 4, nil, heads, keys,
-                    token.rowBytes, token.count, width, values)
+                    scores.pointer + shared, token.count, rotatedQuery + queries, width * 4, nil, heads, keys,
+                    token.rowBytes, own, width, values)
                 for head in 0..<heads {
                     logSumExp[token.row * layout.heads + group * heads + head] = kernels.softmax(
                         scores.pointer + head * token.count, layout.scale, token.count)
                 }
                 memset(output + queries, 0, heads * width * 4)
+                if let beginning = token.beginning(group) {
+                    token.format.accumulate(
+                        output + queries, width, nil, heads, scores.pointer, token.count, beginning.values,
+                        token.rowBytes, shared, 0, width, width, values)
+                }
                 let next = task + 1 < tokens.count * groups ? task + 1 : task
                 token.format.accumulate(
-                    output + queries, width, nil, heads, scores.pointer, token.count, values,
-                    token.rowBytes, token.count, 0, width, width,
+                    output + queries, width, nil, heads, scores.pointer + shared, token.count, values,
+                    token.rowBytes, own, 0, width, width,
                     tokens[next / groups].keys(next % groups))
             }
         }
@@ -69,6 +80,9 @@ private struct SingleToken {
     private let firstKeys: UnsafeMutableRawPointer
     private let firstValues: UnsafeMutableRawPointer
     private let headBytes: Int
+    private let firstShared: (keys: UnsafeMutableRawPointer, values: UnsafeMutableRawPointer, headBytes: Int)?
+    /// Tokens whose keys and values lie in another cache.
+    let shared: Int
 
     init(
         _ segment: AttentionLayout.Segment, _ input: AttentionInput, _ layout: AttentionLayout,
@@ -77,6 +91,10 @@ private struct SingleToken {
         row = segment.firstRow
         count = segment.position + 1
         cache = segment.cache
+        shared = segment.shared
+        firstShared = segment.cache?.beginning.map {
+            ($0.keys.address, $0.values.address, $0.keys.byteCount / input.keyValueHeads)
+        }
         if let cache {
             try layout.check(cache, segment)
             capacity = cache.keys.rowCount / input.keyValueHeads
@@ -100,4 +118,9 @@ private struct SingleToken {
 
     func keys(_ group: Int) -> UnsafeMutableRawPointer { firstKeys + group * headBytes }
     func values(_ group: Int) -> UnsafeMutableRawPointer { firstValues + group * headBytes }
+
+    /// The rows that lie in another cache.
+    func beginning(_ group: Int) -> (keys: UnsafeMutableRawPointer, values: UnsafeMutableRawPointer)? {
+        firstShared.map { ($0.keys + group * $0.headBytes, $0.values + group * $0.headBytes) }
+    }
 }

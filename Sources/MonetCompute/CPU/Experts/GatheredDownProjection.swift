@@ -73,7 +73,7 @@ extension CPUBackend {
     ) {
         let tokens = selection.tokens
         let fitting = max(64, (1 << 17) / max(1, width))
-        let perThread = (tokens + pool.threadCount - 1) / pool.threadCount
+        let perThread = (tokens + pool.shareCount - 1) / pool.shareCount
         let block = max(1, min(fitting, perThread))
         pool.parallel(chunks: (tokens + block - 1) / block) { index in
             let range = (index * block)..<min(tokens, (index + 1) * block)

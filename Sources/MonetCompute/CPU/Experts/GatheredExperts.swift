@@ -139,7 +139,7 @@ extension CPUBackend {
     /// Runs `body` for each expert with entries, on all threads.
     func forEachExpert(_ selection: ExpertSelection, _ body: (Int, Range<Int>) -> Void) {
         // Lists differ in length: many short chunks balance the threads.
-        let chunk = max(1, min(8, selection.experts / (pool.threadCount * 4)))
+        let chunk = max(1, min(8, selection.experts / (pool.shareCount * 4)))
         pool.parallel(chunks: (selection.experts + chunk - 1) / chunk) { index in
             for expert in (index * chunk)..<min(selection.experts, (index + 1) * chunk) {
                 let entries = selection.offsets[expert]..<selection.offsets[expert + 1]

@@ -160,7 +160,7 @@ extension CPUBackend {
             return zip(bounds, bounds.dropFirst()).map { $0..<$1 }
         }
         // Two shares per thread balance the load; every additional share costs a row of sums for each token.
-        let parts = pool.threadCount == 1 ? 1 : max(1, 2 * pool.threadCount / sides)
+        let parts = pool.shareCount == 1 ? 1 : max(1, 2 * pool.shareCount / sides)
         return (0..<parts).map { (occupied.count * $0 / parts)..<(occupied.count * ($0 + 1) / parts) }
     }
 
@@ -240,7 +240,7 @@ extension CPUBackend {
             return TokenBlock(range: range, entries: entries)
         }
         let longest = blocks.reduce(1) { max($0, $1.range.count) }
-        let share = (width + pool.threadCount - 1) / pool.threadCount
+        let share = (width + pool.shareCount - 1) / pool.shareCount
         let panel = min(width, max(64, min(share, (1 << 16) / longest) / 64 * 64))
         let panelStride = panel + 16
         let panels = (width + panel - 1) / panel

@@ -12,14 +12,20 @@ import Synchronization
 public final class WorkerPool: Sendable {
     /// The number of threads, including the caller's.
     public let threadCount: Int
+    /// The number of threads for which loops are divided. Sums over a division are rounded by it, so that pools with
+    /// one such number give the same bits, however many threads they have.
+    public let shareCount: Int
     private let state: PoolState
 
     /// The pool that everything uses by default, with one thread per usable processor.
     public static let shared = WorkerPool(threadCount: ProcessorLimits.usableProcessors)
 
     /// Starts `threadCount - 1` workers in addition to the calling thread.
-    public init(threadCount: Int) {
+    ///
+    /// - `shareCount`: the number of threads for which loops are divided, `threadCount` by default.
+    public init(threadCount: Int, shareCount: Int? = nil) {
         self.threadCount = max(1, threadCount)
+        self.shareCount = max(1, shareCount ?? threadCount)
         let state = PoolState(threadCount: self.threadCount)
         self.state = state
         for index in 1..<max(2, self.threadCount) where self.threadCount > 1 {
@@ -42,7 +48,7 @@ public final class WorkerPool: Sendable {
         withoutActuallyEscaping(body) { state.run(chunks: chunks, body: $0) }
     }
 
-    /// Splits `0..<count` into about `perThread * threadCount` equal ranges of at least `minimum` and
+    /// Splits `0..<count` into about `perThread * shareCount` equal ranges of at least `minimum` and
     /// runs `body` for each, with the range's index.
     public func forEachRange(
         of count: Int, minimum: Int = 1, perThread: Int = 4, _ body: (Range<Int>, Int) -> Void
@@ -57,7 +63,7 @@ public final class WorkerPool: Sendable {
 
     /// The number of ranges that `forEachRange` makes: the size of an array of partial results.
     public func rangeCount(of count: Int, minimum: Int = 1, perThread: Int = 4) -> Int {
-        count <= 0 ? 0 : max(1, min(threadCount == 1 ? 1 : threadCount * perThread, count / max(1, minimum)))
+        count <= 0 ? 0 : max(1, min(shareCount == 1 ? 1 : shareCount * perThread, count / max(1, minimum)))
     }
 }
 

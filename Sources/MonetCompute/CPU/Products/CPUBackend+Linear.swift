@@ -94,9 +94,17 @@ extension CPUBackend {
         guard rows <= fewRows(of: weight), readsInRegisters(weight),
             let format = rowKernels(weight.dtype, rows: rows)
         else {
+            let right = try operand(weight, transposed: true)
+            if rows > 0, inputs > 0, packsInvariantProducts,
+                let packed = packedWeights?.integers(
+                    of: weight, pack: { matrixProduct.packedRight(right, n: outputs, k: inputs) })
+            {
+                return matrixProduct.multiplyIntegers(
+                    m: rows, n: outputs, k: inputs, MatrixOperand(x), packed,
+                    into: output, cStride: stride, accumulate: accumulate)
+            }
             return matrixProduct.multiply(
-                m: rows, n: outputs, k: inputs, MatrixOperand(x),
-                try operand(weight, transposed: true),
+                m: rows, n: outputs, k: inputs, MatrixOperand(x), right,
                 into: output, cStride: stride, accumulate: accumulate)
         }
         let rowBytes = weight.rowByteCount
@@ -149,7 +157,7 @@ extension CPUBackend {
         }
         // One loop over the rows of all matrices: one start and one finish for the threads.
         let total = outputs.reduce(0) { $0 + $1.columnCount }
-        let chunk = max(rowsPerChunk(inputs), total / (16 * pool.threadCount))
+        let chunk = max(rowsPerChunk(inputs), total / (16 * pool.shareCount))
         let chunks = weights.indices.flatMap { index in
             stride(from: 0, to: weights[index].shape[0], by: chunk).map { (index: index, start: $0) }
         }

@@ -5,13 +5,13 @@ import Foundation
 // in blocks along the sum, which loses less precision than bfloat16 (`CMonetKernels/integers.inc`).
 
 /// An operand in panels of quantized lines.
-private struct PackedIntegers {
-    let values: Tensor
-    let scales: Tensor
-    let blocks: Int
-    let panel: Int
+struct PackedIntegers {
+    private let values: Tensor
+    private let scales: Tensor
+    fileprivate let blocks: Int
+    fileprivate let panel: Int
 
-    init(lines: Int, length: Int, panel: Int, block: Int) {
+    fileprivate init(lines: Int, length: Int, panel: Int, block: Int) {
         self.panel = panel
         blocks = (length + block - 1) / block
         let panels = (lines + panel - 1) / panel
@@ -20,14 +20,14 @@ private struct PackedIntegers {
         scales = Tensor(uninitialized: [panels * panel * blocks])
     }
 
-    private func offset(line: Int, block: Int) -> Int { (line / panel * blocks + block) * panel }
+    fileprivate func offset(line: Int, block: Int) -> Int { (line / panel * blocks + block) * panel }
 
     /// Integers of the panel of `line`, a multiple of the panel's size, from `block` on.
-    func integers(line: Int, block: Int, blockSize: Int) -> UnsafeMutablePointer<Int16> {
+    fileprivate func integers(line: Int, block: Int, blockSize: Int) -> UnsafeMutablePointer<Int16> {
         values.address.assumingMemoryBound(to: Int16.self) + offset(line: line, block: block) * blockSize
     }
 
-    func scales(line: Int, block: Int) -> UnsafeMutablePointer<Float> {
+    fileprivate func scales(line: Int, block: Int) -> UnsafeMutablePointer<Float> {
         scales.pointer + offset(line: line, block: block)
     }
 }
@@ -70,6 +70,24 @@ extension MatrixProduct {
         }
     }
 
+    /// The right operand `[k, n]`, whose columns are stored as rows, packed as a whole.
+    func packedRight(_ b: MatrixOperand, n: Int, k: Int) -> PackedIntegers {
+        packed(
+            b, linesAreStored: true, lines: n, length: k,
+            panel: instructionSet.functions.integer_columns, instructionSet.functions.pack_right)
+    }
+
+    /// `c[m,n] (+)= a[m,k] · b[k,n]` with `b` packed before.
+    func multiplyIntegers(
+        m: Int, n: Int, k: Int, _ a: MatrixOperand, _ right: PackedIntegers,
+        into c: UnsafeMutablePointer<Float>, cStride: Int, accumulate: Bool
+    ) {
+        let left = packed(
+            a, linesAreStored: !a.isTransposed, lines: m, length: k,
+            panel: instructionSet.functions.integer_rows, instructionSet.functions.pack_left)
+        multiply(left, right, m: m, columns: n, into: c, cStride: cStride, accumulate: accumulate)
+    }
+
     private func multiply(
         _ left: PackedIntegers, _ right: PackedIntegers, m: Int, columns: Int,
         into c: UnsafeMutablePointer<Float>, cStride: Int, accumulate: Bool
@@ -79,7 +97,7 @@ extension MatrixProduct {
         let rowPanels = (m + left.panel - 1) / left.panel
         let rowChunks = (rowPanels + Self.panelsAtOnce - 1) / Self.panelsAtOnce
         let panels = (columns + right.panel - 1) / right.panel
-        let columnChunks = min(panels, (8 * pool.threadCount + rowChunks - 1) / rowChunks)
+        let columnChunks = min(panels, (8 * pool.shareCount + rowChunks - 1) / rowChunks)
         pool.parallel(chunks: rowChunks * columnChunks) { chunk in
             let row = rowPanels * (chunk / columnChunks) / rowChunks * left.panel
             let rows = min(m, rowPanels * (chunk / columnChunks + 1) / rowChunks * left.panel) - row

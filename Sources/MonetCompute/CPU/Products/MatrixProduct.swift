@@ -120,7 +120,7 @@ struct MatrixProduct: Sendable {
         let work = m * n * k
         // Widened blocks of a narrow operand should stay in the second-level cache.
         let isNarrow = (byRows ? a : b).dtype != .float32 && !Self.runsNatively(a, b)
-        var chunks = work < policy.productPerThread ? 1 : pool.threadCount
+        var chunks = work < policy.productPerThread ? 1 : pool.shareCount
         if isNarrow { chunks = max(chunks, extent * k / (1 << 17)) }
         let unit = 16
         chunks = max(1, min(chunks, (extent + unit - 1) / unit))

@@ -80,9 +80,6 @@ extension CPUBackend {
         }
     }
 
-    /// Below this mean probability the logarithm is clamped and its gradient is zero.
-    private static var smallestProbability: Float { 1e-8 }
-
     public func routerObjective(
         logits: Tensor, probabilities: Tensor, uniformity: UniformitySource
     ) throws -> RouterObjective {
@@ -133,7 +130,7 @@ extension CPUBackend {
         var logs = 0.0
         for place in 0..<rowWidth {
             mean.pointer[place] /= Float(max(1, tokens))
-            logs += log(Double(max(mean.pointer[place], Self.smallestProbability)))
+            logs += log(Double(max(mean.pointer[place], RouterObjective.smallestProbability)))
         }
         let rows = Double(max(1, tokens * heads))
         return RouterObjective(
@@ -170,7 +167,7 @@ extension CPUBackend {
         for place in 0..<rowWidth {
             let mean = objective.meanProbability.pointer[place]
             dMean.pointer[place] =
-                mean > Self.smallestProbability
+                mean > RouterObjective.smallestProbability
                 ? -uniformityWeight / (Float(2 * rowWidth) * mean * Float(tokens)) : 0
         }
         let dLargest = -ambiguityWeight / Float(2 * heads * tokens)
