@@ -5,7 +5,7 @@ import PackageDescription
 // dependencies: only then is the target compiled again when the layout of such a type changes.
 let runtime: [Target.Dependency] = ["MonetFoundation", "MonetCompute", "MonetText", "MonetModel"]
 let library: [Target.Dependency] =
-    runtime + ["MonetGeneration", "MonetTraining", "MonetInsight", "MonetEvaluation"]
+    runtime + ["MonetProcesses", "MonetGeneration", "MonetTraining", "MonetInsight", "MonetEvaluation"]
 
 let package = Package(
     name: "Monet",
@@ -17,6 +17,7 @@ let package = Package(
         .library(name: "MonetText", targets: ["MonetText"]),
         .library(name: "MonetModel", targets: ["MonetModel"]),
         .library(name: "MonetGeneration", targets: ["MonetGeneration"]),
+        .library(name: "MonetProcesses", targets: ["MonetProcesses"]),
         .library(name: "MonetTraining", targets: ["MonetTraining"]),
         .library(name: "MonetInsight", targets: ["MonetInsight"]),
         .library(name: "MonetEvaluation", targets: ["MonetEvaluation"]),
@@ -60,7 +61,10 @@ let package = Package(
             name: "MonetModel", dependencies: ["MonetCompute", "MonetFoundation"],
             resources: [.embedInCode("Resources/modeling_monet.py")]),
         .target(name: "MonetGeneration", dependencies: runtime),
-        .target(name: "MonetTraining", dependencies: runtime),
+        // Open MPI is loaded when a job has several processes; nothing is linked to it.
+        .target(name: "CMPI", linkerSettings: [.linkedLibrary("dl", .when(platforms: [.linux]))]),
+        .target(name: "MonetProcesses", dependencies: ["CMPI", "MonetFoundation"]),
+        .target(name: "MonetTraining", dependencies: runtime + ["MonetProcesses"]),
         .target(
             name: "MonetInsight",
             dependencies: runtime + [
@@ -126,7 +130,8 @@ let package = Package(
         .executableTarget(
             name: "ActivationsOfAnExpert", dependencies: runtime + ["MonetGeneration", "MonetInsight"],
             path: "Examples/ActivationsOfAnExpert"),
-        .target(name: "TestSupport", dependencies: runtime, path: "Tests/TestSupport"),
+        .target(
+            name: "TestSupport", dependencies: runtime + ["MonetProcesses"], path: "Tests/TestSupport"),
         .target(
             name: "EmulatedKernels", dependencies: ["CMonetKernels"], path: "Tests/EmulatedKernels"),
         .testTarget(
@@ -142,7 +147,9 @@ let package = Package(
             name: "MonetModelTests",
             dependencies: runtime + ["CMonetKernels", "EmulatedKernels", "TestSupport"]),
         .testTarget(name: "MonetTextTests", dependencies: runtime + ["TestSupport"]),
-        .testTarget(name: "MonetTrainingTests", dependencies: runtime + ["MonetTraining", "TestSupport"]),
+        .testTarget(
+            name: "MonetTrainingTests",
+            dependencies: runtime + ["MonetProcesses", "MonetTraining", "TestSupport"]),
         .testTarget(name: "MonetGenerationTests", dependencies: library + ["TestSupport"]),
         .testTarget(
             name: "MonetInsightTests",

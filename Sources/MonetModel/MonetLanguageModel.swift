@@ -134,10 +134,9 @@ public final class MonetLanguageModel: Sendable {
     public func forward(
         _ input: ForwardInput, variables: ParameterVariables, on backend: any Backend = CPUBackend()
     ) throws -> ForwardOutput {
-        let output = try forward(
-            ForwardPass(
-                input, own: ownMask, tape: GradientTape(backend: backend, isRecording: true),
-                variables: variables))
+        let tape = GradientTape(backend: backend, isRecording: true)
+        if variables.onGradient != nil { tape.onLastUse = { try variables.complete($0) } }
+        let output = try forward(ForwardPass(input, own: ownMask, tape: tape, variables: variables))
         try requireFinite(output.hidden.value, of: input, on: backend, "the hidden state")
         return output
     }

@@ -2,6 +2,7 @@ import Foundation
 import MonetCompute
 import MonetFoundation
 import MonetModel
+import MonetProcesses
 import MonetText
 
 /// The progress of a training run.
@@ -44,22 +45,26 @@ public final class Trainer {
     private let corpus: Corpus
     private let stream: BatchStream
     private let backend: any Backend
+    private let communicator: any Communicator
     private let optimizer: AdamW
     private var state: RunDirectory.State
     private var savedStep: Int?
     /// A folder whose tokenizer settings, chat template and other files the next checkpoint takes over.
     private var companions: String?
-    /// Held as long as the trainer lives.
-    private let lock: FileLock
+    /// Held as long as the trainer lives, by the process that writes.
+    private let lock: FileLock?
 
     /// Starts a new run, or continues the one in `directory`.
     ///
-    /// - Throws: `TrainingError`, `ModelError`, `TextError`, `FileError`.
+    /// - `communicator`: the processes that share the work, which all do this together. Only the first one writes.
+    /// - Throws: `TrainingError`, `ModelError`, `TextError`, `FileError`, `ProcessError`.
     public init(
         _ configuration: RunConfiguration, directory: RunDirectory, resuming: Bool,
-        backend: any Backend = CPUBackend()
+        backend: any Backend = CPUBackend(), communicator: any Communicator = SingleProcess()
     ) throws {
         try configuration.validate(source: "run")
+        try configuration.requireShares(communicator.count)
+        self.communicator = communicator
         try MemoryLimits.require(
             configuration.leastMemory,
             for: "training \(configuration.model.parameterCount.grouped) parameters on "
@@ -84,13 +89,15 @@ public final class Trainer {
             guard directory.exists else {
                 throw TrainingError.cannotResume(folder: directory.path, reason: "there is no run")
             }
-            lock = try directory.lock()
+            lock = communicator.isFirst ? try directory.lock() : nil
             guard let newest = directory.checkpoints().last else {
                 // The run was killed before its first checkpoint: it is resumed from the beginning.
                 companions = configuration.initialCheckpoint
                 model = try Self.initialModel(configuration).moved(to: backend)
-                optimizer = try AdamW(model.parameters.trainable, settings: settings, on: backend)
+                optimizer = try AdamW(
+                    model.parameters.trainable, settings: settings, on: backend, communicator: communicator)
                 state = RunDirectory.State(step: 0)
+                guard communicator.isFirst else { return }
                 try directory.truncateMetrics(after: nil)
                 try directory.removeEvents()
                 return
@@ -102,22 +109,28 @@ public final class Trainer {
                     folder: directory.path, reason: "\(newest.path) holds a model of other sizes")
             }
             model = try saved.model.moved(to: backend)
-            optimizer = try AdamW(model.parameters.trainable, settings: settings, on: backend)
+            optimizer = try AdamW(
+                model.parameters.trainable, settings: settings, on: backend, communicator: communicator)
             try optimizer.restore(saved.optimizer, step: saved.state.step)
             state = saved.state
+            guard communicator.isFirst else { return }
             try directory.truncateMetrics(after: state)
             try directory.linkNewest(best: state.bestStep)
             try directory.store(configuration)
         } else {
-            guard !directory.exists else { throw TrainingError.runExists(folder: directory.path) }
+            // Before any process makes the folder, all look whether it is there.
+            let exists = directory.exists
+            try communicator.barrier()
+            guard !exists else { throw TrainingError.runExists(folder: directory.path) }
             try Self.checkTokenizer(of: configuration, corpus)
             companions = configuration.initialCheckpoint
             model = try Self.initialModel(configuration).moved(to: backend)
-            optimizer = try AdamW(model.parameters.trainable, settings: settings, on: backend)
+            optimizer = try AdamW(
+                model.parameters.trainable, settings: settings, on: backend, communicator: communicator)
             state = RunDirectory.State(step: 0)
             // Last, so that a start that fails leaves no run.
-            lock = try directory.lock()
-            try directory.create(configuration)
+            lock = communicator.isFirst ? try directory.lock() : nil
+            if communicator.isFirst { try directory.create(configuration) }
         }
     }
 
@@ -157,9 +170,12 @@ public final class Trainer {
         let objective = TrainingObjective(
             uniformity: configuration.uniformity, uniformityWeight: configuration.uniformityWeight,
             ambiguityWeight: configuration.ambiguityWeight, momentum: configuration.routerMomentum)
-        let metrics = try FileWriter(path: directory.metricsPath, appending: true)
-        let board = try TensorBoardWriter(
-            folder: directory.path, continuing: state.events, step: state.step)
+        let gradient = GradientStep(
+            model: model, shards: optimizer.shards, objective: objective, backend: backend,
+            communicator: communicator, format: configuration.gradientFormat)
+        // Every process has come here before the first one leaves its set-up.
+        try communicator.barrier()
+        let logs = communicator.isFirst ? try Logs(directory, state) : nil
         var sequences =
             state.sequences ?? state.step * configuration.accumulation * configuration.batchSize
         var tokens = state.tokens ?? state.step * configuration.tokensPerStep
@@ -171,7 +187,8 @@ public final class Trainer {
 
         func evaluate() throws {
             guard !validation.isEmpty else { return }
-            let result = try HeldOutEvaluation(model: model, batches: validation, backend: backend)
+            let result = try HeldOutEvaluation(
+                model: model, batches: validation, backend: backend, communicator: communicator)
             var members: [(String, JSONValue)] = [
                 ("step", .integer(state.step)), ("eval_loss", .number(result.loss)),
                 ("eval_perplexity", .number(result.perplexity)),
@@ -187,14 +204,12 @@ public final class Trainer {
                     ("eval/selected_per_head", result.selectedPerHead),
                 ]
             }
-            try metrics.write(JSONValue.object(members.map { .init($0.0, $0.1) }).serialized() + "\n")
-            try metrics.flush()
-            try board.write(scalars, step: state.step)
+            try logs?.write(members.map { .init($0.0, $0.1) }, scalars, step: state.step)
             if result.loss < state.bestLoss ?? .infinity, state.step > 0 {
                 state.bestLoss = result.loss
                 state.bestStep = state.step
                 // `best` links to a regular checkpoint, which must be saved now to exist.
-                try save(metrics, board, report)
+                try save(logs, report)
             }
             try report(.evaluated(step: state.step, result))
         }
@@ -203,9 +218,10 @@ public final class Trainer {
         while state.step < configuration.steps {
             let step = state.step + 1
             meter.begin()
-            let (losses, norm) = try trainStep(
-                step, from: sequences, objective: objective, learningRate: schedule.rate(at: step),
+            let (result, norm) = try trainStep(
+                step, from: sequences, gradient: gradient, learningRate: schedule.rate(at: step),
                 watch: &watch)
+            let losses = result.losses
             sequences += configuration.accumulation * configuration.batchSize
             tokens += configuration.tokensPerStep
             (state.step, state.sequences, state.tokens) = (step, sequences, tokens)
@@ -218,91 +234,65 @@ public final class Trainer {
                     gradientNorm: norm, tokens: tokens, tokensPerSecond: rate,
                     peakShare: rate * operationsPerToken(losses) / peak,
                     secondsLeft: Double((configuration.steps - step) * configuration.tokensPerStep) / rate)
-                try record(progress, metrics, board)
+                try logs?.write(progress, exchange: result.cost, configuration)
                 try report(.progress(progress))
             }
             let isLast = step == configuration.steps
-            let stops = !isLast && shouldStop()
+            // A process that is asked to stop stops all of them.
+            let stops =
+                try !isLast && communicator.gather([shouldStop() ? 1.0 : 0]).contains { $0.contains(1) }
             if step % configuration.evaluateEvery == 0 || isLast { try evaluate() }
-            if step % configuration.saveEvery == 0 || isLast || stops { try save(metrics, board, report) }
+            if step % configuration.saveEvery == 0 || isLast || stops { try save(logs, report) }
             if stops, let newest = directory.checkpoints().last {
                 return .interrupted(step: step, checkpoint: newest.path)
             }
         }
-        try metrics.finish()
+        try logs?.metrics.finish()
         return .finished(checkpoint: directory.checkpoints().last?.path ?? directory.path)
     }
 
     /// One optimizer step over all its micro-batches.
     private func trainStep(
-        _ step: Int, from first: Int, objective: TrainingObjective, learningRate: Double,
+        _ step: Int, from first: Int, gradient: GradientStep, learningRate: Double,
         watch: inout DivergenceWatch
-    ) throws -> (TrainingLosses, Double) {
-        let variables = ParameterVariables()
-        let share = 1 / Double(configuration.accumulation)
-        var mean = TrainingLosses()
-        for micro in 0..<configuration.accumulation {
-            let batch = stream.batch(from: first + micro * configuration.batchSize)
-            do {
-                let losses = try objective.addGradient(
-                    model: model, inputs: batch.inputs, targets: batch.targets, share: share,
-                    backend: backend, variables: variables)
-                mean.add(losses, share: share)
-            } catch let error as ModelError {
-                guard case .notFinite = error else { throw error }
-                throw TrainingError.diverged(
-                    step: step, reason: "\(error)", lastCheckpoint: directory.checkpoints().last?.path)
+    ) throws -> (result: GradientStep.Result, norm: Double) {
+        let result: GradientStep.Result
+        do {
+            result = try gradient(microBatches: configuration.accumulation) {
+                stream.batch(from: first + $0 * configuration.batchSize)
             }
+        } catch let error as ModelError {
+            guard case .notFinite = error else { throw error }
+            throw TrainingError.diverged(
+                step: step, reason: "\(error)", lastCheckpoint: directory.checkpoints().last?.path)
         }
-        let norm = try optimizer.gradientNorm(variables, on: backend)
-        if let reason = watch.problem(loss: mean.total, gradientNorm: norm) {
+        let norm = try optimizer.gradientNorm(result.gradients, on: backend)
+        if let reason = watch.problem(loss: result.losses.total, gradientNorm: norm) {
             throw TrainingError.diverged(
                 step: step, reason: reason, lastCheckpoint: directory.checkpoints().last?.path)
         }
         let clip = configuration.gradientClip
         let scale = clip > 0 && norm > clip ? clip / (norm + 1e-6) : 1
-        try optimizer.update(variables, learningRate: learningRate, gradientScale: scale, on: backend)
-        return (mean, norm)
+        try optimizer.update(result.gradients, learningRate: learningRate, gradientScale: scale, on: backend)
+        return (result, norm)
     }
 
-    private func save(
-        _ metrics: FileWriter, _ board: TensorBoardWriter, _ report: (Event) throws -> Void
-    ) throws {
+    private func save(_ logs: Logs?, _ report: (Event) throws -> Void) throws {
         // A step that is both the best and the last is saved once; its state already names it as the best.
         guard savedStep != state.step else { return }
         savedStep = state.step
-        try metrics.synchronize()
-        state.metricsBytes = metrics.size
-        state.events = try board.position()
-        let path = try directory.save(
-            model: model, optimizer: optimizer, state: state, companions: companions,
-            tokenizerPath: corpus.folder + "/tokenizer.model", keepLast: configuration.keepLast)
-        companions = path
-        try report(.saved(step: state.step, path: path))
-    }
-
-    private func record(_ progress: TrainingProgress, _ metrics: FileWriter, _ board: TensorBoardWriter)
-        throws
-    {
-        let losses = progress.losses
-        var scalars: [(String, Double)] = [
-            ("loss", losses.languageModel), ("lr", progress.learningRate),
-            ("grad_norm", progress.gradientNorm),
-            ("tokens_per_second", progress.tokensPerSecond), ("peak_share", progress.peakShare),
-        ]
-        if !configuration.model.routerLayers.isEmpty {
-            scalars += [
-                ("total_loss", losses.total), ("uniformity", losses.uniformity),
-                ("ambiguity", losses.ambiguity),
-                ("selected_per_head", losses.selectedPerHead), ("unselected_experts", losses.unselectedShare),
-            ]
+        let moments = try optimizer.state()
+        if let logs {
+            try logs.metrics.synchronize()
+            state.metricsBytes = logs.metrics.size
+            state.events = try logs.board.position()
+            companions = try directory.save(
+                model: model, moments: moments, state: state, companions: companions,
+                tokenizerPath: corpus.folder + "/tokenizer.model", keepLast: configuration.keepLast)
         }
-        let members =
-            [JSONValue.Member("step", .integer(progress.step)), .init("tokens", .integer(progress.tokens))]
-            + scalars.map { .init($0.0, .number($0.1)) }
-        try metrics.write(JSONValue.object(members).serialized() + "\n")
-        try metrics.flush()
-        try board.write(scalars.map { ("train/" + $0.0, $0.1) }, step: progress.step)
+        // The others wait: a run that ends here must not leave a checkpoint behind that is not whole.
+        try communicator.barrier()
+        try report(.saved(step: state.step, path: directory.checkpoints().last?.path ?? directory.path))
     }
 
     /// Operations per token, forward and backward. Only the experts that a token needs are
@@ -317,17 +307,6 @@ public final class Trainer {
         products -=
             Double(experts) * (1 - model.feedForward.activeShare(selectedPerHead: losses.selectedPerHead))
         return 6 * products + 3 * Double(attention)
-    }
-}
-
-extension TrainingLosses {
-    fileprivate mutating func add(_ other: TrainingLosses, share: Double) {
-        languageModel += share * other.languageModel
-        uniformity += share * other.uniformity
-        ambiguity += share * other.ambiguity
-        total += share * other.total
-        selectedPerHead += share * other.selectedPerHead
-        unselectedShare += share * other.unselectedShare
     }
 }
 

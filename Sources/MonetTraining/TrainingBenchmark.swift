@@ -37,7 +37,7 @@ public struct TrainingBenchmark {
             let start = ContinuousClock.now
             let variables = ParameterVariables()
             _ = try objective.addGradient(
-                model: model, inputs: inputs, targets: Array(tokens.dropFirst()) + [-1], share: 1,
+                model: model, inputs: inputs, targets: Array(tokens.dropFirst()) + [-1],
                 backend: backend, variables: variables)
             let norm = try optimizer.gradientNorm(variables, on: backend)
             try optimizer.update(

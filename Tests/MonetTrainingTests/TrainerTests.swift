@@ -282,7 +282,7 @@ import Testing
             let objective = TrainingObjective(uniformity: .full, uniformityWeight: 0, ambiguityWeight: 0)
             let variables = ParameterVariables()
             _ = try objective.addGradient(
-                model: model, inputs: [[1, 2, 3]], targets: [2, 3, 4], share: 1, backend: Self.backend,
+                model: model, inputs: [[1, 2, 3]], targets: [2, 3, 4], backend: Self.backend,
                 variables: variables)
             let optimizer = try AdamW(
                 model.parameters.trainable,

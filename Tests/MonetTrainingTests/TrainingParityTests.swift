@@ -30,7 +30,7 @@ import Testing
             let targets = rows.flatMap { $0.dropFirst() + [-1] }
             let variables = ParameterVariables()
             let found = try objective.addGradient(
-                model: model, inputs: rows, targets: targets, share: 1, backend: backend, variables: variables
+                model: model, inputs: rows, targets: targets, backend: backend, variables: variables
             )
             for (index, value) in [found.languageModel, found.uniformity, found.ambiguity, found.total]
                 .enumerated()

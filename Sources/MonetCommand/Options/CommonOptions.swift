@@ -55,14 +55,19 @@ struct ComputeOptions: ParsableArguments {
 
     /// A backend with a number of threads, all usable ones by default.
     ///
+    /// - `shares`: the number of threads for which sums are divided, as many as there are by default.
     /// - Throws: `ComputeError.unknownInstructionSet` for a `MONET_ISA` that cannot be used.
-    static func backend(threads: Int?, precision: ComputePrecision = .float32, isBatchInvariant: Bool = false)
-        throws
-        -> CPUBackend
-    {
+    static func backend(
+        threads: Int?, shares: Int? = nil, precision: ComputePrecision = .float32,
+        isBatchInvariant: Bool = false
+    ) throws -> CPUBackend {
         try Kernels.validateEnvironment()
+        let pool =
+            threads == nil && shares == nil
+            ? WorkerPool.shared
+            : WorkerPool(threadCount: threads ?? ProcessorLimits.usableProcessors, shareCount: shares)
         return CPUBackend(
-            pool: threads.map { WorkerPool(threadCount: $0) } ?? .shared, precision: precision,
+            pool: pool, precision: precision,
             isBatchInvariant: isBatchInvariant)
     }
 

@@ -2,16 +2,18 @@ import ArgumentParser
 import Foundation
 import Synchronization
 
-/// Set by the first signal. A global, because a C function pointer may not capture a type.
-private let interruptionRequested = Atomic<Bool>(false)
+/// The first signal's number, 0 before it. A global, because a C function pointer may not capture a type.
+private let interruptionSignal = Atomic<Int32>(0)
 
 /// Ctrl-C as a flag that long-running work polls; the second one ends the process.
 enum Interruption {
     /// Whether the user wants to stop.
-    static var isRequested: Bool { interruptionRequested.load(ordering: .relaxed) }
+    static var isRequested: Bool { interruptionSignal.load(ordering: .relaxed) != 0 }
 
     /// How a command ends that the user stopped: 128 and the signal's number, as shells report it.
-    static let exitCode = ExitCode(128 + SIGINT)
+    static var exitCode: ExitCode {
+        ExitCode(128 + (interruptionSignal.load(ordering: .relaxed) == SIGTERM ? SIGTERM : SIGINT))
+    }
 
     /// Lets signals end the process as they do by default, whatever its parent left ignored or blocked; only a
     /// hang-up stays ignored, as `nohup` asks for.
@@ -27,9 +29,10 @@ enum Interruption {
     ///
     /// - Parameters:
     ///   - hangUp: whether losing the terminal is a request to stop too.
-    static func install(hangUp: Bool = false) {
-        interruptionRequested.store(false, ordering: .relaxed)
-        for number in hangUp ? [SIGINT, SIGHUP] : [SIGINT] {
+    ///   - termination: whether SIGTERM is one, as job schedulers send it, and SIGUSR1, which mpirun passes on.
+    static func install(hangUp: Bool = false, termination: Bool = false) {
+        interruptionSignal.store(0, ordering: .relaxed)
+        for number in [SIGINT] + (hangUp ? [SIGHUP] : []) + (termination ? [SIGTERM, SIGUSR1] : []) {
             var old = sigaction()
             sigaction(number, nil, &old)
             if number == SIGHUP, isIgnored(old) { continue }
@@ -37,7 +40,7 @@ enum Interruption {
             // No SA_RESTART: a read that waits for input ends.
             action.sa_flags = 0
             set(&action) { number in
-                interruptionRequested.store(true, ordering: .relaxed)
+                interruptionSignal.store(number, ordering: .relaxed)
                 signal(number, SIG_DFL)
             }
             sigaction(number, &action, nil)

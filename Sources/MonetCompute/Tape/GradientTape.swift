@@ -11,6 +11,13 @@ public final class GradientTape {
     /// Whether gradients will be asked for.
     public let isRecording: Bool
     private var steps: [() throws -> Void] = []
+    /// How often each variable is an input of steps that are still to run.
+    private var uses: [ObjectIdentifier: Int] = [:]
+    /// Called on the way back with each input of an operation once no further step adds to its gradient.
+    public var onLastUse: ((Variable) throws -> Void)?
+    /// Bytes of the values that recorded operations gave: what a pass keeps for its gradients, without what
+    /// operations keep within.
+    public private(set) var recordedBytes = 0
 
     /// A tape over `backend`.
     public init(backend: any Backend, isRecording: Bool) {
@@ -30,7 +37,8 @@ public final class GradientTape {
         let needs = isRecording && inputs.contains { $0?.requiresGradient ?? false }
         let result = Variable(value, requiresGradient: needs)
         if needs {
-            steps.append {
+            recordedBytes += value.byteCount
+            append(from: inputs.compactMap { $0 }) {
                 // Nothing downstream used it: nothing flows back.
                 guard let gradient = result.gradient else { return }
                 try step(gradient)
@@ -38,6 +46,19 @@ public final class GradientTape {
             }
         }
         return result
+    }
+
+    private func append(from inputs: [Variable], _ step: @escaping () throws -> Void) {
+        guard onLastUse != nil else { return steps.append(step) }
+        for input in inputs { uses[ObjectIdentifier(input), default: 0] += 1 }
+        steps.append { [unowned self] in
+            try step()
+            for input in inputs {
+                let left = (uses[ObjectIdentifier(input)] ?? 1) - 1
+                uses[ObjectIdentifier(input)] = left
+                if left == 0 { try onLastUse?(input) }
+            }
+        }
     }
 
     /// Runs every recorded operation backwards, last first, and forgets them.
@@ -183,17 +204,21 @@ public final class GradientTape {
     }
 
     /// The auxiliary losses of one router side, weighted into the objective.
+    ///
+    /// - `mean`: gives, when gradients are computed, the mean probabilities `[heads, experts]` of a batch that this
+    ///   pass is a part of; nil if the pass is the whole batch.
     public func routerObjective(
         logits: Variable, probabilities: Variable, uniformity: UniformitySource, uniformityWeight: Float,
-        ambiguityWeight: Float
+        ambiguityWeight: Float, mean: @escaping () -> Tensor? = { nil }
     ) throws -> RouterObjective {
         let backend = backend
         let objective = try backend.routerObjective(
             logits: logits.value, probabilities: probabilities.value, uniformity: uniformity)
         if isRecording, logits.requiresGradient {
-            steps.append {
+            append(from: [logits, probabilities]) {
                 try backend.routerObjectiveGradient(
-                    objective, logits: logits.value, probabilities: probabilities.value,
+                    mean().map { objective.of(meanProbability: $0) } ?? objective, logits: logits.value,
+                    probabilities: probabilities.value,
                     uniformity: uniformity,
                     uniformityWeight: uniformityWeight, ambiguityWeight: ambiguityWeight,
                     into: try probabilities.gradientForAdding(on: backend),

@@ -49,6 +49,9 @@ public final class Variable {
         }
     }
 
+    /// Removes the gradient, which its owner has taken.
+    public func removeGradient() { gradient = nil }
+
     /// Drops the gradient once it has been used, to free its memory, unless it is to be kept.
     func dropGradient() { if !retainsGradient { gradient = nil } }
 }

@@ -1,4 +1,5 @@
 import MonetCompute
+import Synchronization
 
 /// The input of a forward pass: sequences, and what to observe and to change in the pass.
 ///
@@ -93,6 +94,8 @@ public struct RouterObjectiveSettings: Sendable {
     /// Weights of the two auxiliary losses in the total, already divided by accumulation steps.
     public var uniformityWeight: Float
     public var ambiguityWeight: Float
+    /// The uniformity loss of a batch that the pass is a part of; nil if it is the whole batch.
+    public var batch: UniformityBatch?
 
     /// Collects the settings; weights of 0 only measure.
     public init(
@@ -102,4 +105,21 @@ public struct RouterObjectiveSettings: Sendable {
         self.uniformityWeight = uniformityWeight
         self.ambiguityWeight = ambiguityWeight
     }
+}
+
+/// Mean routing probabilities of a batch that several passes make up.
+///
+/// The uniformity loss is the logarithm of a mean over the batch, so that the gradient of each pass depends on all of
+/// them: the means are set after the forward passes and before the first backward pass.
+public final class UniformityBatch: Sendable {
+    private let stored = Mutex<[Int: [Tensor]]>([:])
+
+    /// By the layer that owns the router: left and right, `[heads, experts]` each.
+    public var means: [Int: [Tensor]] {
+        get { stored.withLock { $0 } }
+        set { stored.withLock { $0 = newValue } }
+    }
+
+    /// Without means, every pass uses its own.
+    public init() {}
 }

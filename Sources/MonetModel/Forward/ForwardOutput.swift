@@ -17,6 +17,9 @@ public struct ForwardOutput {
     /// The routing of each layer that owns a product router.
     public var routings: [Routing] { groups.compactMap { $0 as? Routing } }
 
+    /// Bytes that the pass keeps for its gradients, without what operations keep within.
+    public var recordedBytes: Int { pass.tape.recordedBytes }
+
     /// Propagates gradients back from the losses so far, and adds them to the pass's parameter variables.
     public func backward() throws { try pass.tape.backward() }
 }

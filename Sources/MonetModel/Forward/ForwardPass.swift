@@ -226,9 +226,34 @@ public final class ParameterVariables {
         if let known = byName[parameter.name] { return known }
         let variable = Variable(parameter.tensor, requiresGradient: !frozen(parameter.name))
         byName[parameter.name] = variable
+        parameters[ObjectIdentifier(variable)] = parameter
         return variable
+    }
+
+    /// Called in a backward pass with each parameter to whose gradient nothing more is added in that pass. Parameters
+    /// that the output head alone uses are not reported: their gradient is complete before.
+    public var onGradient: ((Parameter) throws -> Void)?
+
+    private var parameters: [ObjectIdentifier: Parameter] = [:]
+
+    /// Reports a variable whose gradient is complete, if it is a parameter's.
+    func complete(_ variable: Variable) throws {
+        if let onGradient, let parameter = parameters[ObjectIdentifier(variable)] {
+            try onGradient(parameter)
+        }
     }
 
     /// The gradient accumulated for a parameter; nil if none reached it.
     public func gradient(of parameter: Parameter) -> Tensor? { byName[parameter.name]?.gradient }
+
+    /// Takes all gradients out: the next pass begins with none.
+    ///
+    /// - Returns: in the order of the parameters, nil for those that none reached.
+    public func takeGradients(of parameters: [Parameter]) -> [Tensor?] {
+        parameters.map { parameter in
+            let variable = byName[parameter.name]
+            defer { variable?.removeGradient() }
+            return variable?.gradient
+        }
+    }
 }

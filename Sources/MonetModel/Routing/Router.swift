@@ -61,8 +61,8 @@ struct Router: Sendable {
             return try routing(Variable(left), Variable(right), [], pass)
         }
         let projected = try pass.tape.projections(h, weights: [left, right].map { pass($0.weight) })
-        let (g1, statistics1, objective1) = try route(projected[0], left, pass)
-        let (g2, statistics2, objective2) = try route(projected[1], right, pass)
+        let (g1, statistics1, objective1) = try route(projected[0], left, 0, pass)
+        let (g2, statistics2, objective2) = try route(projected[1], right, 1, pass)
         if pass.input.statistics == .batch {
             pass.routerStatistics.append(
                 RouterBatchStatistics(
@@ -146,7 +146,8 @@ struct Router: Sendable {
         }
     }
 
-    private func route(_ projected: Variable, _ side: Side, _ pass: ForwardPass) throws -> (
+    /// - `place`: 0 for the left side, 1 for the right one.
+    private func route(_ projected: Variable, _ side: Side, _ place: Int, _ pass: ForwardPass) throws -> (
         Variable, RouterStatistics, RouterObjective?
     ) {
         let tape = pass.tape
@@ -155,10 +156,13 @@ struct Router: Sendable {
             try pass.input.statistics == .batch
             ? tape.backend.routerStatistics(logits.value) : side.running
         let probabilities = try tape.route(logits, rule: rule(statistics))
-        let objective = try pass.input.objective.map {
+        let objective = try pass.input.objective.map { settings in
             try tape.routerObjective(
-                logits: logits, probabilities: probabilities, uniformity: $0.uniformity,
-                uniformityWeight: $0.uniformityWeight, ambiguityWeight: $0.ambiguityWeight)
+                logits: logits, probabilities: probabilities, uniformity: settings.uniformity,
+                uniformityWeight: settings.uniformityWeight, ambiguityWeight: settings.ambiguityWeight,
+                mean: { [layer] in
+                    settings.batch?.means[layer].flatMap { $0.indices.contains(place) ? $0[place] : nil }
+                })
         }
         return (probabilities, statistics, objective)
     }

@@ -67,4 +67,11 @@ public struct RouterBatchStatistics: Sendable {
     public let sides: [RouterStatistics]
     /// The number of logits per head from which they were computed.
     public let count: Int
+
+    /// Collects the statistics.
+    public init(layer: Int, sides: [RouterStatistics], count: Int) {
+        self.layer = layer
+        self.sides = sides
+        self.count = count
+    }
 }

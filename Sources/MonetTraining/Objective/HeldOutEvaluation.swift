@@ -1,6 +1,7 @@
 import Foundation
 import MonetCompute
 import MonetModel
+import MonetProcesses
 import MonetText
 
 /// Loss and expert usage on held-out text, with the routers' running statistics.
@@ -19,32 +20,89 @@ public struct HeldOutEvaluation: Sendable, Equatable {
     /// The smallest of the shares; 1 for a model without experts.
     public var smallestAliveShare: Double { aliveShares.min() ?? 1 }
 
-    /// Runs `batches` through the model.
-    public init(model: MonetLanguageModel, batches: [BatchStream.Batch], backend: any Backend = CPUBackend())
-        throws
-    {
-        var sum = 0.0
+    /// Runs `batches` through the model, each on one of the processes; all get the same result.
+    public init(
+        model: MonetLanguageModel, batches: [BatchStream.Batch], backend: any Backend = CPUBackend(),
+        communicator: any Communicator = SingleProcess()
+    ) throws {
+        var own: [Double] = []
+        for (number, batch) in batches.enumerated() where number % communicator.count == communicator.rank {
+            own += try Part(model: model, batch: batch, backend: backend).numbers
+        }
+        var left = try communicator.gather(own).map { $0[...] }
         var alive: [Set<Int>] = []
-        var selected = 0.0
         var experts = 1
-        for batch in batches {
-            var input = ForwardInput(batch.inputs)
-            input.objective = RouterObjectiveSettings()
-            let output = try model.forward(input, on: backend)
-            let losses = try model.crossEntropy(output, targets: batch.targets).floats()
-            sum += losses.reduce(0.0) { $0 + Double($1) }
-            tokens += batch.targets.count { $0 >= 0 }
-            let sides = output.routings.flatMap(\.objectives)
-            if alive.isEmpty { alive = Array(repeating: [], count: sides.count) }
-            for (index, side) in sides.enumerated() {
-                let usage = RouterUsage(side)
-                alive[index].formUnion(usage.selected)
-                experts = side.selectionCounts.columnCount
-                selected += usage.selectedPerHead / Double(sides.count * batches.count)
+        var sum = 0.0
+        for number in batches.indices {
+            let part = try Part(&left[number % communicator.count], rank: number % communicator.count)
+            sum += part.loss
+            tokens += part.tokens
+            if alive.isEmpty { alive = Array(repeating: [], count: part.sides.count) }
+            for (index, side) in part.sides.enumerated() {
+                alive[index].formUnion(side.selected)
+                experts = side.experts
+                selectedPerHead += side.selectedPerHead / Double(part.sides.count * batches.count)
             }
         }
         loss = tokens > 0 ? sum / Double(tokens) : .nan
         aliveShares = alive.map { Double($0.count) / Double(experts) }
-        selectedPerHead = selected
+    }
+
+    /// What one batch contributes.
+    private struct Part {
+        struct Side {
+            let experts: Int
+            let selectedPerHead: Double
+            let selected: [Int]
+        }
+
+        let loss: Double
+        let tokens: Int
+        let sides: [Side]
+
+        init(model: MonetLanguageModel, batch: BatchStream.Batch, backend: any Backend) throws {
+            var input = ForwardInput(batch.inputs)
+            input.objective = RouterObjectiveSettings()
+            let output = try model.forward(input, on: backend)
+            let losses = try model.crossEntropy(output, targets: batch.targets).floats()
+            loss = losses.reduce(0.0) { $0 + Double($1) }
+            tokens = batch.targets.count { $0 >= 0 }
+            sides = output.routings.flatMap(\.objectives).map { side in
+                let usage = RouterUsage(side)
+                return Side(
+                    experts: side.selectionCounts.columnCount, selectedPerHead: usage.selectedPerHead,
+                    selected: usage.selected.sorted())
+            }
+        }
+
+        /// The same as numbers, for other processes.
+        var numbers: [Double] {
+            var result = [loss, Double(tokens), Double(sides.count)]
+            for side in sides {
+                result += [Double(side.experts), side.selectedPerHead, Double(side.selected.count)]
+                result += side.selected.map(Double.init)
+            }
+            return result
+        }
+
+        /// Takes the first part from the numbers of a process.
+        init(_ numbers: inout ArraySlice<Double>, rank: Int) throws {
+            func take() throws -> Double {
+                guard let number = numbers.popFirst() else {
+                    throw ProcessError.unexpectedAnswer(
+                        rank: rank, expected: "the losses of its batches", found: "fewer numbers")
+                }
+                return number
+            }
+            func count() throws -> Int { max(0, Int(exactly: try take()) ?? 0) }
+            loss = try take()
+            tokens = try count()
+            sides = try (0..<count()).map { _ in
+                let (experts, perHead) = (try count(), try take())
+                return Side(
+                    experts: experts, selectedPerHead: perHead,
+                    selected: try (0..<count()).map { _ in try count() })
+            }
+        }
     }
 }

@@ -40,33 +40,57 @@ public struct TrainingObjective: Sendable {
         self.momentum = momentum
     }
 
-    /// Adds the gradient of `share` times the objective into `variables` and returns the losses.
+    /// Adds the gradient of the objective of one batch into `variables`, updates the routers' running statistics, and
+    /// returns the losses.
     ///
     /// - `targets`: the next token of each input, negative for inputs that do not count.
-    /// - `share`: 1 over the number of micro-batches.
     public func addGradient(
-        model: MonetLanguageModel, inputs: [[Int32]], targets: [Int32], share: Double,
-        backend: any Backend = CPUBackend(),
-        variables: ParameterVariables
+        model: MonetLanguageModel, inputs: [[Int32]], targets: [Int32],
+        backend: any Backend = CPUBackend(), variables: ParameterVariables
     ) throws -> TrainingLosses {
+        let output = try forward(
+            model: model, inputs: inputs, share: 1, batch: nil, backend: backend, variables: variables)
+        try model.updateRouters(with: output.routerStatistics, momentum: Float(momentum))
+        var losses = RoutingSummary(output.routings).losses
+        losses.languageModel = try languageModelLoss(output, model: model, targets: targets, share: 1)
+        losses.total = total(losses)
+        try output.backward()
+        return losses
+    }
+
+    /// The forward pass of a micro-batch, recorded for its gradient.
+    ///
+    /// - `share`: 1 over the number of micro-batches.
+    /// - `batch`: where the mean probabilities of all of them will be.
+    func forward(
+        model: MonetLanguageModel, inputs: [[Int32]], share: Double, batch: UniformityBatch?,
+        backend: any Backend, variables: ParameterVariables
+    ) throws -> ForwardOutput {
         let routers = max(1, model.configuration.routerLayers.count)
         var input = ForwardInput(inputs)
         input.statistics = .batch
-        input.objective = RouterObjectiveSettings(
+        var settings = RouterObjectiveSettings(
             uniformity: uniformity, uniformityWeight: Float(uniformityWeight * share / Double(routers)),
             ambiguityWeight: Float(ambiguityWeight * share / Double(routers)))
-        let output = try model.forward(input, variables: variables, on: backend)
-        try model.updateRouters(with: output.routerStatistics, momentum: Float(momentum))
+        settings.batch = batch
+        input.objective = settings
+        return try model.forward(input, variables: variables, on: backend)
+    }
+
+    /// The mean cross entropy of a pass, `share` of which becomes a loss of the pass.
+    func languageModelLoss(
+        _ output: ForwardOutput, model: MonetLanguageModel, targets: [Int32], share: Double
+    ) throws -> Double {
         let counted = max(1, targets.count { $0 >= 0 })
         let losses = try model.crossEntropy(
             output, targets: targets, scale: Float(share / Double(counted))
         ).floats()
-        try output.backward()
-        var result = RoutingSummary(output.routings).losses
-        result.languageModel = losses.reduce(0.0) { $0 + Double($1) } / Double(counted)
-        result.total =
-            result.languageModel + uniformityWeight * result.uniformity + ambiguityWeight * result.ambiguity
-        return result
+        return losses.reduce(0.0) { $0 + Double($1) } / Double(counted)
+    }
+
+    /// Equation 18.
+    func total(_ losses: TrainingLosses) -> Double {
+        losses.languageModel + uniformityWeight * losses.uniformity + ambiguityWeight * losses.ambiguity
     }
 }
 

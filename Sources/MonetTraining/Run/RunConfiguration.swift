@@ -36,6 +36,10 @@ public struct RunConfiguration: Sendable, Equatable {
     public var ambiguityWeight = 1e-3
     public var routerMomentum = 0.1
     public var precision = ComputePrecision.bfloat16
+    /// In which form processes send each other gradients.
+    public var gradientFormat = GradientFormat.float32
+    /// The number of threads for which sums are divided; fewer or more threads give the same bits.
+    public var shares = 4
     public var seed: UInt64 = 0
     public var logEvery = 10
     public var evaluateEvery = 100
@@ -71,6 +75,8 @@ public struct RunConfiguration: Sendable, Equatable {
         let digits = pow(10, floor(log10(rate)) - 1)
         fit("learning_rate", \.learningRate, min(4e-3, max(3e-4, (rate / digits).rounded() * digits)))
         fit("warmup_steps", \.warmupSteps, part(10, 0...2000))
+        // As many as the machine has processors, so that one process or several use all of them.
+        fit("shares", \.shares, min(256, max(4, ProcessorLimits.usableProcessors)))
         fit("log_every", \.logEvery, part(100, 1...10))
         fit("eval_every", \.evaluateEvery, part(10, 1...1000))
         fit("save_every", \.saveEvery, part(5, 1...1000))
@@ -173,6 +179,17 @@ public struct RunConfiguration: Sendable, Equatable {
         try require(
             sequenceLength <= model.contextLength, "sequence_length", "\(sequenceLength)",
             "at most the model's context of \(model.contextLength)")
+    }
+
+    /// Checks that processes can share the micro-batches of a step so that the sum of gradients does not depend on
+    /// their number.
+    ///
+    /// - Throws: `TrainingError.invalidSetting`.
+    func requireShares(_ processes: Int) throws {
+        guard !SummationTree.divides(accumulation, among: processes) else { return }
+        throw TrainingError.invalidSetting(
+            source: "run", key: "accumulation", found: "\(accumulation) micro-batches a step",
+            expected: "\(processes) processes times a power of two, such as \(processes) or \(2 * processes)")
     }
 
     /// The settings in the form of a run file.

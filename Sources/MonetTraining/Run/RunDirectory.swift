@@ -163,11 +163,11 @@ public struct RunDirectory: Sendable {
         "step-" + String(repeating: "0", count: max(0, 8 - "\(step)".count)) + "\(step)"
     }
 
-    /// Saves model, optimizer and state, with the files of a folder that no training changes; then deletes old checkpoints.
+    /// Saves model, the optimizer's moments and state, with the files of a folder that no training changes; then deletes old checkpoints.
     @discardableResult
     func save(
-        model: MonetLanguageModel, optimizer: AdamW, state: State, companions: String?, tokenizerPath: String,
-        keepLast: Int
+        model: MonetLanguageModel, moments: [(name: String, tensor: Tensor)], state: State,
+        companions: String?, tokenizerPath: String, keepLast: Int
     ) throws -> String {
         let name = Self.name(ofStep: state.step)
         let target = checkpointsPath + "/" + name
@@ -176,7 +176,7 @@ public struct RunDirectory: Sendable {
             try Checkpoint.write(model, dtype: .float32, to: folder)
             try TokenizerFiles.install(
                 from: tokenizerPath, into: folder, contextLength: model.configuration.contextLength)
-            try SafetensorsWriter.write(optimizer.state(), to: folder + "/optimizer.safetensors")
+            try SafetensorsWriter.write(moments, to: folder + "/optimizer.safetensors")
             var state = state
             state.checksums = try Self.checksums(folder)
             try AtomicFile.write(

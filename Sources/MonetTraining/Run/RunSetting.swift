@@ -46,6 +46,8 @@ public struct RunSetting: Sendable {
         number("ambiguity_weight", \.ambiguityWeight, 0...1e3),
         number("router_momentum", \.routerMomentum, 0...1),
         choice("precision", \.precision),
+        choice("gradient_exchange", \.gradientFormat),
+        integer("shares", \.shares, 1...1024),
         RunSetting("seed") {
             .integer(Int(truncatingIfNeeded: $0.seed))
         } write: { run, value in

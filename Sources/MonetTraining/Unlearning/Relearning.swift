@@ -85,7 +85,7 @@ public struct Relearning: Sendable {
             let batch = windows.next()
             let variables = ParameterVariables()
             let losses = try objective.addGradient(
-                model: model, inputs: batch.inputs, targets: batch.targets, share: 1, backend: backend,
+                model: model, inputs: batch.inputs, targets: batch.targets, backend: backend,
                 variables: variables)
             let norm = try optimizer.gradientNorm(variables, on: backend)
             guard norm.isFinite else {

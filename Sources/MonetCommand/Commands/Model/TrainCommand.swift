@@ -3,6 +3,7 @@ import Foundation
 import MonetCompute
 import MonetFoundation
 import MonetModel
+import MonetProcesses
 import MonetText
 import MonetTraining
 import Yams
@@ -17,12 +18,17 @@ struct TrainCommand: ParsableCommand {
               monet train run.yaml --out runs/first --learning-rate 1e-3
               monet train --resume --out runs/first
               monet train run.yaml --decomposition dense --out runs/llama
+              monet train run.yaml --out runs/first --workers 4 --accumulation 4
+              mpirun -np 8 monet train run.yaml --out runs/first
 
             A run file is YAML or JSON with the settings below (flags have dashes for underscores) and \
             "model": a preset's name, or a mapping of "preset" and the keys of config.json to change. Flags \
             override the file; what neither names is fitted to the model and the number of steps. The vocabulary \
             size is that of the corpus unless the file sets it. Ctrl-C saves and stops; --resume continues, \
             with the same result as an uninterrupted run.
+
+            Several processes, started by --workers, mpirun or srun, share the micro-batches of a step (see \
+            --accumulation) and need a common folder; any number of them gives the same parameters, bit for bit.
 
             Settings: \(RunSetting.all.map(\.key).joined(separator: ", ")).
             """)
@@ -40,9 +46,14 @@ struct TrainCommand: ParsableCommand {
     @OptionGroup var settings: RunSettingOptions
     @Option(name: [.customShort("t"), .long], help: "Number of threads; by default all usable processors.")
     var threads: Int?
+    @Option(help: "Number of processes to start on this machine with Open MPI's mpirun.")
+    var workers: Int?
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
+        if let workers, !(1...1024).contains(workers) {
+            throw ValidationError("--workers is \(workers), expected 1 to 1024")
+        }
         if let threads, !(1...1024).contains(threads) {
             throw ValidationError("--threads is \(threads), expected 1 to 1024")
         }
@@ -53,6 +64,13 @@ struct TrainCommand: ParsableCommand {
     }
 
     func run() throws {
+        if let workers, !OpenMPI.isStarted() {
+            return try Workers(count: workers, resumeCommand: "monet train --resume --out \(out)").run()
+        }
+        try Workers.join { try train($0) }
+    }
+
+    private func train(_ communicator: any Communicator) throws {
         let directory = RunDirectory(path: out)
         var configuration: RunConfiguration
         if resume {
@@ -64,21 +82,43 @@ struct TrainCommand: ParsableCommand {
         if let decomposition {
             configuration.model = try configuration.model.converted(to: decomposition.family)
         }
-        let backend = try ComputeOptions.backend(threads: threads, precision: configuration.precision)
-        let trainer = try Trainer(configuration, directory: directory, resuming: resume, backend: backend)
-        Interruption.install(hangUp: true)
-        var report = TrainingReport(isQuiet: common.quiet)
-        report.line.note("training on \(backend.name)")
+        // Machines differ: what was fitted to the first one holds for all.
+        configuration = try Self.configuration(ofFirst: configuration, communicator)
+        let backend = try ComputeOptions.backend(
+            threads: threads ?? Workers.threadsPerProcess(communicator), shares: configuration.shares,
+            precision: configuration.precision)
+        let trainer = try Trainer(
+            configuration, directory: directory, resuming: resume, backend: backend,
+            communicator: communicator)
+        Interruption.install(hangUp: true, termination: true)
+        var report = TrainingReport(isQuiet: common.quiet || !communicator.isFirst)
+        report.line.note(
+            "training on \(backend.name)" + (communicator.isShared ? ", \(communicator.count) processes" : "")
+        )
         let outcome = try trainer.run(shouldStop: { Interruption.isRequested }, report: { report.show($0) })
         report.line.clear()
         switch outcome {
-        case .finished(let checkpoint): try StandardOutput.write(checkpoint + "\n")
+        case .finished(let checkpoint):
+            if communicator.isFirst { try StandardOutput.write(checkpoint + "\n") }
         case .interrupted(let step, let checkpoint):
-            StandardError.write(
-                "stopped at step \(step); saved \(checkpoint)\ncontinue with: monet train --resume --out \(out)\n"
-            )
+            if communicator.isFirst {
+                StandardError.write(
+                    "stopped at step \(step); saved \(checkpoint)\n"
+                        + "continue with: monet train --resume --out \(out)\n")
+            }
             throw Interruption.exitCode
         }
+    }
+
+    /// The first process's configuration, on every process.
+    private static func configuration(
+        ofFirst own: RunConfiguration, _ communicator: any Communicator
+    ) throws -> RunConfiguration {
+        guard communicator.isShared else { return own }
+        let all = try communicator.gather(Data(own.json().serialized().utf8))
+        return try RunConfiguration(
+            json: JSONValue(parsing: String(decoding: all[0], as: UTF8.self), source: "process 0"),
+            source: "process 0")
     }
 
     /// The run file's settings, overridden by the flags; what neither names is taken from the corpus or

@@ -1,0 +1,87 @@
+import ArgumentParser
+import Foundation
+import MonetCompute
+import MonetProcesses
+
+/// Several processes of the command that runs.
+struct Workers {
+    let count: Int
+    /// What goes on with work that ended early.
+    let resumeCommand: String
+
+    /// Starts the processes with the arguments of this one, and ends as they do.
+    func run() throws {
+        let command = try ProcessLauncher().command(count, [Self.executable] + Self.arguments)
+        Interruption.install(hangUp: true, termination: true)
+        let outcome = try ProcessLauncher.run(
+            command, environment: ProcessLauncher.environment(), shouldStop: { Interruption.isRequested })
+        if Interruption.isRequested { throw Interruption.exitCode }
+        switch outcome {
+        case .exited(0): return
+        case .exited(let code):
+            // Signals come back from mpirun as shells report them.
+            if code > 128 {
+                let cause = "a process was ended by signal \(code - 128), and the others with it"
+                StandardError.write("monet: \(cause)\ncontinue with: \(resumeCommand)\n")
+                throw ExitCode.failure
+            }
+            throw ExitCode(code)
+        case .signalled(let number):
+            StandardError.write(
+                "monet: mpirun was ended by signal \(number)\ncontinue with: \(resumeCommand)\n")
+            throw ExitCode.failure
+        }
+    }
+
+    /// Runs a command as one of the processes that were started together, or as the only one. An error ends all of
+    /// them.
+    static func join(_ body: (any Communicator) throws -> Void) throws {
+        guard OpenMPI.isStarted() else { return try body(SingleProcess()) }
+        let job = try OpenMPI()
+        do {
+            try body(job)
+        } catch let code as ExitCode {
+            // All processes end so, together: with several, mpirun would add a page about exit codes.
+            try job.leave()
+            if ProcessInfo.processInfo.environment[ProcessLauncher.startedKey] == nil { throw code }
+            return
+        } catch {
+            let name = job.isShared ? "process \(job.rank): " : ""
+            StandardError.write("monet: \(name)\(error)\n")
+            job.abort(code: 1)
+            throw ExitCode.failure
+        }
+        try job.leave()
+    }
+
+    /// The processors of this machine, divided among the processes on it.
+    static func threadsPerProcess(_ communicator: any Communicator) -> Int? {
+        guard communicator.isShared else { return nil }
+        return max(1, ProcessorLimits.usableProcessors / OpenMPI.processesOnThisMachine())
+    }
+
+    private static var executable: String {
+        #if os(Linux)
+            if let path = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe") {
+                return path
+            }
+        #endif
+        return Bundle.main.executablePath ?? CommandLine.arguments[0]
+    }
+
+    /// This process's arguments without the number of workers.
+    private static var arguments: [String] {
+        var result: [String] = []
+        var skips = false
+        for argument in CommandLine.arguments.dropFirst() {
+            if skips {
+                skips = false
+            } else if argument == "--workers" {
+                skips = true
+            } else if !argument.hasPrefix("--workers=") {
+                result.append(argument)
+            }
+        }
+        return result
+    }
+}
