@@ -178,13 +178,66 @@ public final class MonetLanguageModel: Sendable {
         var x = try embedded(sequences, pass)
         var shared: (any UnitActivations)?
         var groups: [any UnitActivations] = []
-        for layer in layers {
-            x = try layer(x, shared: &shared, positions: positions, pass)
-            if let shared, shared.group != groups.last?.group { groups.append(shared) }
+        if pass.input.recomputesActivations, pass.tape.isRecording {
+            guard pass.input.hooks.points.isEmpty, sequences.allSatisfy({ $0.steering == nil }) else {
+                throw ModelError.invalidInput(
+                    reason: "a pass that computes activations twice observes and replaces nothing")
+            }
+            for segment in recomputedSegments {
+                let (output, found) = try recomputed(segment, x, positions, pass)
+                x = output
+                groups += found
+            }
+        } else {
+            for layer in layers {
+                x = try layer(x, shared: &shared, positions: positions, pass)
+                if let shared, shared.group != groups.last?.group { groups.append(shared) }
+            }
         }
         return ForwardOutput(
             hidden: try finalNorm(x, pass), groups: groups, caches: caches.compactMap { $0 },
             routerStatistics: pass.routerStatistics, observations: pass.observations, pass: pass)
+    }
+
+    /// Layers that share a router; without routers, single layers.
+    private var recomputedSegments: [Range<Int>] {
+        let starts = configuration.routerLayers.isEmpty ? Array(layers.indices) : configuration.routerLayers
+        return zip(starts, starts.dropFirst() + [layers.count]).map { $0..<$1 }
+    }
+
+    /// Runs some layers of which only the input is kept: they run again when their gradient is computed, with the same
+    /// operations and thus the same bits (Chen et al. 2016, arXiv 1604.06174).
+    private func recomputed(
+        _ segment: Range<Int>, _ x: Variable, _ positions: SequencePositions, _ pass: ForwardPass
+    ) throws -> (output: Variable, groups: [any UnitActivations]) {
+        let nested = pass.nested
+        func run(_ input: Variable) throws -> (
+            output: Variable, groups: [any UnitActivations], pass: ForwardPass
+        ) {
+            let inner = nested()
+            var (x, shared): (Variable, (any UnitActivations)?) = (input, nil)
+            var groups: [any UnitActivations] = []
+            for layer in layers[segment] {
+                x = try layer(x, shared: &shared, positions: positions, inner)
+                if let shared, shared.group != groups.last?.group { groups.append(shared) }
+            }
+            return (x, groups, inner)
+        }
+        // Recorded like the second run, for which recording decides between algorithms, and forgotten.
+        let first = try run(Variable(x.value, requiresGradient: true))
+        pass.routerStatistics += first.pass.routerStatistics
+        let backend = pass.tape.backend
+        // Parameters need their gradient even if nothing before the segment does.
+        let output = pass.tape.record(
+            first.output.value, from: [x, Variable(x.value, requiresGradient: true)]
+        ) { gradient in
+            let input = Variable(x.value, requiresGradient: true)
+            let second = try run(input)
+            try second.output.add(gradient, on: backend)
+            try second.pass.tape.backward()
+            if x.requiresGradient, let gradient = input.gradient { try x.add(gradient, on: backend) }
+        }
+        return (output, first.groups)
     }
 
     /// Embeddings of all segments, `[tokens, d]`.

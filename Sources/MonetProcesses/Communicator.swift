@@ -26,7 +26,7 @@ public protocol Communicator: AnyObject, Sendable {
 
 /// What transfers belong to: those of different tags do not meet.
 public enum TransferTag: Int32, Sendable {
-    case sizes, values, gradients, parameters
+    case sizes, values, gradients, parameters, pulse
 }
 
 /// Bytes on their way, in memory that does not move.
@@ -174,10 +174,12 @@ extension Communicator {
     }
 }
 
-/// How long a process waits for the others.
+/// How long a process waits for the others, in seconds.
 public enum Patience {
     /// For an answer that takes no work.
-    public static let ordinary = 120.0
+    public static let ordinary = 300.0
     /// While the first process writes a checkpoint, or another one prepares its data.
     public static let long = 3600.0
+    /// For any sign of life.
+    static let silence = 60.0
 }

@@ -11,6 +11,7 @@ public final class OpenMPI: Communicator {
     /// The library's name and version.
     public let version: String
     private let calls = Mutex(())
+    private let pulse = Mutex(Pulse())
 
     /// Whether this process was started as one of several.
     public static func isStarted(_ environment: [String: String] = ProcessInfo.processInfo.environment)
@@ -57,6 +58,7 @@ public final class OpenMPI: Communicator {
         var version = [CChar](repeating: 0, count: 512)
         monet_mpi_version(&version, version.count)
         self.version = Self.text(version).split(separator: ",").first.map(String.init) ?? "Open MPI"
+        if self.count > 1 { startPulse() }
     }
 
     private static func text(_ characters: [CChar]) -> String {
@@ -89,6 +91,13 @@ public final class OpenMPI: Communicator {
     }
 
     public func isComplete(_ transfer: Transfer) throws -> Bool {
+        if let silence = pulse.withLock({ $0.silence(of: transfer.rank) }) {
+            throw ProcessError.noAnswer(rank: transfer.rank, seconds: silence)
+        }
+        return try test(transfer)
+    }
+
+    private func test(_ transfer: Transfer) throws -> Bool {
         try calls.withLock { _ in
             guard transfer.handle != nil else { return true }
             var done: Int32 = 0
@@ -102,9 +111,85 @@ public final class OpenMPI: Communicator {
         }
     }
 
+    // MARK: Signs of life
+
+    /// The signs of life that this process has from others.
+    private struct Pulse {
+        var heard: [Int: ContinuousClock.Instant] = [:]
+        /// The others that have said that they leave.
+        var gone: Set<Int> = []
+        var leaves = false
+        var isOver = false
+
+        /// Seconds for which nothing was heard of a process, if they are too many.
+        func silence(of rank: Int) -> Int? {
+            guard let last = heard[rank], !gone.contains(rank) else { return nil }
+            let seconds = (ContinuousClock.now - last) / .seconds(1)
+            return seconds > Patience.silence ? Int(seconds) : nil
+        }
+    }
+
+    /// Tells all others every two seconds that this process is there, however long its work takes: who is silent has
+    /// died or cannot be reached. The last message says that it leaves, so that none is under way at the end.
+    private func startPulse() {
+        let others = (0..<count).filter { $0 != rank }
+        pulse.withLock { pulse in for other in others { pulse.heard[other] = .now } }
+        let thread = Thread { [self] in
+            var sent: [Int: Transfer] = [:]
+            var expected: [Int: (transfer: Transfer, byte: TransferBuffer)] = [:]
+            var said: Set<Int> = []
+            var next = ContinuousClock.now
+            // Errors show where the work itself waits; here, silence is enough.
+            while true {
+                let leaves = pulse.withLock { $0.leaves }
+                let isDue = ContinuousClock.now >= next || leaves
+                if isDue { next = .now + .seconds(2) }
+                for other in others {
+                    if isDue, !said.contains(other), (try? sent[other].map(test) ?? true) == true {
+                        sent[other] = try? send(
+                            TransferBuffer([leaves ? 1 : 0]), to: other, tag: .pulse)
+                        if leaves { said.insert(other) }
+                    }
+                    if let (transfer, byte) = expected[other] {
+                        guard (try? test(transfer)) == true else { continue }
+                        let isLast = byte.bytes.first == 1
+                        pulse.withLock { pulse in
+                            pulse.heard[other] = .now
+                            if isLast { pulse.gone.insert(other) }
+                        }
+                        expected[other] = nil
+                        if isLast { continue }
+                    }
+                    guard !pulse.withLock({ $0.gone.contains(other) }), expected[other] == nil else {
+                        continue
+                    }
+                    let byte = TransferBuffer(byteCount: 1)
+                    if let transfer = try? receive(into: byte, from: other, tag: .pulse) {
+                        expected[other] = (transfer, byte)
+                    }
+                }
+                if said.count == others.count, sent.values.allSatisfy({ (try? test($0)) ?? true }),
+                    pulse.withLock({ $0.gone.count == others.count })
+                {
+                    return pulse.withLock { $0.isOver = true }
+                }
+                usleep(leaves ? 1000 : 50_000)
+            }
+        }
+        thread.name = "monet-pulse"
+        thread.start()
+    }
+
     /// Leaves the job after all processes have come here.
+    ///
+    /// - Throws: `ProcessError`.
     public func leave() throws {
         try barrier()
+        if count > 1 {
+            pulse.withLock { $0.leaves = true }
+            let end = ContinuousClock.now + .seconds(Patience.silence)
+            while !pulse.withLock({ $0.isOver }), ContinuousClock.now < end { usleep(1000) }
+        }
         let status = calls.withLock { _ in monet_mpi_finalize() }
         guard status == 0 else { throw ProcessError.failed(operation: "leave the job", code: Int(status)) }
     }

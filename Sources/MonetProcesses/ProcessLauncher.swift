@@ -43,7 +43,8 @@ public struct ProcessLauncher: Sendable {
 
     /// The command that starts `count` processes of a program.
     public func command(_ count: Int, _ program: [String], isRoot: Bool = getuid() == 0) -> [String] {
-        var result = [mpirun, "-np", "\(count)"]
+        // Quiet: it adds a page to every message of ours.
+        var result = [mpirun, "--quiet", "-np", "\(count)"]
         // Root is refused by default, in containers too, where there is no other user.
         if isRoot { result.append("--allow-run-as-root") }
         // More processes than cores are the user's own wish; the processes share the cores themselves.
@@ -86,8 +87,15 @@ public struct ProcessLauncher: Sendable {
             posix_spawnattr_destroy(&attributes)
             posix_spawn_file_actions_destroy(&actions)
         }
-        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP))
+        posix_spawnattr_setflags(
+            &attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
         posix_spawnattr_setpgroup(&attributes, 0)
+        // Whatever this process's parent left blocked or ignored: the request to stop must arrive.
+        var signals = sigset_t()
+        sigemptyset(&signals)
+        posix_spawnattr_setsigmask(&attributes, &signals)
+        for number in [SIGINT, SIGTERM, SIGUSR1] { sigaddset(&signals, number) }
+        posix_spawnattr_setsigdefault(&attributes, &signals)
         // A background group that reads from the terminal is stopped.
         posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
         var arguments = command.map { strdup($0) } + [nil]

@@ -167,9 +167,10 @@ public final class Trainer {
     /// - Throws: `TrainingError.diverged`, and errors of files and computations.
     public func run(shouldStop: () -> Bool = { false }, report: (Event) throws -> Void) throws -> Outcome {
         let schedule = LearningRateSchedule(configuration)
-        let objective = TrainingObjective(
+        var objective = TrainingObjective(
             uniformity: configuration.uniformity, uniformityWeight: configuration.uniformityWeight,
             ambiguityWeight: configuration.ambiguityWeight, momentum: configuration.routerMomentum)
+        objective.recomputesActivations = configuration.recomputesActivations
         let gradient = GradientStep(
             model: model, shards: optimizer.shards, objective: objective, backend: backend,
             communicator: communicator, format: configuration.gradientFormat)
@@ -180,7 +181,9 @@ public final class Trainer {
             state.sequences ?? state.step * configuration.accumulation * configuration.batchSize
         var tokens = state.tokens ?? state.step * configuration.tokensPerStep
         let validation = stream.validationBatches(limit: configuration.evaluationBatches)
-        let peak = try MachinePeak.operationsPerSecond(on: backend)
+        // Of all processes together.
+        let peak = try communicator.gather([MachinePeak.operationsPerSecond(on: backend)])
+            .joined().reduce(0, +)
         try report(.started(parameters: model.configuration.parameterCount, step: state.step))
         var watch = DivergenceWatch(threshold: configuration.divergenceThreshold)
         var meter = SpeedMeter()

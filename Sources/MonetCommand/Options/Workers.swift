@@ -46,7 +46,9 @@ struct Workers {
             if ProcessInfo.processInfo.environment[ProcessLauncher.startedKey] == nil { throw code }
             return
         } catch {
-            let name = job.isShared ? "process \(job.rank): " : ""
+            // What is wrong for all, such as a bad setting, the first one says for all: it ends the others meanwhile.
+            if !job.isFirst { usleep(500_000) }
+            let name = job.isFirst ? "" : "process \(job.rank): "
             StandardError.write("monet: \(name)\(error)\n")
             job.abort(code: 1)
             throw ExitCode.failure

@@ -15,6 +15,9 @@ public struct ForwardInput {
     public var objective: RouterObjectiveSettings?
     /// What to observe and to replace.
     public var hooks = Hooks()
+    /// Whether a pass with gradients keeps only what enters each group of layers and computes the rest again on the way
+    /// back: less memory for a third more work.
+    public var recomputesActivations = false
     /// Whether the output contains units that are not needed for the pass itself, such as neurons.
     public var keepsUnits = false
 

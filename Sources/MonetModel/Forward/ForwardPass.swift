@@ -7,6 +7,7 @@ public final class ForwardPass {
     /// The input of the pass.
     public let input: ForwardInput
     private let variables: ParameterVariables?
+    private let ownMask: UnitMask?
     /// Rows of each sequence, with the masks that apply to it.
     private let masks: [(rows: Range<Int>, masks: [UnitMask])]
     /// Rows of each steered sequence, with the position of the first.
@@ -24,6 +25,7 @@ public final class ForwardPass {
         self.input = input
         self.tape = tape
         self.variables = variables
+        ownMask = own
         let points = input.sequences.reduce(into: input.hooks.points) { points, sequence in
             points.formUnion(sequence.steering?.points ?? [])
         }
@@ -42,6 +44,16 @@ public final class ForwardPass {
         }
         self.masks = masks
         self.steerings = steerings
+    }
+
+    /// Makes passes over the same input with tapes of their own, for layers that run twice. What makes them does not
+    /// hold this pass, whose tape holds it.
+    var nested: () -> ForwardPass {
+        { [input, ownMask, variables, backend = tape.backend, onLastUse = tape.onLastUse] in
+            let tape = GradientTape(backend: backend, isRecording: true)
+            tape.onLastUse = onLastUse
+            return ForwardPass(input, own: ownMask, tape: tape, variables: variables)
+        }
     }
 
     /// The variable of a parameter.

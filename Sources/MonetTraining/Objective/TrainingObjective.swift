@@ -28,6 +28,8 @@ public struct TrainingObjective: Sendable {
     public var ambiguityWeight: Double
     /// Share of a batch in the routers' running statistics.
     public var momentum: Double
+    /// Whether activations are computed twice instead of being kept.
+    public var recomputesActivations = false
 
     /// Collects the settings.
     public init(
@@ -69,6 +71,7 @@ public struct TrainingObjective: Sendable {
         let routers = max(1, model.configuration.routerLayers.count)
         var input = ForwardInput(inputs)
         input.statistics = .batch
+        input.recomputesActivations = recomputesActivations
         var settings = RouterObjectiveSettings(
             uniformity: uniformity, uniformityWeight: Float(uniformityWeight * share / Double(routers)),
             ambiguityWeight: Float(ambiguityWeight * share / Double(routers)))

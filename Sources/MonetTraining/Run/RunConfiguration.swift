@@ -36,6 +36,8 @@ public struct RunConfiguration: Sendable, Equatable {
     public var ambiguityWeight = 1e-3
     public var routerMomentum = 0.1
     public var precision = ComputePrecision.bfloat16
+    /// Whether activations are computed twice instead of being kept, for a third more work.
+    public var recomputesActivations = false
     /// In which form processes send each other gradients.
     public var gradientFormat = GradientFormat.float32
     /// The number of threads for which sums are divided; fewer or more threads give the same bits.

@@ -30,13 +30,7 @@ public struct RunSetting: Sendable {
         integer("warmup_steps", \.warmupSteps, 0...1 << 40),
         number("decay_share", \.decayShare, 0...1),
         number("weight_decay", \.weightDecay, 0...10),
-        RunSetting("decay_everything") {
-            .bool($0.decaysEverything)
-        } write: { run, value in
-            guard let flag = value.boolValue else { return "true or false" }
-            run.decaysEverything = flag
-            return nil
-        },
+        flag("decay_everything", \.decaysEverything),
         number("beta1", \.beta1, 0...0.999999),
         number("beta2", \.beta2, 0...0.9999999),
         number("epsilon", \.epsilon, 1e-30...1),
@@ -46,6 +40,7 @@ public struct RunSetting: Sendable {
         number("ambiguity_weight", \.ambiguityWeight, 0...1e3),
         number("router_momentum", \.routerMomentum, 0...1),
         choice("precision", \.precision),
+        flag("activation_checkpointing", \.recomputesActivations),
         choice("gradient_exchange", \.gradientFormat),
         integer("shares", \.shares, 1...1024),
         RunSetting("seed") {
@@ -80,6 +75,16 @@ public struct RunSetting: Sendable {
         } write: { run, value in
             guard let text = value.stringValue, !text.isEmpty else { return "a path" }
             run[keyPath: path] = text
+            return nil
+        }
+    }
+
+    private static func flag(_ key: String, _ path: Path<Bool>) -> RunSetting {
+        RunSetting(key) {
+            .bool($0[keyPath: path])
+        } write: { run, value in
+            guard let flag = value.boolValue else { return "true or false" }
+            run[keyPath: path] = flag
             return nil
         }
     }

@@ -1,0 +1,133 @@
+import Foundation
+import TestSupport
+import Testing
+
+private let hasMPI = ["/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"].contains {
+    FileManager.default.isExecutableFile(atPath: $0 + "/mpirun")
+}
+
+/// Several real processes over Open MPI, which `Scripts/setup` installs.
+@Suite(.enabled(if: hasMPI, "Open MPI's mpirun is not installed"))
+struct WorkersCommandTests {
+    private let four = ["train", "run.yaml", "--accumulation", "4", "--batch-size", "2"]
+
+    private func model(_ folder: String) throws -> Data {
+        try Data(contentsOf: URL(fileURLWithPath: folder + "/latest/model.safetensors"))
+    }
+
+    @Test func oneTwoAndFourProcessesGiveTheSameModel() throws {
+        try withTemporaryFolder { folder in
+            try makeCorpus(folder)
+            for workers in [1, 2, 4] {
+                let result = try Command.run(
+                    four + ["--out", "run\(workers)", "--workers", "\(workers)"], in: folder)
+                #expect(result.status == 0, "\(result.errors)")
+                #expect(result.output == "run\(workers)/checkpoints/step-00000030\n")
+                // One process reports for all.
+                #expect(result.errors.components(separatedBy: "step 30/30").count == 2)
+                #expect(try model(folder + "/run\(workers)") == model(folder + "/run1"))
+            }
+        }
+    }
+
+    /// Processes of a job, by rank.
+    private func ranks(of folder: String) -> [Int: pid_t] {
+        var result: [Int: pid_t] = [:]
+        for name in (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? [] {
+            guard let id = pid_t(name), let data = FileManager.default.contents(atPath: "/proc/\(id)/environ")
+            else { continue }
+            let variables = String(decoding: data, as: UTF8.self).split(separator: "\0")
+            let key = "OMPI_COMM_WORLD_RANK="
+            guard variables.contains(where: { $0 == "MONET_TEST_FOLDER=\(folder)" }),
+                let rank = variables.first(where: { $0.hasPrefix(key) }).flatMap({
+                    Int($0.dropFirst(key.count))
+                })
+            else { continue }
+            result[rank] = id
+        }
+        return result
+    }
+
+    @Test(arguments: [0, 1])
+    func aProcessThatDiesEndsAll(rank: Int) throws {
+        try withTemporaryFolder { folder in
+            try makeCorpus(folder)
+            let arguments = four + ["--out", "run", "--steps", "3000"]
+            let running = try Command.start(
+                arguments + ["--workers", "2"], in: folder, environment: ["MONET_TEST_FOLDER": folder])
+            running.waitUntil("saved run/checkpoints")
+            let id = try #require(ranks(of: folder)[rank])
+            let start = ContinuousClock.now
+            kill(id, SIGKILL)
+            let result = running.wait()
+            #expect(result.status == 1)
+            #expect(
+                result.errors.contains("signal 9") && result.errors.contains("monet train --resume --out run")
+            )
+            #expect(ContinuousClock.now - start < .seconds(60), "it hung")
+            #expect(ranks(of: folder).isEmpty)
+            let resumed = try Command.run(
+                ["train", "--resume", "--out", "run", "--steps", "6", "--workers", "4"], in: folder)
+            #expect(resumed.status == 0, "\(resumed.errors)")
+        }
+    }
+
+    @Test(arguments: [SIGINT, SIGTERM])
+    func aRequestToStopSavesOnce(signal: Int32) throws {
+        try withTemporaryFolder { folder in
+            try makeCorpus(folder)
+            let running = try Command.start(
+                four + ["--out", "run", "--steps", "3000", "--workers", "2"], in: folder)
+            running.waitUntil("step 2/")
+            kill(running.process.processIdentifier, signal)
+            let result = running.wait()
+            #expect(result.status == 128 + signal, "\(result.errors)")
+            #expect(result.errors.components(separatedBy: "monet train --resume --out run").count == 2)
+            _ = try model(folder + "/run")
+        }
+    }
+
+    /// The folder of checkpoints disappears under the first process, which alone writes.
+    @Test func aFailingSaveEndsAll() throws {
+        try withTemporaryFolder { folder in
+            try makeCorpus(folder)
+            let running = try Command.start(
+                four + ["--out", "run", "--steps", "3000", "--workers", "2"], in: folder)
+            running.waitUntil("saved run/checkpoints")
+            let checkpoints = folder + "/run/checkpoints"
+            try FileManager.default.moveItem(atPath: checkpoints, toPath: folder + "/kept")
+            try Data().write(to: URL(fileURLWithPath: checkpoints))
+            let failed = running.wait()
+            #expect(failed.status == 1)
+            #expect(failed.errors.contains("run/checkpoints"), "\(failed.errors)")
+            #expect(!failed.errors.contains("MPI_ABORT"))
+        }
+    }
+
+    @Test func whatIsWrongIsSaidOnce() throws {
+        try withTemporaryFolder { folder in
+            try makeCorpus(folder)
+            let uneven = try Command.run(
+                ["train", "run.yaml", "--out", "run", "--accumulation", "3", "--workers", "2"], in: folder)
+            #expect(uneven.status == 1)
+            #expect(uneven.errors.components(separatedBy: "\"accumulation\" is 3 micro-batches").count == 2)
+            #expect(!FileManager.default.fileExists(atPath: folder + "/run"))
+            let zero = try Command.run(
+                ["train", "run.yaml", "--out", "run", "--workers", "0"], in: folder)
+            #expect(zero.status == 64 && zero.errors.contains("--workers is 0"))
+            let missing = try Command.run(
+                ["train", "run.yaml", "--out", "run", "--workers", "2"], in: folder,
+                environment: ["PATH": folder])
+            #expect(missing.status == 1 && missing.errors.contains("mpirun"), "\(missing.errors)")
+            let other = folder + "/mpirun"
+            try Data("#!/bin/sh\necho HYDRA build details\n".utf8).write(to: URL(fileURLWithPath: other))
+            chmod(other, 0o755)
+            let foreign = try Command.run(
+                ["train", "run.yaml", "--out", "run", "--workers", "2"], in: folder,
+                environment: ["PATH": folder])
+            #expect(
+                foreign.status == 1 && foreign.errors.contains("is not Open MPI's: HYDRA"),
+                "\(foreign.errors)")
+        }
+    }
+}
