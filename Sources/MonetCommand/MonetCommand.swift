@@ -30,7 +30,8 @@ struct MonetCommand: ParsableCommand {
             """,
         version: "0.1.0",
         subcommands: [
-            TrainCommand.self, TokenizerCommand.self, CorpusCommand.self, GenerateCommand.self,
+            TrainCommand.self, TuneCommand.self, TokenizerCommand.self, CorpusCommand.self,
+            GenerateCommand.self,
             ChatCommand.self, ServeCommand.self, ExploreCommand.self, DownloadCommand.self,
             TraceCommand.self, ActivationsCommand.self, AttributeCommand.self, PatchCommand.self,
             PairsCommand.self, ExplainCommand.self, ExportCommand.self,

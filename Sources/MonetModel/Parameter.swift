@@ -9,6 +9,9 @@ public struct Parameter: Sendable {
     /// The tensor's role.
     public let role: TensorShape.Role
 
+    /// Whether it belongs to a router.
+    public var isRouters: Bool { name.contains(".router.") }
+
     /// Names a tensor.
     public init(name: String, tensor: Tensor, role: TensorShape.Role) {
         self.name = name

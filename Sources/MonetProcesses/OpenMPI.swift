@@ -194,5 +194,24 @@ public final class OpenMPI: Communicator {
         guard status == 0 else { throw ProcessError.failed(operation: "leave the job", code: Int(status)) }
     }
 
-    public func abort(code: Int32) { monet_mpi_abort(code) }
+    public func abort(code: Int32) {
+        // mpirun and its daemons wait for each other to end, forever if the network between them is down.
+        Thread.detachNewThread {
+            Thread.sleep(forTimeInterval: 10)
+            for signal in [SIGTERM, SIGTERM, SIGKILL] {
+                if let starter = Self.parentStarter { kill(starter, signal) }
+                Thread.sleep(forTimeInterval: 1)
+            }
+            _exit(code)
+        }
+        monet_mpi_abort(code)
+    }
+
+    /// The parent process, if it is one of Open MPI's.
+    private static var parentStarter: pid_t? {
+        let parent = getppid()
+        let names = ["mpirun", "orterun", "prterun", "mpiexec", "orted", "prted"]
+        let name = try? String(contentsOfFile: "/proc/\(parent)/comm", encoding: .utf8)
+        return names.contains((name ?? "").trimmingCharacters(in: .whitespacesAndNewlines)) ? parent : nil
+    }
 }

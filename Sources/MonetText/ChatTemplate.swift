@@ -55,6 +55,17 @@ public struct ChatTemplate: Sendable {
         specialTokens: [String: String] = ["bos_token": "<s>", "eos_token": "</s>"],
         variables: JSONValue = .null, date: Date = Date()
     ) throws -> String {
+        try rendering(
+            messages: messages, addGenerationPrompt: addGenerationPrompt, specialTokens: specialTokens,
+            variables: variables, date: date
+        ).text
+    }
+
+    /// The same with the bytes of the text that the template marks with `{% generation %}` as the assistant's.
+    func rendering(
+        messages: JSONValue, addGenerationPrompt: Bool, specialTokens: [String: String],
+        variables: JSONValue = .null, date: Date = Date()
+    ) throws -> (text: String, generated: [Range<Int>]) {
         let run = JinjaRun(date: date)
         // transformers always passes these two.
         var values: [(String, JSONValue)] = [("tools", .null), ("documents", .null)]
@@ -62,6 +73,6 @@ public struct ChatTemplate: Sendable {
         values += [("messages", messages), ("add_generation_prompt", .bool(addGenerationPrompt))]
         values += (variables.members ?? []).map { ($0.key, $0.value) }
         for (name, value) in values { run.scope.set(name, try JinjaValue(value, run)) }
-        return try run.render(body)
+        return (try run.render(body), run.generated)
     }
 }

@@ -42,8 +42,7 @@ public final class Trainer {
     /// The model in training.
     public let model: MonetLanguageModel
     private let directory: RunDirectory
-    private let corpus: Corpus
-    private let stream: BatchStream
+    private let text: TrainingText
     private let backend: any Backend
     private let communicator: any Communicator
     private let optimizer: AdamW
@@ -69,19 +68,16 @@ public final class Trainer {
             configuration.leastMemory,
             for: "training \(configuration.model.parameterCount.grouped) parameters on "
                 + "\((configuration.sequenceLength * configuration.batchSize).grouped) tokens at a time")
-        let corpus = try Corpus(folder: configuration.corpus)
-        guard corpus.vocabularySize <= configuration.model.vocabularySize else {
+        let text = try TrainingText(configuration)
+        guard text.vocabularySize <= configuration.model.vocabularySize else {
             throw TrainingError.invalidSetting(
                 source: "run", key: "model.vocab_size", found: "\(configuration.model.vocabularySize)",
-                expected: "at least the corpus's \(corpus.vocabularySize)")
+                expected: "at least the \(text.vocabularySize) of \(text.name)")
         }
         self.configuration = configuration
         self.directory = directory
-        self.corpus = corpus
+        self.text = text
         self.backend = backend
-        stream = try BatchStream(
-            corpus: corpus, length: configuration.sequenceLength, batchSize: configuration.batchSize,
-            seed: configuration.seed)
         let settings = AdamW.Settings(
             beta1: configuration.beta1, beta2: configuration.beta2, epsilon: configuration.epsilon,
             weightDecay: configuration.weightDecay, decaysEverything: configuration.decaysEverything)
@@ -95,7 +91,8 @@ public final class Trainer {
                 companions = configuration.initialCheckpoint
                 model = try Self.initialModel(configuration).moved(to: backend)
                 optimizer = try AdamW(
-                    model.parameters.trainable, settings: settings, on: backend, communicator: communicator)
+                    Self.trained(model, configuration), settings: settings, on: backend,
+                    communicator: communicator)
                 state = RunDirectory.State(step: 0)
                 guard communicator.isFirst else { return }
                 try directory.truncateMetrics(after: nil)
@@ -110,7 +107,8 @@ public final class Trainer {
             }
             model = try saved.model.moved(to: backend)
             optimizer = try AdamW(
-                model.parameters.trainable, settings: settings, on: backend, communicator: communicator)
+                Self.trained(model, configuration), settings: settings, on: backend,
+                communicator: communicator)
             try optimizer.restore(saved.optimizer, step: saved.state.step)
             state = saved.state
             guard communicator.isFirst else { return }
@@ -122,11 +120,12 @@ public final class Trainer {
             let exists = directory.exists
             try communicator.barrier()
             guard !exists else { throw TrainingError.runExists(folder: directory.path) }
-            try Self.checkTokenizer(of: configuration, corpus)
+            try text.checkTokenizer(of: configuration)
             companions = configuration.initialCheckpoint
             model = try Self.initialModel(configuration).moved(to: backend)
             optimizer = try AdamW(
-                model.parameters.trainable, settings: settings, on: backend, communicator: communicator)
+                Self.trained(model, configuration), settings: settings, on: backend,
+                communicator: communicator)
             state = RunDirectory.State(step: 0)
             // Last, so that a start that fails leaves no run.
             lock = communicator.isFirst ? try directory.lock() : nil
@@ -134,16 +133,10 @@ public final class Trainer {
         }
     }
 
-    /// Checks that the corpus speaks the tokens of the checkpoint to start from.
-    private static func checkTokenizer(of configuration: RunConfiguration, _ corpus: Corpus) throws {
-        guard let start = configuration.initialCheckpoint else { return }
-        let (own, starting) = (corpus.folder + "/tokenizer.model", start + "/tokenizer.model")
-        guard FileManager.default.fileExists(atPath: own), FileManager.default.fileExists(atPath: starting),
-            !FileManager.default.contentsEqual(atPath: own, andPath: starting)
-        else { return }
-        throw TrainingError.invalidSetting(
-            source: "run", key: "corpus", found: corpus.folder,
-            expected: "a corpus encoded with the tokenizer of \(start)")
+    /// The parameters that the run changes.
+    private static func trained(_ model: MonetLanguageModel, _ configuration: RunConfiguration) -> [Parameter]
+    {
+        model.parameters.trainable.filter { !configuration.freezesRouters || !$0.isRouters }
     }
 
     private static func initialModel(_ configuration: RunConfiguration) throws -> MonetLanguageModel {
@@ -168,8 +161,11 @@ public final class Trainer {
     public func run(shouldStop: () -> Bool = { false }, report: (Event) throws -> Void) throws -> Outcome {
         let schedule = LearningRateSchedule(configuration)
         var objective = TrainingObjective(
-            uniformity: configuration.uniformity, uniformityWeight: configuration.uniformityWeight,
-            ambiguityWeight: configuration.ambiguityWeight, momentum: configuration.routerMomentum)
+            uniformity: configuration.uniformity,
+            uniformityWeight: configuration.freezesRouters ? 0 : configuration.uniformityWeight,
+            ambiguityWeight: configuration.freezesRouters ? 0 : configuration.ambiguityWeight,
+            momentum: configuration.routerMomentum)
+        objective.freezesRouters = configuration.freezesRouters
         objective.recomputesActivations = configuration.recomputesActivations
         let gradient = GradientStep(
             model: model, shards: optimizer.shards, objective: objective, backend: backend,
@@ -180,7 +176,7 @@ public final class Trainer {
         var sequences =
             state.sequences ?? state.step * configuration.accumulation * configuration.batchSize
         var tokens = state.tokens ?? state.step * configuration.tokensPerStep
-        let validation = stream.validationBatches(limit: configuration.evaluationBatches)
+        let validation = text.source.validationBatches(limit: configuration.evaluationBatches)
         // Of all processes together.
         let peak = try communicator.gather([MachinePeak.operationsPerSecond(on: backend)])
             .joined().reduce(0, +)
@@ -262,7 +258,7 @@ public final class Trainer {
         let result: GradientStep.Result
         do {
             result = try gradient(microBatches: configuration.accumulation) {
-                stream.batch(from: first + $0 * configuration.batchSize)
+                text.source.batch(from: first + $0 * configuration.batchSize)
             }
         } catch let error as ModelError {
             guard case .notFinite = error else { throw error }
@@ -291,7 +287,7 @@ public final class Trainer {
             state.events = try logs.board.position()
             companions = try directory.save(
                 model: model, moments: moments, state: state, companions: companions,
-                tokenizerPath: corpus.folder + "/tokenizer.model", keepLast: configuration.keepLast)
+                tokenizerPath: text.tokenizerPath, keepLast: configuration.keepLast)
         }
         // The others wait: a run that ends here must not leave a checkpoint behind that is not whole.
         try communicator.barrier()

@@ -1,10 +1,18 @@
 import MonetFoundation
 
+/// What training reads: batches by number, the same whenever they are asked for.
+public protocol BatchSource: Sendable {
+    /// The batch whose first row is number `first` of an endless stream.
+    func batch(from first: Int) -> BatchStream.Batch
+    /// Held-out batches, at most `limit`.
+    func validationBatches(limit: Int) -> [BatchStream.Batch]
+}
+
 /// Windows of a corpus in a shuffled, repeatable order.
 ///
 /// Batch `n` depends on the seed and `n` alone, so a resumed run reads the same batches as an
 /// uninterrupted one. Every epoch is a new permutation of all windows, with a new offset.
-public struct BatchStream: Sendable {
+public struct BatchStream: BatchSource {
     /// The corpus.
     public let corpus: Corpus
     /// Tokens per sequence; targets extend one token further.
@@ -17,9 +25,9 @@ public struct BatchStream: Sendable {
 
     /// Inputs, with the next token of each.
     public struct Batch: Sendable, Equatable {
-        /// `batchSize` lists of `length` ids.
+        /// Sequences of ids.
         public let inputs: [[Int32]]
-        /// The next token of each input, sequence after sequence.
+        /// The next token of each input, sequence after sequence; −1 where it does not count.
         public let targets: [Int32]
     }
 

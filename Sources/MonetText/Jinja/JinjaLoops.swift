@@ -260,7 +260,7 @@ final class JinjaGeneration: JinjaStatement {
         try run.enter(line)
         let value = try run.call(.macro(try run.macro(definition)), JinjaArguments())
         run.leave()
-        try run.write(try run.text(of: value))
+        try run.writeGenerated(try run.text(of: value))
         return .next
     }
 }

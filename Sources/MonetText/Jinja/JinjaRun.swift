@@ -41,6 +41,9 @@ final class JinjaRun {
     var scope: JinjaScope
     /// What the template has written, or the innermost block that captures its text.
     private var output = ""
+    private var captures = 0
+    /// Where `generation` blocks stand in the output, in UTF-8 bytes.
+    private(set) var generated: [Range<Int>] = []
     /// The text of the block whose filters are applied.
     var blockText = ""
     let date: Date
@@ -246,10 +249,19 @@ final class JinjaRun {
         output += text
     }
 
+    /// Writes what the assistant says. In a block whose text is captured, its place in the output is unknown.
+    func writeGenerated(_ text: String) throws {
+        let start = output.utf8.count
+        try write(text)
+        if captures == 1 { generated.append(start..<output.utf8.count) }
+    }
+
     /// The text that `body` writes.
     func capture(_ body: () throws -> Void) throws -> String {
         let outer = output
         output = ""
+        captures += 1
+        defer { captures -= 1 }
         try body()
         defer { output = outer }
         return output

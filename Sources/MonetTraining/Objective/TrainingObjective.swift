@@ -30,6 +30,8 @@ public struct TrainingObjective: Sendable {
     public var momentum: Double
     /// Whether activations are computed twice instead of being kept.
     public var recomputesActivations = false
+    /// Whether routers normalize with their running statistics, which stay as they are.
+    public var freezesRouters = false
 
     /// Collects the settings.
     public init(
@@ -70,7 +72,7 @@ public struct TrainingObjective: Sendable {
     ) throws -> ForwardOutput {
         let routers = max(1, model.configuration.routerLayers.count)
         var input = ForwardInput(inputs)
-        input.statistics = .batch
+        input.statistics = freezesRouters ? .running : .batch
         input.recomputesActivations = recomputesActivations
         var settings = RouterObjectiveSettings(
             uniformity: uniformity, uniformityWeight: Float(uniformityWeight * share / Double(routers)),

@@ -64,7 +64,7 @@ package final class GradientStep {
         let first = count * communicator.rank / communicator.count
         let own = first..<(count * (communicator.rank + 1) / communicator.count)
         let share = 1 / Double(count)
-        let variables = ParameterVariables()
+        let variables = ParameterVariables { [indexOfName] in indexOfName[$0] == nil }
         if exchange != nil {
             variables.onGradient = { [unowned self] parameter in
                 if let index = indexOfName[parameter.name] { try onComplete?(index) }

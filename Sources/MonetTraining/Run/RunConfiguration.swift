@@ -2,12 +2,19 @@ import Foundation
 import MonetCompute
 import MonetFoundation
 import MonetModel
+import MonetText
 
 /// Everything that determines a training run; a run file stores it as YAML or JSON.
 public struct RunConfiguration: Sendable, Equatable {
     public var model = MonetConfiguration()
-    /// The corpus folder.
+    /// The corpus folder; empty for a run on conversations.
     public var corpus = ""
+    /// Files of conversations to learn from instead of a corpus.
+    public var conversations: [ConversationStream.Part] = []
+    /// How many of the conversations are held out.
+    public var validationShare = 0.05
+    /// Whether routers and their statistics stay as they are, so that experts keep their meaning.
+    public var freezesRouters = false
     /// A checkpoint to start from instead of random weights.
     public var initialCheckpoint: String?
     public var sequenceLength = 256
@@ -84,6 +91,33 @@ public struct RunConfiguration: Sendable, Equatable {
         fit("save_every", \.saveEvery, part(5, 1...1000))
         self = fitted
     }
+
+    /// Fits settings that were not chosen to the instruction tuning of a published model: the recipe of MonetLLM's chat
+    /// models, one epoch of 128 packed rows of 2,048 tokens a step, and routers that stay as they are.
+    ///
+    /// - `given`: the keys of settings that were chosen.
+    /// - `rows`: the packed rows of an epoch, for the number of steps.
+    public mutating func fitTuning(except given: Set<String>, epochs: Int, rows: Int) {
+        var fitted = self
+        func fit<Value>(_ key: String, _ path: WritableKeyPath<RunConfiguration, Value>, _ value: Value) {
+            if !given.contains(key) { fitted[keyPath: path] = value }
+        }
+        fit("batch_size", \.batchSize, 4)
+        fit("accumulation", \.accumulation, max(1, 128 / fitted.batchSize))
+        let rowsPerStep = fitted.batchSize * fitted.accumulation
+        fit("steps", \.steps, max(1, (epochs * rows + rowsPerStep - 1) / rowsPerStep))
+        fit("learning_rate", \.learningRate, 3e-4)
+        fit("final_learning_rate_share", \.finalLearningRateShare, 0)
+        fit("warmup_steps", \.warmupSteps, fitted.steps / 10)
+        fit("weight_decay", \.weightDecay, 0)
+        fit("beta2", \.beta2, 0.999)
+        fit("freeze_routers", \.freezesRouters, true)
+        fitted.fitDefaults(except: given.union(["sequence_length", "learning_rate", "warmup_steps"]))
+        self = fitted
+    }
+
+    /// The length of rows in the recipe, or of the model's context.
+    public static func tuningLength(_ model: MonetConfiguration) -> Int { min(2048, model.contextLength) }
 
     /// Tokens per step.
     public var tokensPerStep: Int { sequenceLength * batchSize * accumulation }
@@ -177,7 +211,12 @@ public struct RunConfiguration: Sendable, Equatable {
             }
         }
         try model.validate(file: source)
-        try require(!corpus.isEmpty, "corpus", "absent", "a corpus folder")
+        try require(
+            corpus.isEmpty != conversations.isEmpty, "corpus", corpus.isEmpty ? "absent" : corpus,
+            conversations.isEmpty ? "a corpus folder" : "none: \"data\" names conversations")
+        try require(
+            conversations.isEmpty || initialCheckpoint != nil, "init_from", "absent",
+            "the chat model's checkpoint, whose template conversations need")
         try require(
             sequenceLength <= model.contextLength, "sequence_length", "\(sequenceLength)",
             "at most the model's context of \(model.contextLength)")

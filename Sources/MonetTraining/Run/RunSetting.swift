@@ -1,5 +1,6 @@
 import MonetCompute
 import MonetFoundation
+import MonetText
 
 /// One setting of a run file: its key, how it is read with a check of its range, and how it is written. Run
 /// files, `--set` and `run.json` share the list of all settings.
@@ -12,7 +13,41 @@ public struct RunSetting: Sendable {
 
     /// All settings except the model's, in the order of files.
     public static let all: [RunSetting] = [
-        path("corpus", \.corpus),
+        RunSetting("corpus") {
+            .string($0.corpus)
+        } write: { run, value in
+            guard let text = value.stringValue else { return "a path" }
+            run.corpus = text
+            return nil
+        },
+        RunSetting("data") {
+            .object($0.conversations.map { .init($0.path, .number($0.weight)) })
+        } write: { run, value in
+            let expected = "a file of conversations, a list of them, or a mapping of files to weights above 0"
+            var parts: [ConversationStream.Part] = []
+            if let path = value.stringValue {
+                parts = [.init(path: path)]
+            } else if let paths = value.arrayValue {
+                for path in paths {
+                    guard let path = path.stringValue else { return expected }
+                    parts.append(.init(path: path))
+                }
+            } else if let members = value.members {
+                for member in members {
+                    guard let weight = member.value.doubleValue, weight > 0, weight <= 1000 else {
+                        return expected
+                    }
+                    parts.append(.init(path: member.key, weight: weight))
+                }
+            } else if !value.isNull {
+                return expected
+            }
+            guard parts.allSatisfy({ !$0.path.isEmpty }) else { return expected }
+            run.conversations = parts
+            return nil
+        },
+        number("validation_share", \.validationShare, 0...0.9),
+        flag("freeze_routers", \.freezesRouters),
         RunSetting("init_from") {
             $0.initialCheckpoint.map { .string($0) } ?? .null
         } write: { run, value in
@@ -68,16 +103,6 @@ public struct RunSetting: Sendable {
     }
 
     private typealias Path<Value> = WritableKeyPath<RunConfiguration, Value> & Sendable
-
-    private static func path(_ key: String, _ path: Path<String>) -> RunSetting {
-        RunSetting(key) {
-            .string($0[keyPath: path])
-        } write: { run, value in
-            guard let text = value.stringValue, !text.isEmpty else { return "a path" }
-            run[keyPath: path] = text
-            return nil
-        }
-    }
 
     private static func flag(_ key: String, _ path: Path<Bool>) -> RunSetting {
         RunSetting(key) {

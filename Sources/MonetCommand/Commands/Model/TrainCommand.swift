@@ -82,43 +82,12 @@ struct TrainCommand: ParsableCommand {
         if let decomposition {
             configuration.model = try configuration.model.converted(to: decomposition.family)
         }
-        // Machines differ: what was fitted to the first one holds for all.
-        configuration = try Self.configuration(ofFirst: configuration, communicator)
-        let backend = try ComputeOptions.backend(
-            threads: threads ?? Workers.threadsPerProcess(communicator), shares: configuration.shares,
-            precision: configuration.precision)
-        let trainer = try Trainer(
-            configuration, directory: directory, resuming: resume, backend: backend,
-            communicator: communicator)
-        Interruption.install(hangUp: true, termination: true)
-        var report = TrainingReport(isQuiet: common.quiet || !communicator.isFirst)
-        report.line.note(
-            "training on \(backend.name)" + (communicator.isShared ? ", \(communicator.count) processes" : "")
-        )
-        let outcome = try trainer.run(shouldStop: { Interruption.isRequested }, report: { report.show($0) })
-        report.line.clear()
-        switch outcome {
-        case .finished(let checkpoint):
-            if communicator.isFirst { try StandardOutput.write(checkpoint + "\n") }
-        case .interrupted(let step, let checkpoint):
-            if communicator.isFirst {
-                StandardError.write(
-                    "stopped at step \(step); saved \(checkpoint)\n"
-                        + "continue with: monet train --resume --out \(out)\n")
-            }
-            throw Interruption.exitCode
+        let job = TrainingJob(
+            directory: directory, resuming: resume, threads: threads, isQuiet: common.quiet,
+            resumeCommand: "monet train --resume --out \(out)")
+        if let checkpoint = try job.run(configuration, communicator), communicator.isFirst {
+            try StandardOutput.write(checkpoint + "\n")
         }
-    }
-
-    /// The first process's configuration, on every process.
-    private static func configuration(
-        ofFirst own: RunConfiguration, _ communicator: any Communicator
-    ) throws -> RunConfiguration {
-        guard communicator.isShared else { return own }
-        let all = try communicator.gather(Data(own.json().serialized().utf8))
-        return try RunConfiguration(
-            json: JSONValue(parsing: String(decoding: all[0], as: UTF8.self), source: "process 0"),
-            source: "process 0")
     }
 
     /// The run file's settings, overridden by the flags; what neither names is taken from the corpus or

@@ -1,0 +1,90 @@
+import MonetFoundation
+
+/// A conversation to learn from.
+public struct Conversation: Sendable, Equatable {
+    /// The turns, in order.
+    public var messages: [ChatMessage]
+
+    /// A conversation of some turns.
+    public init(_ messages: [ChatMessage]) { self.messages = messages }
+
+    /// Reads one in any of the usual shapes: `messages` of `role` and `content`; ShareGPT's `conversations` of `from`
+    /// and `value`; Alpaca's `instruction`, `input` and `output`.
+    ///
+    /// - Throws: `TextError.malformedSource` naming file, line and key.
+    public init(json: JSONValue, path: String, line: Int) throws {
+        func fail(_ reason: String) -> TextError {
+            .malformedSource(path: path, line: line, reason: reason)
+        }
+        func text(_ value: JSONValue?, _ key: String) throws -> String {
+            guard let text = value?.stringValue else {
+                throw fail("\"\(key)\" is \(value?.kind ?? "absent"), expected a text")
+            }
+            return text
+        }
+        guard json.members != nil else { throw fail("\(json.kind), expected a conversation") }
+        if let turns = json["messages"] ?? json["conversations"] {
+            let key = json["messages"] == nil ? "conversations" : "messages"
+            guard let turns = turns.arrayValue else {
+                throw fail("\"\(key)\" is \(turns.kind), expected a list")
+            }
+            messages = try turns.enumerated().map { place, turn in
+                let isShareGPT = turn["role"] == nil
+                let name = "\(key)[\(place)]."
+                let given = try text(
+                    turn[isShareGPT ? "from" : "role"], name + (isShareGPT ? "from" : "role"))
+                guard let role = Self.roles[given] else {
+                    throw fail(
+                        "\"\(name)\(isShareGPT ? "from" : "role")\" is \"\(given)\", expected one of "
+                            + Self.roles.keys.sorted().joined(separator: ", "))
+                }
+                let content = isShareGPT && turn["content"] == nil ? "value" : "content"
+                return ChatMessage(role: role, content: try text(turn[content], name + content))
+            }
+        } else if json["instruction"] != nil {
+            let input = try json["input"].flatMap { $0.isNull ? nil : try text($0, "input") } ?? ""
+            let instruction = try text(json["instruction"], "instruction")
+            messages = [
+                ChatMessage(
+                    role: "user", content: input.isEmpty ? instruction : instruction + "\n\n" + input),
+                ChatMessage(role: "assistant", content: try text(json["output"], "output")),
+            ]
+            if let system = json["system"]?.stringValue, !system.isEmpty {
+                messages.insert(ChatMessage(role: "system", content: system), at: 0)
+            }
+        } else {
+            throw fail("no \"messages\", \"conversations\" or \"instruction\"")
+        }
+        guard messages.contains(where: { $0.role == "assistant" }) else {
+            throw fail("nothing is said by the assistant")
+        }
+    }
+
+    /// Names of roles, with what templates call them.
+    private static let roles = [
+        "system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",
+        "model": "assistant", "chatgpt": "assistant",
+    ]
+
+    /// The conversations of a JSONL file.
+    ///
+    /// - Throws: `FileError`, `TextError.malformedSource`.
+    public static func read(_ path: String) throws -> [Conversation] {
+        var result: [Conversation] = []
+        let lines = try TextFile.read(path).split(separator: "\n", omittingEmptySubsequences: false)
+        for (place, text) in lines.enumerated() where !text.allSatisfy(\.isWhitespace) {
+            let json: JSONValue
+            do {
+                json = try JSONValue(parsing: String(text), source: path)
+            } catch FileError.malformedJSON(_, _, let reason) {
+                throw TextError.malformedSource(
+                    path: path, line: place + 1, reason: "malformed JSON: \(reason)")
+            }
+            result.append(try Conversation(json: json, path: path, line: place + 1))
+        }
+        guard !result.isEmpty else {
+            throw TextError.malformedSource(path: path, line: nil, reason: "no conversations")
+        }
+        return result
+    }
+}

@@ -1,0 +1,109 @@
+import Foundation
+import MonetFoundation
+
+/// Conversations as token ids, with which of them the assistant says.
+///
+/// A template that marks these with `{% generation %}`, as transformers' `return_assistant_tokens_mask` reads it, says
+/// so itself. Otherwise, what an assistant's turn adds to the text before it, rendered with the generation prompt, is
+/// the assistant's.
+public struct ConversationEncoder: Sendable {
+    /// A conversation as tokens.
+    public struct Encoded: Sendable, Equatable {
+        /// All tokens.
+        public let ids: [Int32]
+        /// Whether the assistant says a token.
+        public let isAssistant: [Bool]
+    }
+
+    private let template: ChatTemplate
+    private let tokenizer: Tokenizer
+
+    /// - Throws: `TextError.missingTemplate` if the tokenizer is not a chat model's.
+    public init(_ tokenizer: Tokenizer) throws {
+        guard let source = tokenizer.chatTemplate else {
+            throw TextError.missingTemplate(path: tokenizer.chatTemplatePath)
+        }
+        self.tokenizer = tokenizer
+        template = try ChatTemplate(source)
+    }
+
+    /// The tokens of a conversation.
+    ///
+    /// - Throws: `TextError`, also for a template that does not tell the assistant's text from the rest.
+    public func callAsFunction(_ conversation: Conversation) throws -> Encoded {
+        let (text, spans) = try spans(conversation)
+        let ids = try tokenizer.encode(text, parsingSpecial: true)
+        let places = try tokenizer.places(of: ids, in: text)
+        var isAssistant = [Bool](repeating: false, count: ids.count)
+        for (index, place) in places.enumerated() {
+            isAssistant[index] = spans.contains { $0.overlaps(place) }
+        }
+        return Encoded(ids: ids, isAssistant: isAssistant)
+    }
+
+    /// The text of a conversation and the bytes of it that the assistant says.
+    private func spans(_ conversation: Conversation) throws -> (text: String, spans: [Range<Int>]) {
+        func render(_ count: Int, prompt: Bool) throws -> (text: String, generated: [Range<Int>]) {
+            let messages = conversation.messages.prefix(count).map {
+                JSONValue.object([.init("role", .string($0.role)), .init("content", .string($0.content))])
+            }
+            return try template.rendering(
+                messages: .array(Array(messages)), addGenerationPrompt: prompt,
+                specialTokens: tokenizer.specialTokenTexts)
+        }
+        let whole = try render(conversation.messages.count, prompt: false)
+        if !whole.generated.isEmpty { return (whole.text, whole.generated) }
+        var spans: [Range<Int>] = []
+        for (place, message) in conversation.messages.enumerated() where message.role == "assistant" {
+            let before = try render(place, prompt: true).text
+            let after = try render(place + 1, prompt: false).text
+            guard after.utf8.starts(with: before.utf8), whole.text.utf8.starts(with: after.utf8) else {
+                throw TextError.templateFailure(
+                    reason:
+                        "message \(place) of a conversation is not appended to what comes before it, so that "
+                        + "the assistant's text cannot be told from the rest; mark it with {% generation %}",
+                    line: 1)
+            }
+            spans.append(before.utf8.count..<after.utf8.count)
+        }
+        return (whole.text, spans)
+    }
+}
+
+extension Tokenizer {
+    /// Where tokens stand in the text that they encode, in UTF-8 bytes; empty for what is not in it.
+    ///
+    /// - Throws: `TextError.tokenizerFailure` if the tokens spell another text, as those of tokenizers do that change
+    ///   letters.
+    func places(of ids: [Int32], in text: String) throws -> [Range<Int>] {
+        let bytes = Array(text.utf8)
+        var position = 0
+        return try ids.map { id in
+            let surface: [UInt8]
+            let piece = try piece(id)
+            switch try kind(id) {
+            case .byte:
+                // "<0xE2>"
+                surface = UInt8(piece.dropFirst(3).dropLast(), radix: 16).map { [$0] } ?? []
+            case .unknown:
+                // It stands for any one character.
+                surface = String(decoding: bytes[position...].prefix(32), as: UTF8.self).first
+                    .map { Array(String($0).utf8) } ?? []
+            default: surface = Array(try displayText(id).utf8)
+            }
+            let start = position
+            if bytes[position...].starts(with: surface) {
+                position += surface.count
+            } else if surface.first == 0x20, bytes[position...].starts(with: surface.dropFirst()) {
+                // The space that SentencePiece puts before a text.
+                position += surface.count - 1
+            } else {
+                throw TextError.tokenizerFailure(
+                    reason:
+                        "the token \"\(try displayText(id))\" is not what stands at byte \(position) of the text"
+                )
+            }
+            return start..<position
+        }
+    }
+}

@@ -1,0 +1,124 @@
+import MonetFoundation
+
+/// Conversations in batches, packed to rows of about equal length.
+///
+/// A row takes conversations one after another as long as they fit. They stay sequences of their own in the batch, so
+/// that none attends to another and every one begins at position 0. Rows are made once; each epoch has another order.
+public struct ConversationStream: BatchSource {
+    /// A file of conversations and how much of it is used: a share of its conversations, or a number of rounds.
+    public struct Part: Sendable, Equatable {
+        public var path: String
+        public var weight: Double
+
+        /// A file, all of it by default.
+        public init(path: String, weight: Double = 1) {
+            self.path = path
+            self.weight = weight
+        }
+    }
+
+    /// A conversation that fits into a row: inputs, and the next token of each that the assistant says, else −1.
+    private struct Sequence: Sendable {
+        let inputs: [Int32]
+        let targets: [Int32]
+    }
+
+    private let rows: [[Sequence]]
+    private let validation: [[Sequence]]
+    private let batchSize: Int
+    private let seed: UInt64
+    /// Conversations left out because nothing that the assistant says fits into a row.
+    public let skipped: Int
+    /// Conversations cut to the length of a row.
+    public let truncated: Int
+
+    /// Reads and encodes files of conversations.
+    ///
+    /// - `length`: the most tokens of a row.
+    /// - `validationShare`: how many of the conversations are held out.
+    /// - Throws: `FileError`, `TextError`.
+    public init(
+        _ parts: [Part], encoder: ConversationEncoder, length: Int, batchSize: Int, validationShare: Double,
+        seed: UInt64
+    ) throws {
+        self.batchSize = batchSize
+        self.seed = seed
+        var generator = SplitMix64(seed: seed)
+        var (training, held): ([Sequence], [Sequence]) = ([], [])
+        var (skipped, truncated) = (0, 0)
+        for part in parts {
+            var own = try Conversation.read(part.path).compactMap { conversation -> Sequence? in
+                let encoded = try encoder(conversation)
+                let count = min(encoded.ids.count - 1, length)
+                let targets = (0..<max(0, count)).map {
+                    encoded.isAssistant[$0 + 1] ? encoded.ids[$0 + 1] : -1
+                }
+                guard targets.contains(where: { $0 >= 0 }) else {
+                    skipped += 1
+                    return nil
+                }
+                if count < encoded.ids.count - 1 { truncated += 1 }
+                return Sequence(inputs: Array(encoded.ids.prefix(count)), targets: targets)
+            }
+            own.shuffle(using: &generator)
+            let heldCount = Int((Double(own.count) * validationShare).rounded())
+            held += own.prefix(heldCount)
+            own.removeFirst(heldCount)
+            let used = Int((Double(own.count) * part.weight).rounded())
+            training += (0..<used).map { own[$0 % own.count] }
+        }
+        training.shuffle(using: &generator)
+        guard !training.isEmpty else {
+            throw TextError.malformedSource(
+                path: parts.map(\.path).joined(separator: ", "), line: nil,
+                reason: "no conversation in which what the assistant says begins within \(length) tokens")
+        }
+        (self.skipped, self.truncated) = (skipped, truncated)
+        rows = Self.packed(training, length: length)
+        validation = Self.packed(held, length: length)
+    }
+
+    private static func packed(_ sequences: [Sequence], length: Int) -> [[Sequence]] {
+        var rows: [[Sequence]] = []
+        var room = 0
+        for sequence in sequences {
+            if sequence.inputs.count <= room {
+                rows[rows.count - 1].append(sequence)
+                room -= sequence.inputs.count
+            } else {
+                rows.append([sequence])
+                room = length - sequence.inputs.count
+            }
+        }
+        return rows
+    }
+
+    /// Rows of an epoch.
+    public var rowCount: Int { rows.count }
+    /// Conversations of an epoch.
+    public var conversationCount: Int { rows.reduce(0) { $0 + $1.count } }
+    /// Tokens of an epoch that count in the loss.
+    public var targetCount: Int {
+        rows.reduce(0) { $0 + $1.reduce(0) { $0 + $1.targets.count { $0 >= 0 } } }
+    }
+
+    public func batch(from first: Int) -> BatchStream.Batch {
+        var order: (epoch: Int, rows: [Int])?
+        let chosen = (first..<(first + batchSize)).flatMap { place -> [Sequence] in
+            let epoch = place / rows.count
+            if order?.epoch != epoch {
+                var generator = SplitMix64(seed: seed &+ 0x9e37 &* UInt64(truncatingIfNeeded: epoch + 1))
+                order = (epoch, rows.indices.shuffled(using: &generator))
+            }
+            return rows[order?.rows[place % rows.count] ?? 0]
+        }
+        return .init(inputs: chosen.map(\.inputs), targets: chosen.flatMap(\.targets))
+    }
+
+    public func validationBatches(limit: Int) -> [BatchStream.Batch] {
+        stride(from: 0, to: validation.count, by: batchSize).prefix(limit).map { start in
+            let chosen = validation[start..<min(validation.count, start + batchSize)].flatMap { $0 }
+            return .init(inputs: chosen.map(\.inputs), targets: chosen.flatMap(\.targets))
+        }
+    }
+}

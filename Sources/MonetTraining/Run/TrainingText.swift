@@ -1,0 +1,51 @@
+import Foundation
+import MonetText
+
+/// What a run reads: a corpus, or conversations in the template of the checkpoint that it starts from.
+struct TrainingText: Sendable {
+    let source: any BatchSource
+    /// What errors call it.
+    let name: String
+    let vocabularySize: Int
+    let tokenizerPath: String
+    private let isCorpus: Bool
+
+    /// - Throws: `TextError`, `FileError`.
+    init(_ configuration: RunConfiguration) throws {
+        isCorpus = configuration.conversations.isEmpty
+        if isCorpus {
+            let corpus = try Corpus(folder: configuration.corpus)
+            name = "corpus \(corpus.folder)"
+            vocabularySize = corpus.vocabularySize
+            tokenizerPath = corpus.folder + "/tokenizer.model"
+            source = try BatchStream(
+                corpus: corpus, length: configuration.sequenceLength, batchSize: configuration.batchSize,
+                seed: configuration.seed)
+        } else {
+            let folder = configuration.initialCheckpoint ?? ""
+            let tokenizer = try Tokenizer(folder: folder)
+            name = "tokenizer \(folder)"
+            vocabularySize = tokenizer.vocabularySize
+            tokenizerPath = tokenizer.path
+            source = try ConversationStream(
+                configuration.conversations, encoder: ConversationEncoder(tokenizer),
+                length: configuration.sequenceLength, batchSize: configuration.batchSize,
+                validationShare: configuration.validationShare, seed: configuration.seed)
+        }
+    }
+
+    /// Checks that a corpus speaks the tokens of the checkpoint to start from.
+    ///
+    /// - Throws: `TrainingError.invalidSetting`.
+    func checkTokenizer(of configuration: RunConfiguration) throws {
+        guard isCorpus, let start = configuration.initialCheckpoint else { return }
+        let starting = start + "/tokenizer.model"
+        guard FileManager.default.fileExists(atPath: tokenizerPath),
+            FileManager.default.fileExists(atPath: starting),
+            !FileManager.default.contentsEqual(atPath: tokenizerPath, andPath: starting)
+        else { return }
+        throw TrainingError.invalidSetting(
+            source: "run", key: "corpus", found: configuration.corpus,
+            expected: "a corpus encoded with the tokenizer of \(start)")
+    }
+}

@@ -1,0 +1,136 @@
+import Foundation
+import MonetFoundation
+import MonetText
+import TestSupport
+import Testing
+
+/// What the assistant says, token by token, as transformers' `return_assistant_tokens_mask` marks it.
+@Suite struct ConversationTests {
+    private func encoder(_ template: String, in folder: String) throws -> ConversationEncoder {
+        let model = folder + "/tokenizer.model"
+        if !FileManager.default.fileExists(atPath: model) {
+            try FileManager.default.copyItem(atPath: Fixture.path("text/trained.model"), toPath: model)
+        }
+        try AtomicFile.write(template, to: folder + "/chat_template.jinja")
+        return try ConversationEncoder(Tokenizer(folder: folder))
+    }
+
+    @Test func masksAreThoseOfTransformers() throws {
+        let cases = try #require(
+            JSONValue(contentsOfFile: Fixture.path("text/conversations-golden.json")).arrayValue)
+        #expect(cases.count == 20)
+        try withTemporaryFolder { folder in
+            for entry in cases {
+                let name = try #require(entry["name"]?.stringValue)
+                let ids = try #require(entry["ids"]?.arrayValue).compactMap { $0.intValue.map(Int32.init) }
+                let mask = try #require(entry["mask"]?.arrayValue).map { $0.intValue == 1 }
+                let conversation = try Conversation(json: entry, path: "golden", line: 1)
+                let marked = try encoder(#require(entry["template"]?.stringValue), in: folder)(conversation)
+                #expect(marked.ids == ids, "\(name)")
+                #expect(marked.isAssistant == mask, "\(name)")
+                let plain = try encoder(#require(entry["plain"]?.stringValue), in: folder)(conversation)
+                try #require(plain.ids == ids, "\(name)")
+                // Without marks, white space that a template writes after a turn belongs to it.
+                let tokenizer = try Tokenizer(folder: folder)
+                for (place, isAssistant) in plain.isAssistant.enumerated() where isAssistant != mask[place] {
+                    let text = try tokenizer.displayText(ids[place])
+                    #expect(isAssistant && ["zephyr", "alpaca"].contains(name), "\(name): \(text)")
+                    #expect(text == "<0x0A>", "\(name): \(text)")
+                }
+            }
+        }
+    }
+
+    @Test func shapesOfConversations() throws {
+        func read(_ text: String) throws -> [ChatMessage] {
+            try Conversation(json: JSONValue(parsing: text, source: "s"), path: "f", line: 3).messages
+        }
+        let plain = [ChatMessage(role: "user", content: "a"), ChatMessage(role: "assistant", content: "b")]
+        #expect(
+            try read(
+                #"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#)
+                == plain)
+        #expect(
+            try read(#"{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}"#)
+                == plain)
+        #expect(try read(#"{"instruction": "a", "input": "", "output": "b"}"#) == plain)
+        #expect(try read(#"{"instruction": "a", "output": "b"}"#) == plain)
+        #expect(try read(#"{"instruction": "a", "input": "x", "output": "b"}"#)[0].content == "a\n\nx")
+    }
+
+    @Test(
+        arguments: [
+            (#"{"messages": 3}"#, "\"messages\" is"),
+            (#"{"messages": [{"role": "user"}]}"#, "messages[0].content"),
+            (#"{"messages": [{"role": "wizard", "content": "x"}]}"#, "\"wizard\""),
+            (#"{"conversations": [{"from": "human", "value": 3}]}"#, "conversations[0].value"),
+            (#"{"messages": [{"role": "user", "content": "x"}]}"#, "nothing is said by the assistant"),
+            (#"{"instruction": "x"}"#, "\"output\""), (#"{"text": "x"}"#, "no \"messages\""),
+            ("[]", "expected a"),
+            (#"{"messages": "#, "malformed JSON"),
+        ])
+    func badConversationsNameFileLineAndKey(line: String, words: String) throws {
+        try withTemporaryFolder { folder in
+            let path = folder + "/chat.jsonl"
+            let good = #"{"instruction": "a", "output": "b"}"#
+            try AtomicFile.write("\(good)\n\n\(line)\n", to: path)
+            do {
+                _ = try Conversation.read(path)
+                Issue.record("\(line) was read")
+            } catch let error as TextError {
+                let text = "\(error)"
+                #expect(text.contains(path) && text.contains("3") && text.contains(words), "\(text)")
+            }
+        }
+    }
+
+    @Test func templatesThatRewriteWhatCameBeforeAreRefused() throws {
+        try withTemporaryFolder { folder in
+            // Counts the messages first: the text before a turn changes with every turn.
+            let encoder = try encoder(
+                "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}", in: folder)
+            let conversation = Conversation([
+                ChatMessage(role: "user", content: "a"), ChatMessage(role: "assistant", content: "b"),
+            ])
+            #expect(throws: TextError.self) { try encoder(conversation) }
+        }
+    }
+
+    @Test func rowsHoldWholeConversationsOfEveryEpoch() throws {
+        try withTemporaryFolder { folder in
+            let encoder = try encoder(
+                "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}", in: folder)
+            let path = folder + "/chat.jsonl"
+            let lines = (0..<40).map {
+                #"{"instruction": "question \#($0)", "output": "\#(String(repeating: "word ", count: $0 % 7 + 1))"}"#
+            }
+            try AtomicFile.write(lines.joined(separator: "\n"), to: path)
+            func stream(_ weight: Double, length: Int = 48, held: Double = 0.1) throws -> ConversationStream {
+                try ConversationStream(
+                    [.init(path: path, weight: weight)], encoder: encoder, length: length, batchSize: 1,
+                    validationShare: held, seed: 5)
+            }
+            let whole = try stream(1)
+            #expect(whole.conversationCount == 36 && whole.skipped == 0)
+            func sequences(_ epoch: Int) -> [[Int32]] {
+                (0..<whole.rowCount).flatMap { whole.batch(from: epoch * whole.rowCount + $0).inputs }
+            }
+            let (first, second) = (sequences(0), sequences(1))
+            #expect(first != second && first.count == 36)
+            let order = { (a: [Int32], b: [Int32]) in a.lexicographicallyPrecedes(b) }
+            #expect(first.sorted(by: order) == second.sorted(by: order))
+            for row in 0..<whole.rowCount {
+                let batch = whole.batch(from: row)
+                #expect(batch.inputs.reduce(0) { $0 + $1.count } <= 48)
+                #expect(batch.targets.count == batch.inputs.reduce(0) { $0 + $1.count })
+                #expect(batch.targets.contains { $0 >= 0 } && batch.targets.contains(-1))
+            }
+            let held = Set(whole.validationBatches(limit: 100).flatMap(\.inputs))
+            #expect(held.count == 4 && held.isDisjoint(with: first))
+            #expect(try stream(0.5).conversationCount == 18 && stream(2).conversationCount == 72)
+            let short = try stream(1, length: 6)
+            #expect(short.truncated > 0 && short.conversationCount + short.skipped <= 40)
+            #expect(throws: TextError.self) { try stream(1, length: 1) }
+        }
+    }
+}
