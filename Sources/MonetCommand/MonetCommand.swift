@@ -30,7 +30,7 @@ struct MonetCommand: ParsableCommand {
             """,
         version: "0.1.0",
         subcommands: [
-            TrainCommand.self, TuneCommand.self, TokenizerCommand.self, CorpusCommand.self,
+            TrainCommand.self, TuneCommand.self, RunsCommand.self, TokenizerCommand.self, CorpusCommand.self,
             GenerateCommand.self,
             ChatCommand.self, ServeCommand.self, ExploreCommand.self, DownloadCommand.self,
             TraceCommand.self, ActivationsCommand.self, AttributeCommand.self, PatchCommand.self,

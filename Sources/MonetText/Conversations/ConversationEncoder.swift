@@ -87,7 +87,8 @@ extension Tokenizer {
                 surface = UInt8(piece.dropFirst(3).dropLast(), radix: 16).map { [$0] } ?? []
             case .unknown:
                 // It stands for any one character.
-                surface = String(decoding: bytes[position...].prefix(32), as: UTF8.self).first
+                surface =
+                    String(decoding: bytes[position...].prefix(32), as: UTF8.self).first
                     .map { Array(String($0).utf8) } ?? []
             default: surface = Array(try displayText(id).utf8)
             }
