@@ -8,6 +8,8 @@ public protocol Communicator: AnyObject, Sendable {
     var rank: Int { get }
     /// The number of processes.
     var count: Int { get }
+    /// How many of the processes run on this machine.
+    var processesOnThisMachine: Int { get }
     /// Begins to send; the transfer keeps the bytes until they have left.
     ///
     /// - Throws: `ProcessError`.
@@ -92,6 +94,7 @@ public final class SingleProcess: Communicator {
 }
 
 extension Communicator {
+    public var processesOnThisMachine: Int { 1 }
     /// Whether there are other processes.
     public var isShared: Bool { count > 1 }
     /// Whether this process writes files and reports.
@@ -101,7 +104,7 @@ extension Communicator {
     ///
     /// - `patience`: seconds without any of them being completed after which the others count as gone.
     /// - Throws: `ProcessError.noAnswer`.
-    public func wait(for transfers: [Transfer], patience: Double = Patience.ordinary) throws {
+    public func wait(for transfers: [Transfer], patience: Double = Patience.long) throws {
         var waiting = transfers
         var last = ContinuousClock.now
         var pause: UInt32 = 0
@@ -124,7 +127,7 @@ extension Communicator {
     /// What every process contributes, in the order of ranks.
     ///
     /// - Throws: `ProcessError`.
-    public func gather(_ own: Data, patience: Double = Patience.ordinary) throws -> [Data] {
+    public func gather(_ own: Data, patience: Double = Patience.long) throws -> [Data] {
         guard isShared else { return [own] }
         let others = (0..<count).filter { $0 != rank }
         let size = TransferBuffer(byteCount: 8)
@@ -154,7 +157,7 @@ extension Communicator {
     /// Numbers of every process, in the order of ranks.
     ///
     /// - Throws: `ProcessError`, also if a process sends another number of them.
-    public func gather(_ own: [Double], patience: Double = Patience.ordinary) throws -> [[Double]] {
+    public func gather(_ own: [Double], patience: Double = Patience.long) throws -> [[Double]] {
         guard isShared else { return [own] }
         let all = try gather(own.withUnsafeBytes { Data($0) }, patience: patience)
         return try all.enumerated().map { rank, data in
@@ -176,9 +179,7 @@ extension Communicator {
 
 /// How long a process waits for the others, in seconds.
 public enum Patience {
-    /// For an answer that takes no work.
-    public static let ordinary = 300.0
-    /// While the first process writes a checkpoint, or another one prepares its data.
+    /// For an answer: others may be slower, prepare data or write a checkpoint.
     public static let long = 3600.0
     /// For any sign of life.
     static let silence = 60.0

@@ -8,9 +8,12 @@ import Synchronization
 public final class OpenMPI: Communicator {
     public let rank: Int
     public let count: Int
+    public let processesOnThisMachine: Int
     /// The library's name and version.
     public let version: String
-    private let calls = Mutex(())
+    /// Guards every call; holds the transfers under way, whose memory must stay until the library is done with it, even
+    /// when the work that began them has failed.
+    private let calls = Mutex([ObjectIdentifier: Transfer]())
     private let pulse = Mutex(Pulse())
 
     /// Whether this process was started as one of several.
@@ -33,9 +36,7 @@ public final class OpenMPI: Communicator {
     }
 
     /// Processes of the job on this machine, as far as the launcher says.
-    public static func processesOnThisMachine(
-        _ environment: [String: String] = ProcessInfo.processInfo.environment
-    ) -> Int {
+    private static func processesOnThisMachine(_ environment: [String: String]) -> Int {
         let keys = ["OMPI_COMM_WORLD_LOCAL_SIZE", "PMIX_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE"]
         return max(1, keys.lazy.compactMap { environment[$0].flatMap { Int($0) } }.first ?? 1)
     }
@@ -55,6 +56,7 @@ public final class OpenMPI: Communicator {
             throw ProcessError.notJoined(started: started, starter: name)
         }
         (self.rank, self.count) = (Int(rank), Int(count))
+        processesOnThisMachine = min(Int(count), Self.processesOnThisMachine(environment))
         var version = [CChar](repeating: 0, count: 512)
         monet_mpi_version(&version, version.count)
         self.version = Self.text(version).split(separator: ",").first.map(String.init) ?? "Open MPI"
@@ -85,7 +87,11 @@ public final class OpenMPI: Communicator {
             throw ProcessError.failed(operation: "\(operation) \(bytes.bytes.count) bytes at once", code: 0)
         }
         let transfer = Transfer(rank: rank, buffer: bytes)
-        let status = calls.withLock { _ in body(size, &transfer.handle) }
+        let status = calls.withLock { open in
+            let status = body(size, &transfer.handle)
+            if status == 0 { open[ObjectIdentifier(transfer)] = transfer }
+            return status
+        }
         guard status == 0 else { throw ProcessError.failed(operation: operation, code: Int(status)) }
         return transfer
     }
@@ -98,7 +104,7 @@ public final class OpenMPI: Communicator {
     }
 
     private func test(_ transfer: Transfer) throws -> Bool {
-        try calls.withLock { _ in
+        try calls.withLock { open in
             guard transfer.handle != nil else { return true }
             var done: Int32 = 0
             let status = monet_mpi_test(&transfer.handle, &done)
@@ -106,7 +112,10 @@ public final class OpenMPI: Communicator {
                 throw ProcessError.failed(
                     operation: "pass bytes to or from process \(transfer.rank)", code: Int(status))
             }
-            if done != 0 { transfer.handle = nil }
+            if done != 0 {
+                transfer.handle = nil
+                open[ObjectIdentifier(transfer)] = nil
+            }
             return done != 0
         }
     }
@@ -115,7 +124,8 @@ public final class OpenMPI: Communicator {
 
     /// The signs of life that this process has from others.
     private struct Pulse {
-        var heard: [Int: ContinuousClock.Instant] = [:]
+        /// On a clock that stands still while the machine sleeps.
+        var heard: [Int: SuspendingClock.Instant] = [:]
         /// The others that have said that they leave.
         var gone: Set<Int> = []
         var leaves = false
@@ -124,7 +134,7 @@ public final class OpenMPI: Communicator {
         /// Seconds for which nothing was heard of a process, if they are too many.
         func silence(of rank: Int) -> Int? {
             guard let last = heard[rank], !gone.contains(rank) else { return nil }
-            let seconds = (ContinuousClock.now - last) / .seconds(1)
+            let seconds = (SuspendingClock.now - last) / .seconds(1)
             return seconds > Patience.silence ? Int(seconds) : nil
         }
     }
@@ -195,16 +205,20 @@ public final class OpenMPI: Communicator {
     }
 
     public func abort(code: Int32) {
-        // mpirun and its daemons wait for each other to end, forever if the network between them is down.
-        Thread.detachNewThread {
-            Thread.sleep(forTimeInterval: 10)
-            for signal in [SIGTERM, SIGTERM, SIGKILL] {
-                if let starter = Self.parentStarter { kill(starter, signal) }
-                Thread.sleep(forTimeInterval: 1)
-            }
-            _exit(code)
+        // mpirun and its daemons wait for each other to end, forever if the network between them is down, and end this
+        // process first. What remains in a session of its own ends them then.
+        if let starter = Self.parentStarter {
+            let helper = Process()
+            helper.executableURL = URL(fileURLWithPath: "/bin/sh")
+            helper.arguments = [
+                "-c",
+                "setsid sh -c 'sleep 10; for s in TERM TERM KILL; do kill -$s \(starter) || exit; sleep 1; done' "
+                    + "</dev/null >/dev/null 2>&1 &",
+            ]
+            try? helper.run()
+            helper.waitUntilExit()
         }
-        monet_mpi_abort(code)
+        calls.withLock { _ in monet_mpi_abort(code) }
     }
 
     /// The parent process, if it is one of Open MPI's.

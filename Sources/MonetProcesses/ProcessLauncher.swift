@@ -2,9 +2,6 @@ import Foundation
 
 /// Starts several processes of one program on this machine, with `mpirun` and flags that work.
 public struct ProcessLauncher: Sendable {
-    /// Set for the processes that a launcher started.
-    public static let startedKey = "MONET_STARTED_BY_LAUNCHER"
-
     private let mpirun: String
     private let major: Int
 
@@ -60,7 +57,7 @@ public struct ProcessLauncher: Sendable {
         // card is worth no warning.
         let defaults = [
             "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
-            "OMPI_MCA_btl_base_warn_component_unused": "0", startedKey: "1",
+            "OMPI_MCA_btl_base_warn_component_unused": "0",
         ]
         return own.merging(defaults) { given, _ in given }
     }
@@ -101,6 +98,8 @@ public struct ProcessLauncher: Sendable {
         var arguments = command.map { strdup($0) } + [nil]
         var variables = environment.map { strdup("\($0)=\($1)") } + [nil]
         defer { for pointer in arguments + variables { free(pointer) } }
+        // A parent may have left the end of children ignored, and then nobody learns how they end.
+        signal(SIGCHLD, SIG_DFL)
         var child = pid_t()
         let status = posix_spawn(&child, command[0], &actions, &attributes, &arguments, &variables)
         guard status == 0 else {
@@ -114,6 +113,10 @@ public struct ProcessLauncher: Sendable {
             if ended == child {
                 let signal = state & 0x7f
                 return signal == 0 ? .exited(code: (state >> 8) & 0xff) : .signalled(signal)
+            }
+            if ended == -1, errno != EINTR {
+                throw ProcessError.launcherUnavailable(
+                    reason: "\(command[0]) cannot be waited for: \(String(cString: strerror(errno)))")
             }
             if !asked, shouldStop() {
                 asked = true

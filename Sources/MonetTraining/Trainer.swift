@@ -65,7 +65,8 @@ public final class Trainer {
         try configuration.requireShares(communicator.count)
         self.communicator = communicator
         try MemoryLimits.require(
-            configuration.leastMemory,
+            configuration.leastMemory(
+                processes: communicator.count, onThisMachine: communicator.processesOnThisMachine),
             for: "training \(configuration.model.parameterCount.grouped) parameters on "
                 + "\((configuration.sequenceLength * configuration.batchSize).grouped) tokens at a time")
         let text = try TrainingText(configuration)
@@ -170,8 +171,7 @@ public final class Trainer {
         let gradient = GradientStep(
             model: model, shards: optimizer.shards, objective: objective, backend: backend,
             communicator: communicator, format: configuration.gradientFormat)
-        // Every process has come here before the first one leaves its set-up.
-        try communicator.barrier()
+        try requireEqualStarts()
         let logs = communicator.isFirst ? try Logs(directory, state) : nil
         var sequences =
             state.sequences ?? state.step * configuration.accumulation * configuration.batchSize
@@ -222,9 +222,9 @@ public final class Trainer {
                 watch: &watch)
             let losses = result.losses
             sequences += configuration.accumulation * configuration.batchSize
-            tokens += configuration.tokensPerStep
+            tokens += result.tokens
             (state.step, state.sequences, state.tokens) = (step, sequences, tokens)
-            meter.end(tokens: configuration.tokensPerStep)
+            meter.end(tokens: result.tokens)
             if step % configuration.logEvery == 0 || step == configuration.steps || step == 1 {
                 let rate = meter.tokensPerSecond
                 let progress = TrainingProgress(
@@ -232,7 +232,7 @@ public final class Trainer {
                     learningRate: schedule.rate(at: step),
                     gradientNorm: norm, tokens: tokens, tokensPerSecond: rate,
                     peakShare: rate * operationsPerToken(losses) / peak,
-                    secondsLeft: Double((configuration.steps - step) * configuration.tokensPerStep) / rate)
+                    secondsLeft: Double((configuration.steps - step) * result.tokens) / rate)
                 try logs?.write(progress, exchange: result.cost, configuration)
                 try report(.progress(progress))
             }
@@ -242,9 +242,7 @@ public final class Trainer {
                 try !isLast && communicator.gather([shouldStop() ? 1.0 : 0]).contains { $0.contains(1) }
             if step % configuration.evaluateEvery == 0 || isLast { try evaluate() }
             if step % configuration.saveEvery == 0 || isLast || stops { try save(logs, report) }
-            if stops, let newest = directory.checkpoints().last {
-                return .interrupted(step: step, checkpoint: newest.path)
-            }
+            if stops { return .interrupted(step: step, checkpoint: directory.checkpointPath(step: step)) }
         }
         try logs?.metrics.finish()
         return .finished(checkpoint: directory.checkpoints().last?.path ?? directory.path)
@@ -276,6 +274,25 @@ public final class Trainer {
         return (result, norm)
     }
 
+    /// Checks that every process begins where the first one does and reads what it reads: folders of several machines
+    /// can differ.
+    ///
+    /// - Throws: `TrainingError.cannotResume`.
+    private func requireEqualStarts() throws {
+        let batch = text.source.batch(from: state.step)
+        let own =
+            [state.step, state.sequences ?? 0, state.bestStep ?? 0].map(Double.init)
+            + batch.inputs.joined().map(Double.init)
+        let all = try communicator.gather(own)
+        guard let place = all.firstIndex(where: { $0 != all[0] }) else { return }
+        throw TrainingError.cannotResume(
+            folder: directory.path,
+            reason: all[place].first != all[0].first
+                ? "process \(place) begins after step \(Int(all[place].first ?? 0)), process 0 after "
+                    + "\(Int(all[0].first ?? 0)): do all see the same folder?"
+                : "process \(place) reads another text than process 0: do all see the same files?")
+    }
+
     private func save(_ logs: Logs?, _ report: (Event) throws -> Void) throws {
         // A step that is both the best and the last is saved once; its state already names it as the best.
         guard savedStep != state.step else { return }
@@ -291,7 +308,7 @@ public final class Trainer {
         }
         // The others wait: a run that ends here must not leave a checkpoint behind that is not whole.
         try communicator.barrier()
-        try report(.saved(step: state.step, path: directory.checkpoints().last?.path ?? directory.path))
+        try report(.saved(step: state.step, path: directory.checkpointPath(step: state.step)))
     }
 
     /// Operations per token, forward and backward. Only the experts that a token needs are

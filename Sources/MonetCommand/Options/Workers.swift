@@ -18,6 +18,8 @@ struct Workers {
         if Interruption.isRequested { throw Interruption.exitCode }
         switch outcome {
         case .exited(0): return
+        case .exited(128 + SIGINT): throw ExitCode(128 + SIGINT)
+        case .exited(128 + SIGTERM): throw ExitCode(128 + SIGTERM)
         case .exited(let code):
             // Signals come back from mpirun as shells report them.
             if code > 128 {
@@ -41,13 +43,12 @@ struct Workers {
         do {
             try body(job)
         } catch let code as ExitCode {
-            // All processes end so, together: with several, mpirun would add a page about exit codes.
+            // All processes end so, together.
             try job.leave()
-            if ProcessInfo.processInfo.environment[ProcessLauncher.startedKey] == nil { throw code }
-            return
+            throw code
         } catch {
             // What is wrong for all, such as a bad setting, the first one says for all: it ends the others meanwhile.
-            if !job.isFirst { usleep(500_000) }
+            if !job.isFirst { sleep(3) }
             let name = job.isFirst ? "" : "process \(job.rank): "
             StandardError.write("monet: \(name)\(error)\n")
             job.abort(code: 1)
@@ -59,7 +60,7 @@ struct Workers {
     /// The processors of this machine, divided among the processes on it.
     static func threadsPerProcess(_ communicator: any Communicator) -> Int? {
         guard communicator.isShared else { return nil }
-        return max(1, ProcessorLimits.usableProcessors / OpenMPI.processesOnThisMachine())
+        return max(1, ProcessorLimits.usableProcessors / communicator.processesOnThisMachine)
     }
 
     private static var executable: String {

@@ -70,7 +70,12 @@ public struct Conversation: Sendable, Equatable {
     ///
     /// - Throws: `FileError`, `TextError.malformedSource`.
     public static func read(_ path: String) throws -> [Conversation] {
-        var result: [Conversation] = []
+        try readLines(path).map(\.conversation)
+    }
+
+    /// The same with the line of each.
+    static func readLines(_ path: String) throws -> [(line: Int, conversation: Conversation)] {
+        var result: [(line: Int, conversation: Conversation)] = []
         let lines = try TextFile.read(path).split(separator: "\n", omittingEmptySubsequences: false)
         for (place, text) in lines.enumerated() where !text.allSatisfy(\.isWhitespace) {
             let json: JSONValue
@@ -80,7 +85,7 @@ public struct Conversation: Sendable, Equatable {
                 throw TextError.malformedSource(
                     path: path, line: place + 1, reason: "malformed JSON: \(reason)")
             }
-            result.append(try Conversation(json: json, path: path, line: place + 1))
+            result.append((place + 1, try Conversation(json: json, path: path, line: place + 1)))
         }
         guard !result.isEmpty else {
             throw TextError.malformedSource(path: path, line: nil, reason: "no conversations")

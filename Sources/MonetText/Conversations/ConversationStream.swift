@@ -45,10 +45,13 @@ public struct ConversationStream: BatchSource {
         self.seed = seed
         var generator = SplitMix64(seed: seed)
         var (training, held): ([Sequence], [Sequence]) = ([], [])
-        var (skipped, truncated) = (0, 0)
+        var (skipped, truncated, encodedCount) = (0, 0, 0)
         for part in parts {
-            var own = try Conversation.read(part.path).compactMap { conversation -> Sequence? in
-                let encoded = try encoder(conversation)
+            var own = try Conversation.readLines(part.path).compactMap { line, conversation -> Sequence? in
+                let encoded: ConversationEncoder.Encoded
+                do { encoded = try encoder(conversation) } catch let error as TextError {
+                    throw TextError.malformedSource(path: part.path, line: line, reason: "\(error)")
+                }
                 let count = min(encoded.ids.count - 1, length)
                 let targets = (0..<max(0, count)).map {
                     encoded.isAssistant[$0 + 1] ? encoded.ids[$0 + 1] : -1
@@ -64,6 +67,7 @@ public struct ConversationStream: BatchSource {
             let heldCount = Int((Double(own.count) * validationShare).rounded())
             held += own.prefix(heldCount)
             own.removeFirst(heldCount)
+            encodedCount += own.count + heldCount
             let used = Int((Double(own.count) * part.weight).rounded())
             training += (0..<used).map { own[$0 % own.count] }
         }
@@ -71,7 +75,10 @@ public struct ConversationStream: BatchSource {
         guard !training.isEmpty else {
             throw TextError.malformedSource(
                 path: parts.map(\.path).joined(separator: ", "), line: nil,
-                reason: "no conversation in which what the assistant says begins within \(length) tokens")
+                reason: encodedCount == 0
+                    ? "no conversation in which what the assistant says begins within \(length) tokens"
+                    : "nothing is left to train on of \(encodedCount) conversations: \(validationShare) of them are "
+                        + "held out, and weights leave out the rest")
         }
         (self.skipped, self.truncated) = (skipped, truncated)
         rows = Self.packed(training, length: length)

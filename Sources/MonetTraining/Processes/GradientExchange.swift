@@ -166,8 +166,8 @@ final class GradientExchange: @unchecked Sendable {
             let now = ContinuousClock.now
             if moved || !done.isEmpty {
                 lastProgress = now
-            } else if now - lastProgress > .seconds(Patience.ordinary), let slow = left.values.first?.first {
-                throw ProcessError.noAnswer(rank: slow.rank, seconds: Int(Patience.ordinary))
+            } else if now - lastProgress > .seconds(Patience.long), let slow = left.values.first?.first {
+                throw ProcessError.noAnswer(rank: slow.rank, seconds: Int(Patience.long))
             }
         } catch {
             condition.withLock {

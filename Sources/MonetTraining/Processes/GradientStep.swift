@@ -16,6 +16,8 @@ package final class GradientStep {
         package var losses: TrainingLosses
         /// In the order of the parameters; with several processes, complete only in the process's own pieces.
         package var gradients: [Tensor?]
+        /// Tokens of all processes.
+        package var tokens = 0
         var cost = GradientExchange.Cost()
     }
 
@@ -64,6 +66,12 @@ package final class GradientStep {
         let first = count * communicator.rank / communicator.count
         let own = first..<(count * (communicator.rank + 1) / communicator.count)
         let share = 1 / Double(count)
+        // Every token that counts has the same weight, however many a micro-batch has.
+        let sizes = (0..<count).map { index in
+            let targets = batch(index).targets
+            return (tokens: targets.count, counted: targets.count { $0 >= 0 })
+        }
+        let counted = max(1, sizes.reduce(0) { $0 + $1.counted })
         let variables = ParameterVariables { [indexOfName] in indexOfName[$0] == nil }
         if exchange != nil {
             variables.onGradient = { [unowned self] parameter in
@@ -71,7 +79,7 @@ package final class GradientStep {
             }
         }
         let uniformityBatch = UniformityBatch()
-        var passes = Passes()
+        var passes = Passes(neighbours: communicator.processesOnThisMachine)
         func forward(_ index: Int) throws -> ForwardOutput {
             let output = try objective.forward(
                 model: model, inputs: batch(index).inputs, share: share, batch: uniformityBatch,
@@ -87,11 +95,13 @@ package final class GradientStep {
             uniformityBatch.means = try whole?.means(on: backend) ?? [:]
         }
         var sum = RunningTreeSum<[Tensor?]> { [backend] in try Self.add($1, to: $0, on: backend) }
-        var result = Result(losses: TrainingLosses(), gradients: [])
+        var result = Result(
+            losses: TrainingLosses(), gradients: [], tokens: sizes.reduce(0) { $0 + $1.tokens })
         for index in own {
             let output = try passes.take(index) ?? forward(index)
             passes.losses[index]?.languageModel = try objective.languageModelLoss(
-                output, model: model, targets: batch(index).targets, share: share)
+                output, model: model, targets: batch(index).targets,
+                share: Double(sizes[index].counted) / Double(counted))
             if index < own.upperBound - 1 {
                 try output.backward()
                 try sum.append(variables.takeGradients(of: parameters))
@@ -102,8 +112,9 @@ package final class GradientStep {
         let statistics = try whole ?? passes.statistics(of: own, communicator)
         try model.updateRouters(
             with: statistics.runningStatistics(on: backend), momentum: Float(objective.momentum))
-        result.losses = try mean(own.compactMap { passes.losses[$0] })
-        if count > 1 { result.losses.uniformity = statistics.uniformity }
+        result.losses = try mean(
+            own.compactMap { passes.losses[$0] }, shares: sizes.map { Double($0.counted) / Double(counted) })
+        if count > 1, !statistics.routers.isEmpty { result.losses.uniformity = statistics.uniformity }
         result.losses.total = objective.total(result.losses)
         return result
     }
@@ -114,6 +125,10 @@ package final class GradientStep {
         private var statistics: [Int: BatchStatistics] = [:]
         var losses: [Int: TrainingLosses] = [:]
         private var room: Int?
+        /// Processes that share this machine's memory.
+        private let neighbours: Int
+
+        init(neighbours: Int) { self.neighbours = neighbours }
 
         /// Notes what a pass says of its routers, the first time it runs.
         mutating func note(_ output: ForwardOutput, _ index: Int) {
@@ -125,7 +140,8 @@ package final class GradientStep {
         /// Keeps a pass until it goes back, as long as there is memory for it.
         mutating func keep(_ output: ForwardOutput, _ index: Int) {
             // Operations keep about as much within as the values that they give.
-            let most = room ?? 1 + max(0, MemoryLimits.available / 2 / max(1, 2 * output.recordedBytes))
+            let most =
+                room ?? 1 + max(0, MemoryLimits.available / neighbours / 2 / max(1, 2 * output.recordedBytes))
             room = most
             if kept.count < most { kept[index] = output }
         }
@@ -177,7 +193,9 @@ package final class GradientStep {
     }
 
     /// The mean of all processes' losses, added in the order of micro-batches.
-    private func mean(_ own: [TrainingLosses]) throws -> TrainingLosses {
+    ///
+    /// - `shares`: the share of each micro-batch in the tokens that count.
+    private func mean(_ own: [TrainingLosses], shares: [Double]) throws -> TrainingLosses {
         let all = try communicator.gather(own.flatMap(\.numbers))
         let losses = all.flatMap { numbers in
             stride(
@@ -187,6 +205,7 @@ package final class GradientStep {
         }
         var mean = TrainingLosses()
         for part in losses { mean.add(part, share: 1 / Double(losses.count)) }
+        mean.languageModel = zip(losses, shares).reduce(0) { $0 + $1.0.languageModel * $1.1 }
         return mean
     }
 }

@@ -85,7 +85,7 @@ public struct RunConfiguration: Sendable, Equatable {
         fit("learning_rate", \.learningRate, min(4e-3, max(3e-4, (rate / digits).rounded() * digits)))
         fit("warmup_steps", \.warmupSteps, part(10, 0...2000))
         // As many as the machine has processors, so that one process or several use all of them.
-        fit("shares", \.shares, min(256, max(4, ProcessorLimits.usableProcessors)))
+        fit("shares", \.shares, min(256, max(4, ProcessInfo.processInfo.processorCount)))
         fit("log_every", \.logEvery, part(100, 1...10))
         fit("eval_every", \.evaluateEvery, part(10, 1...1000))
         fit("save_every", \.saveEvery, part(5, 1...1000))
@@ -122,12 +122,19 @@ public struct RunConfiguration: Sendable, Equatable {
     /// Tokens per step.
     public var tokensPerStep: Int { sequenceLength * batchSize * accumulation }
 
-    /// Bytes that a run cannot do without: weights, gradients and moments of the optimizer in float32, and for
-    /// every token of a micro-batch the values that a layer keeps for its gradient, eight of its width at least.
-    var leastMemory: Int {
-        let parameters = MemoryLimits.product(model.parameterCount, 16)
+    /// Bytes that the processes of a run on one machine cannot do without: weights, gradients, sums of gradients of
+    /// micro-batches and moments of the optimizer in float32, and for every token of a micro-batch the values that a
+    /// layer keeps for its gradient, eight of its width at least, or one if they are computed again.
+    func leastMemory(processes: Int, onThisMachine neighbours: Int) -> Int {
+        let own = max(1, accumulation / processes)
+        let sums = Int.bitWidth - 1 - own.leadingZeroBitCount
+        // Moments are divided among all processes; the first one puts them together for a checkpoint.
+        let perParameter = 4 + 4 * (1 + sums) + (processes == 1 ? 8 : 8 / processes)
+        let parameters = MemoryLimits.product(
+            model.parameterCount, perParameter * neighbours + (processes == 1 ? 0 : 8))
         let values = MemoryLimits.product(
-            sequenceLength, batchSize, model.layerCount, model.hiddenSize, 8 * 4)
+            sequenceLength, batchSize, model.layerCount, model.hiddenSize,
+            (recomputesActivations ? 1 : 8) * 4, neighbours)
         let (sum, overflow) = parameters.addingReportingOverflow(values)
         return overflow ? .max : sum
     }
@@ -214,6 +221,10 @@ public struct RunConfiguration: Sendable, Equatable {
         try require(
             corpus.isEmpty != conversations.isEmpty, "corpus", corpus.isEmpty ? "absent" : corpus,
             conversations.isEmpty ? "a corpus folder" : "none: \"data\" names conversations")
+        let paths = conversations.map(\.path)
+        if let twice = paths.first(where: { path in paths.count { $0 == path } > 1 }) {
+            try require(false, "data", twice, "each file once; its weight says how often it is used")
+        }
         try require(
             conversations.isEmpty || initialCheckpoint != nil, "init_from", "absent",
             "the chat model's checkpoint, whose template conversations need")

@@ -163,6 +163,9 @@ public struct RunDirectory: Sendable {
         "step-" + String(repeating: "0", count: max(0, 8 - "\(step)".count)) + "\(step)"
     }
 
+    /// Where the checkpoint of a step is, or will be.
+    func checkpointPath(step: Int) -> String { checkpointsPath + "/" + Self.name(ofStep: step) }
+
     /// Saves model, the optimizer's moments and state, with the files of a folder that no training changes; then deletes old checkpoints.
     @discardableResult
     func save(
