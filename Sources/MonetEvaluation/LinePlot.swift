@@ -92,16 +92,7 @@ public struct LinePlot: Sendable {
         func y(_ value: Double) -> Double {
             start + Self.panelHeight * (1 - (value - low) / (high - low))
         }
-        var body = ""
-        for tick in ticks {
-            let line = SVGDrawing.fixed(y(tick))
-            body +=
-                "<line x1=\"\(SVGDrawing.fixed(Self.left))\" x2=\"\(SVGDrawing.fixed(Self.left + plotWidth))\" y1=\"\(line)\" y2=\"\(line)\" class=\"rule\"/>"
-            body += SVGDrawing.text(
-                Self.label(tick, step: ticks.count > 1 ? ticks[1] - ticks[0] : 1), x: Self.left - 8,
-                y: y(tick) + 3.5, anchor: "end", size: 10, weight: 400)
-        }
-        // The names of lines that end close together are moved apart.
+        var body = SVGDrawing.rules(ticks, left: Self.left, width: plotWidth, y: y)
         var names: [(y: Double, name: String, colour: String)] = []
         for (number, series) in panel.series.enumerated() {
             let colour = Self.colours[number % Self.colours.count]
@@ -120,15 +111,7 @@ public struct LinePlot: Sendable {
             }
             if let last = points.last { names.append((y(last.element), series.name, colour)) }
         }
-        names.sort { $0.y < $1.y }
-        for index in names.indices.dropFirst() where names[index].y - names[index - 1].y < 14 {
-            names[index].y = names[index - 1].y + 14
-        }
-        for name in names {
-            body +=
-                "<text x=\"\(SVGDrawing.fixed(Self.left + plotWidth - step / 2 + 12))\" y=\"\(SVGDrawing.fixed(name.y + 4))\" style=\"fill: \(name.colour); font-size: 11px\">\(name.name.htmlEscaped)</text>"
-        }
-        return body
+        return body + SVGDrawing.names(names, x: Self.left + plotWidth - step / 2 + 12)
     }
 
     /// Round ticks that enclose two numbers.

@@ -24,6 +24,30 @@ enum SVGDrawing {
         "<text x=\"\(fixed(x))\" y=\"\(fixed(y))\" text-anchor=\"\(anchor)\" style=\"font-size: \(fixed(size))px\" font-weight=\"\(weight)\">\(text.htmlEscaped)</text>"
     }
 
+    /// Horizontal rules at some values with their numbers, from `left` over `width`.
+    static func rules(_ ticks: [Double], left: Double, width: Double, y: (Double) -> Double) -> String {
+        ticks.reduce(into: "") { body, tick in
+            let line = fixed(y(tick))
+            body +=
+                "<line x1=\"\(fixed(left))\" x2=\"\(fixed(left + width))\" y1=\"\(line)\" y2=\"\(line)\" class=\"rule\"/>"
+            body += text(
+                LinePlot.label(tick, step: ticks.count > 1 ? ticks[1] - ticks[0] : 1), x: left - 8,
+                y: y(tick) + 3.5, anchor: "end", size: 10)
+        }
+    }
+
+    /// The names of lines beside their ends, in their colours; those that end close together are moved apart.
+    static func names(_ ends: [(y: Double, name: String, colour: String)], x: Double) -> String {
+        var names = ends.sorted { $0.y < $1.y }
+        for index in names.indices.dropFirst() where names[index].y - names[index - 1].y < 14 {
+            names[index].y = names[index - 1].y + 14
+        }
+        return names.reduce(into: "") { body, name in
+            body +=
+                "<text x=\"\(fixed(x))\" y=\"\(fixed(name.y + 4))\" style=\"fill: \(name.colour); font-size: 11px\">\(name.name.htmlEscaped)</text>"
+        }
+    }
+
     /// From blue through white to red for −1 to 1; the square root makes small values visible.
     static func colour(_ value: Double) -> (fill: String, ink: String) {
         guard value.isFinite else { return ("#ddd", "#222") }

@@ -50,16 +50,7 @@ struct StepCurves {
         let values = panel.curves.flatMap { $0.points.map(\.value) }
         let (ticks, low, high) = LinePlot.scale(values.min() ?? 0, values.max() ?? 1)
         func y(_ value: Double) -> Double { start + Self.panelHeight * (1 - (value - low) / (high - low)) }
-        var body = ""
-        for tick in ticks {
-            let line = SVGDrawing.fixed(y(tick))
-            body +=
-                "<line x1=\"\(SVGDrawing.fixed(Self.left))\" x2=\"\(SVGDrawing.fixed(Self.left + Self.width))\" y1=\"\(line)\" y2=\"\(line)\" class=\"rule\"/>"
-            body += SVGDrawing.text(
-                LinePlot.label(tick, step: ticks.count > 1 ? ticks[1] - ticks[0] : 1), x: Self.left - 8,
-                y: y(tick) + 3.5, anchor: "end", size: 10)
-        }
-        // Names of curves that end close together are moved apart.
+        var body = SVGDrawing.rules(ticks, left: Self.left, width: Self.width, y: y)
         var names: [(y: Double, name: String, colour: String)] = []
         for (number, curve) in panel.curves.enumerated() {
             let colour = SVGDrawing.colours[number % SVGDrawing.colours.count]
@@ -72,14 +63,6 @@ struct StepCurves {
                 "<polyline points=\"\(path.joined(separator: " "))\" fill=\"none\" stroke=\"\(colour)\" stroke-width=\"1.6\"/>"
             if let last = shown.last { names.append((y(last.value), curve.name, colour)) }
         }
-        names.sort { $0.y < $1.y }
-        for index in names.indices.dropFirst() where names[index].y - names[index - 1].y < 14 {
-            names[index].y = names[index - 1].y + 14
-        }
-        for name in names {
-            body +=
-                "<text x=\"\(SVGDrawing.fixed(Self.left + Self.width + 10))\" y=\"\(SVGDrawing.fixed(name.y + 4))\" style=\"fill: \(name.colour); font-size: 11px\">\(name.name.htmlEscaped)</text>"
-        }
-        return body
+        return body + SVGDrawing.names(names, x: Self.left + Self.width + 10)
     }
 }

@@ -60,7 +60,7 @@ package final class GradientStep {
 
     /// The gradient of the mean objective of `count` micro-batches, and the routers' running statistics moved.
     ///
-    /// - `batch`: a micro-batch by number; only this process's are asked for.
+    /// - `batch`: a micro-batch by number. Of those of other processes, only the targets are counted.
     /// - Throws: `ModelError.notFinite`, `ProcessError`, `ComputeError`.
     package func callAsFunction(microBatches count: Int, batch: (Int) -> BatchStream.Batch) throws -> Result {
         let first = count * communicator.rank / communicator.count

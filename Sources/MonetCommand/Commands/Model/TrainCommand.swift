@@ -44,19 +44,10 @@ struct TrainCommand: ParsableCommand {
     @Option(help: "Feed-forward layers: vertical, horizontal, or dense with as many parameters.")
     var decomposition: FamilyName?
     @OptionGroup var settings: RunSettingOptions
-    @Option(name: [.customShort("t"), .long], help: "Number of threads; by default all usable processors.")
-    var threads: Int?
-    @Option(help: "Number of processes to start on this machine with Open MPI's mpirun.")
-    var workers: Int?
+    @OptionGroup var processes: ProcessOptions
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
-        if let workers, !(1...1024).contains(workers) {
-            throw ValidationError("--workers is \(workers), expected 1 to 1024")
-        }
-        if let threads, !(1...1024).contains(threads) {
-            throw ValidationError("--threads is \(threads), expected 1 to 1024")
-        }
         if resume, runFile != nil || preset != nil || decomposition != nil {
             throw ValidationError(
                 "A run that is resumed keeps its model; --resume takes neither a run file nor a preset.")
@@ -64,10 +55,7 @@ struct TrainCommand: ParsableCommand {
     }
 
     func run() throws {
-        if let workers, !OpenMPI.isStarted() {
-            return try Workers(count: workers, resumeCommand: "monet train --resume --out \(out)").run()
-        }
-        try Workers.join { try train($0) }
+        try processes.run(resumeCommand: "monet train --resume --out \(out)") { try train($0) }
     }
 
     private func train(_ communicator: any Communicator) throws {
@@ -83,7 +71,7 @@ struct TrainCommand: ParsableCommand {
             configuration.model = try configuration.model.converted(to: decomposition.family)
         }
         let job = TrainingJob(
-            directory: directory, resuming: resume, threads: threads, isQuiet: common.quiet,
+            directory: directory, resuming: resume, threads: processes.threads, isQuiet: common.quiet,
             resumeCommand: "monet train --resume --out \(out)")
         if let checkpoint = try job.run(configuration, communicator), communicator.isFirst {
             try StandardOutput.write(checkpoint + "\n")

@@ -41,19 +41,10 @@ struct TuneCommand: ParsableCommand {
     @Option(help: "How often all conversations are used, unless --steps says how many steps to take.")
     var epochs = 1
     @OptionGroup var settings: RunSettingOptions
-    @Option(name: [.customShort("t"), .long], help: "Number of threads; by default all usable processors.")
-    var threads: Int?
-    @Option(help: "Number of processes to start on this machine with Open MPI's mpirun.")
-    var workers: Int?
+    @OptionGroup var processes: ProcessOptions
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
-        if let threads, !(1...1024).contains(threads) {
-            throw ValidationError("--threads is \(threads), expected 1 to 1024")
-        }
-        if let workers, !(1...1024).contains(workers) {
-            throw ValidationError("--workers is \(workers), expected 1 to 1024")
-        }
         if !(1...1000).contains(epochs) { throw ValidationError("--epochs is \(epochs), expected 1 to 1000") }
         if resume, model != nil || !data.isEmpty {
             throw ValidationError(
@@ -65,10 +56,7 @@ struct TuneCommand: ParsableCommand {
     }
 
     func run() throws {
-        if let workers, !OpenMPI.isStarted() {
-            return try Workers(count: workers, resumeCommand: resumeCommand).run()
-        }
-        try Workers.join { try tune($0) }
+        try processes.run(resumeCommand: resumeCommand) { try tune($0) }
     }
 
     private var resumeCommand: String { "monet tune --resume --out \(out)" }
@@ -78,7 +66,7 @@ struct TuneCommand: ParsableCommand {
         var configuration = try resume ? directory.configuration() : newConfiguration()
         if resume { try apply(to: &configuration) }
         let job = TrainingJob(
-            directory: directory, resuming: resume, threads: threads, isQuiet: common.quiet,
+            directory: directory, resuming: resume, threads: processes.threads, isQuiet: common.quiet,
             resumeCommand: resumeCommand)
         guard let checkpoint = try job.run(configuration, communicator), communicator.isFirst else { return }
         try reportRouting(configuration, checkpoint)
@@ -142,7 +130,7 @@ struct TuneCommand: ParsableCommand {
             seed: configuration.seed)
         let held = stream.validationBatches(limit: 16)
         let sequences = (held.isEmpty ? (0..<16).map { stream.batch(from: $0) } : held).flatMap(\.inputs)
-        let backend = try ComputeOptions.backend(threads: threads)
+        let backend = try ComputeOptions.backend(threads: processes.threads)
         func subject(_ path: String) throws -> UnlearningSubject {
             UnlearningSubject(
                 name: path, model: try MonetLanguageModel.load(path, on: backend),
