@@ -129,7 +129,8 @@ struct TuneCommand: ParsableCommand {
             validationShare: configuration.validationShare,
             seed: configuration.seed)
         let held = stream.validationBatches(limit: 16)
-        let sequences = (held.isEmpty ? (0..<16).map { stream.batch(from: $0) } : held).flatMap(\.inputs)
+        let sequences = (held.isEmpty ? (0..<min(16, stream.rowCount)).map { stream.batch(from: $0) } : held)
+            .flatMap(\.inputs)
         let backend = try ComputeOptions.backend(threads: processes.threads)
         func subject(_ path: String) throws -> UnlearningSubject {
             UnlearningSubject(
@@ -150,7 +151,7 @@ struct TuneCommand: ParsableCommand {
             StandardError.write(
                 "\((100 * stability.mean).text(1))% of the experts that the model selected before are selected as "
                     + "before (\(held.isEmpty ? "conversations learned" : "held-out conversations")); an expert "
-                    + "index of the model holds for the tuned one as far\n")
+                    + "index of the model is valid for the tuned one to that degree\n")
         }
     }
 }
