@@ -23,7 +23,7 @@ extension MonetLanguageModel {
             case .runningVariance: tensor = Tensor(filled: shape.shape, with: 1)
             case .batchCount: tensor = Tensor(scalar: 0)
             case .routerScreen, .routerScreenBounds: tensor = Tensor(zeros: shape.shape)
-            case .embedding, .linear, .router, .expert:
+            case .embedding, .linear, .router, .expert, .adapter:
                 // Each name has its own random stream: one tensor's values do not depend on the others.
                 tensor = normal(
                     shape.shape, deviation: Float(configuration.initializerRange), dtype: dtype,

@@ -13,6 +13,10 @@ public final class MonetLanguageModel: Sendable {
     public let parameters: ParameterSet
     /// Strengths that belong to the model, from an edited checkpoint. They apply in every forward pass.
     public let ownMask: UnitMask?
+    /// Low-rank adapters beside the projections of attention, if the model has any.
+    public let adapters: LowRankAdapters?
+    /// The model that this one was tuned from, if its checkpoint says so.
+    public let tunedFrom: TunedOrigin?
     private let embedding: Parameter
     let layers: [DecoderLayer]
     private let finalNorm: RMSNorm
@@ -24,20 +28,24 @@ public final class MonetLanguageModel: Sendable {
 
     /// Builds the layers from a complete set of tensors.
     public convenience init(
-        configuration: MonetConfiguration, parameters: ParameterSet, ownMask: UnitMask? = nil
+        configuration: MonetConfiguration, parameters: ParameterSet, ownMask: UnitMask? = nil,
+        adapters: LowRankAdapters? = nil, tunedFrom: TunedOrigin? = nil
     ) throws {
         try self.init(
-            configuration, parameters, ownMask,
-            layers: try (0..<configuration.layerCount).map { try DecoderLayer($0, configuration, parameters) }
-        )
+            configuration, parameters, ownMask, adapters, tunedFrom,
+            layers: try (0..<configuration.layerCount).map {
+                try DecoderLayer($0, configuration, parameters, adapters)
+            })
     }
 
     private init(
         _ configuration: MonetConfiguration, _ parameters: ParameterSet, _ ownMask: UnitMask?,
-        layers: [DecoderLayer]
+        _ adapters: LowRankAdapters?, _ tunedFrom: TunedOrigin?, layers: [DecoderLayer]
     ) throws {
         self.configuration = configuration
         self.ownMask = ownMask
+        self.adapters = adapters
+        self.tunedFrom = tunedFrom
         self.parameters = parameters
         self.layers = layers
         embedding = try parameters("model.embed_tokens.weight")
@@ -50,7 +58,8 @@ public final class MonetLanguageModel: Sendable {
     /// The model with its weights on a device.
     public func moved(to backend: any Backend) throws -> MonetLanguageModel {
         try MonetLanguageModel(
-            configuration: configuration, parameters: parameters.moved(to: backend), ownMask: ownMask)
+            configuration: configuration, parameters: parameters.moved(to: backend), ownMask: ownMask,
+            adapters: adapters, tunedFrom: tunedFrom)
     }
 
     /// The model with its weights on a device and, for passes without gradients, in the layout that it runs
@@ -58,9 +67,9 @@ public final class MonetLanguageModel: Sendable {
     public func prepared(on backend: any Backend) throws -> MonetLanguageModel {
         let moved = try parameters.moved(to: backend)
         let layers = try (0..<configuration.layerCount).map {
-            try DecoderLayer($0, configuration, moved).prepared(on: backend)
+            try DecoderLayer($0, configuration, moved, adapters).prepared(on: backend)
         }
-        return try MonetLanguageModel(configuration, moved, ownMask, layers: layers)
+        return try MonetLanguageModel(configuration, moved, ownMask, adapters, tunedFrom, layers: layers)
     }
 
     /// The units for interpretability: experts or neurons.
@@ -283,6 +292,26 @@ public final class MonetLanguageModel: Sendable {
     public func crossEntropy(_ output: ForwardOutput, targets: [Int32], scale: Float = 1) throws -> Tensor {
         let losses = try output.pass.tape.crossEntropy(
             hidden: output.hidden, weight: output.pass(head), targets: targets, scale: scale)
+        try requireFinite(losses, on: output.pass.tape.backend, "the loss")
+        return losses
+    }
+
+    /// The same without gradients, of hidden states `[tokens, d]`.
+    public func crossEntropy(of hidden: Tensor, targets: [Int32], on backend: any Backend) throws -> Tensor {
+        let losses = try backend.crossEntropy(
+            hidden: hidden, weight: head.tensor, targets: targets, scale: 1, gradient: nil)
+        try requireFinite(losses, on: backend, "the loss")
+        return losses
+    }
+
+    /// The same, with a scale for each sequence of the pass: `Σ scale · sum` is a loss.
+    ///
+    /// - `sequences`: their tokens and scales, in order.
+    public func crossEntropy(
+        _ output: ForwardOutput, targets: [Int32], sequences: [(count: Int, scale: Float)]
+    ) throws -> Tensor {
+        let losses = try output.pass.tape.crossEntropy(
+            hidden: output.hidden, weight: output.pass(head), targets: targets, sequences: sequences)
         try requireFinite(losses, on: output.pass.tape.backend, "the loss")
         return losses
     }

@@ -50,6 +50,8 @@ public final class Trainer {
     private var savedStep: Int?
     /// A folder whose tokenizer settings, chat template and other files the next checkpoint takes over.
     private var companions: String?
+    /// The model that the run starts from, if routers stay as they are.
+    private var tunedFrom: TunedOrigin?
     /// Held as long as the trainer lives, by the process that writes.
     private let lock: FileLock?
 
@@ -95,6 +97,7 @@ public final class Trainer {
                     Self.trained(model, configuration), settings: settings, on: backend,
                     communicator: communicator)
                 state = RunDirectory.State(step: 0)
+                tunedFrom = try origin()
                 guard communicator.isFirst else { return }
                 try directory.truncateMetrics(after: nil)
                 try directory.removeEvents()
@@ -131,24 +134,39 @@ public final class Trainer {
             // Last, so that a start that fails leaves no run.
             lock = communicator.isFirst ? try directory.lock() : nil
             if communicator.isFirst { try directory.create(configuration) }
+            tunedFrom = try origin()
         }
+    }
+
+    /// What a tuned model keeps of the one that the run starts from.
+    private func origin() throws -> TunedOrigin? {
+        guard configuration.freezesRouters, communicator.isFirst, let start = configuration.initialCheckpoint
+        else {
+            return nil
+        }
+        let model = try MonetLanguageModel.load(start, for: .conversion)
+        return TunedOrigin(fingerprints: [model.fingerprint] + (model.tunedFrom?.fingerprints ?? []))
     }
 
     /// The parameters that the run changes.
     private static func trained(_ model: MonetLanguageModel, _ configuration: RunConfiguration) -> [Parameter]
     {
-        model.parameters.trainable.filter { !configuration.freezesRouters || !$0.isRouters }
+        model.parameters.trainable.filter {
+            model.adapters == nil
+                ? !configuration.freezesRouters || !$0.isRouters : $0.role == .adapter
+        }
     }
 
     private static func initialModel(_ configuration: RunConfiguration) throws -> MonetLanguageModel {
         if let path = configuration.initialCheckpoint {
-            let model = try MonetLanguageModel.load(path, for: .training)
+            let model = try MonetLanguageModel.load(path, for: .training).merged()
             guard model.configuration.shapes() == configuration.model.shapes() else {
                 throw TrainingError.invalidSetting(
                     source: "run", key: "init_from", found: path,
                     expected: "a checkpoint of the sizes under \"model\"")
             }
-            return model
+            return try configuration.adapters().map { try model.with($0, seed: configuration.seed) }
+                ?? model
         }
         return try MonetLanguageModel.random(configuration.model, seed: configuration.seed)
     }
@@ -168,9 +186,11 @@ public final class Trainer {
             momentum: configuration.routerMomentum)
         objective.freezesRouters = configuration.freezesRouters
         objective.recomputesActivations = configuration.recomputesActivations
+        objective.preferences = try preferences()
         let gradient = GradientStep(
-            model: model, shards: optimizer.shards, objective: objective, backend: backend,
-            communicator: communicator, format: configuration.gradientFormat)
+            model: model, shards: optimizer.shards, objective: objective,
+            reserved: try configuration.reservedExperts(), backend: backend, communicator: communicator,
+            format: configuration.gradientFormat)
         try requireEqualStarts()
         let logs = communicator.isFirst ? try Logs(directory, state) : nil
         var sequences =
@@ -187,12 +207,19 @@ public final class Trainer {
         func evaluate() throws {
             guard !validation.isEmpty else { return }
             let result = try HeldOutEvaluation(
-                model: model, batches: validation, backend: backend, communicator: communicator)
+                model: model, batches: validation, preferences: objective.preferences, backend: backend,
+                communicator: communicator)
             var members: [(String, JSONValue)] = [
                 ("step", .integer(state.step)), ("eval_loss", .number(result.loss)),
                 ("eval_perplexity", .number(result.perplexity)),
             ]
             var scalars = [("eval/loss", result.loss), ("eval/perplexity", result.perplexity)]
+            if let pairs = result.preferences {
+                members += [
+                    ("eval_margin", .number(pairs.margin)), ("eval_accuracy", .number(pairs.accuracy)),
+                ]
+                scalars += [("eval/margin", pairs.margin), ("eval/accuracy", pairs.accuracy)]
+            }
             if !result.aliveShares.isEmpty {
                 members += [
                     ("eval_alive_experts", .number(result.smallestAliveShare)),
@@ -246,6 +273,15 @@ public final class Trainer {
         }
         try logs?.metrics.finish()
         return .finished(checkpoint: directory.checkpoints().last?.path ?? directory.path)
+    }
+
+    /// The objective of preference pairs, with the model as it was before the run as their reference.
+    private func preferences() throws -> PreferenceObjective? {
+        guard !configuration.preferences.isEmpty else { return nil }
+        var start = configuration
+        start.adapterRank = 0
+        return PreferenceObjective(
+            beta: configuration.beta, reference: try Self.initialModel(start).moved(to: backend))
     }
 
     /// One optimizer step over all its micro-batches.
@@ -303,7 +339,8 @@ public final class Trainer {
             state.metricsBytes = logs.metrics.size
             state.events = try logs.board.position()
             companions = try directory.save(
-                model: model, moments: moments, state: state, companions: companions,
+                model: model, moments: moments, state: state, configuration: configuration,
+                companions: companions, tunedFrom: tunedFrom ?? model.tunedFrom,
                 tokenizerPath: text.tokenizerPath, keepLast: configuration.keepLast)
         }
         // The others wait: a run that ends here must not leave a checkpoint behind that is not whole.

@@ -9,7 +9,7 @@ import Testing
 
 /// Instruction tuning: routers stay, what the assistant says is learned.
 @Suite struct TuningTests {
-    private func settings(in folder: String, _ family: Family = .vertical) throws -> RunConfiguration {
+    func settings(in folder: String, _ family: Family = .vertical) throws -> RunConfiguration {
         try AtomicFile.createFolder(folder)
         var run = try TrainerTests.settings(in: folder, feedForward: family)
         let base = folder + "/base"

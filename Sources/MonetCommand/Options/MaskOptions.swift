@@ -43,9 +43,10 @@ struct MaskOptions: ParsableArguments {
     static func read(_ path: String, for model: MonetLanguageModel, _ logger: Logger) throws -> MaskFile {
         let file = try MaskFile(contentsOfFile: path, configuration: model.configuration)
         if let origin = file.model {
-            guard origin == model.fingerprint else {
+            guard model.descends(from: origin) else {
                 throw ModelError.foreignMask(file: path, expected: model.fingerprint, found: origin)
             }
+            model.noteOrigin(of: path, origin, logger)
         } else {
             logger.warning("\(path) does not say which model it was made for; used because its shape fits")
         }

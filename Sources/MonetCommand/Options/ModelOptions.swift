@@ -132,3 +132,16 @@ struct InputOptions: ParsableArguments {
         }
     }
 }
+
+extension MonetLanguageModel {
+    /// Says how far a mask or an index holds that was made for the model that this one was tuned from.
+    func noteOrigin(of path: String, _ fingerprint: String, _ logger: Logger) {
+        guard let tunedFrom, fingerprint != self.fingerprint else { return }
+        let share = tunedFrom.selectedAsBefore.map {
+            "\((100 * $0).text(1))% of that model's experts are selected as before"
+        }
+        logger.warning(
+            "\(path) was made for the model that this one was tuned from: \(share ?? "how many of its experts are still selected was not measured")"
+        )
+    }
+}

@@ -15,8 +15,12 @@ struct TrainingReport {
                 "\(parameters.grouped) parameters" + (step > 0 ? ", continuing after step \(step)" : ""))
         case .progress(let progress): line.note(Self.text(progress))
         case .evaluated(let step, let result):
-            var text =
-                "step \(step)  held-out loss \(result.loss.text(4))  perplexity \(result.perplexity.text(2))"
+            var text = "step \(step)  held-out loss \(result.loss.text(4))"
+            if let pairs = result.preferences {
+                text += "  margin \(pairs.margin.text(3))  accuracy \((100 * pairs.accuracy).text(1))%"
+            } else {
+                text += "  perplexity \(result.perplexity.text(2))"
+            }
             if !result.aliveShares.isEmpty {
                 text +=
                     "  experts alive \((100 * result.smallestAliveShare).text(1))%"

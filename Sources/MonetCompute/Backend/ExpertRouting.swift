@@ -40,3 +40,18 @@ public final class ExpertRouting: Sendable {
         }
     }
 }
+
+/// A routing through which the gradients of an expert layer flow in place of the one that it runs with: some experts
+/// learn and others do not.
+public struct ExpertLearning {
+    /// ĝ1 and ĝ2 with zeros where no gradient flows, `[tokens, heads, experts]`.
+    public let left: Variable
+    public let right: Variable
+    /// The same as expert layers read it.
+    public let routing: ExpertRouting
+
+    /// Joins the probabilities and their routing.
+    public init(left: Variable, right: Variable, routing: ExpertRouting) {
+        (self.left, self.right, self.routing) = (left, right, routing)
+    }
+}

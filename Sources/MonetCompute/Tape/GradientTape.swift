@@ -229,21 +229,40 @@ public final class GradientTape {
     }
 
     /// An expert layer (equations 6 to 15, by the weights' plan).
+    ///
+    /// - `learning`: the routing through which gradients flow, if it is another one.
     public func experts(
         _ x: Variable, left: Variable, right: Variable, routing: ExpertRouting,
-        weights: ExpertWeights<Variable>
+        weights: ExpertWeights<Variable>, learning: ExpertLearning? = nil
     ) throws -> Variable {
         let backend = backend
         let values = weights.map(\.value)
         let (value, saved) = try backend.experts(x.value, routing: routing, weights: values)
-        return record(value, from: [x, left, right] + weights.all) { gradient in
-            try backend.expertsGradient(
-                gradient, x: x.value, routing: routing, weights: values, saved: saved,
-                into: ExpertGradient(
-                    x: try x.gradientForAdding(on: backend), left: try left.gradientForAdding(on: backend),
-                    right: try right.gradientForAdding(on: backend)),
-                weightGradient: try weights.map { try $0.gradientForAdding(on: backend) })
+        if let learning {
+            return record(value, from: [x, learning.left, learning.right] + weights.all) { gradient in
+                // What the pass saved belongs to the routing that it ran with.
+                let saved = try backend.experts(x.value, routing: learning.routing, weights: values).saved
+                try Self.expertsGradient(
+                    gradient, x, learning.left, learning.right, learning.routing, weights, saved, backend)
+            }
         }
+        return record(value, from: [x, left, right] + weights.all) { gradient in
+            try Self.expertsGradient(gradient, x, left, right, routing, weights, saved, backend)
+        }
+    }
+
+    private static func expertsGradient(
+        _ gradient: Tensor, _ x: Variable, _ left: Variable, _ right: Variable, _ routing: ExpertRouting,
+        _ weights: ExpertWeights<Variable>, _ saved: ExpertActivations, _ backend: any Backend
+    ) throws {
+        try backend.expertsGradient(
+            gradient, x: x.value, routing: routing, weights: weights.map(\.value), saved: saved,
+            into: ExpertGradient(
+                x: try x.gradientForAdding(on: backend), left: try left.gradientForAdding(on: backend),
+                right: try right.gradientForAdding(on: backend)),
+            weightGradient: try weights.map { try $0.gradientForAdding(on: backend) })
+        // A layer has one gradient for all of its weights; those that stay as they are do not keep theirs.
+        for weight in weights.all where !weight.requiresGradient { weight.removeGradient() }
     }
 
     /// Hidden units times their strengths.
@@ -269,14 +288,48 @@ public final class GradientTape {
     public func crossEntropy(hidden: Variable, weight: Variable, targets: [Int32], scale: Float) throws
         -> Tensor
     {
-        guard isRecording, hidden.requiresGradient || weight.requiresGradient else {
-            return try backend.crossEntropy(
-                hidden: hidden.value, weight: weight.value, targets: targets, scale: scale, gradient: nil)
+        try crossEntropy(
+            hidden: hidden, weight: weight, targets: targets,
+            sequences: [(count: hidden.value.rowCount, scale: scale)])
+    }
+
+    /// The same, with a scale of its own for each of some sequences of rows.
+    ///
+    /// - `sequences`: the rows of each, one sequence after another, and its scale.
+    public func crossEntropy(
+        hidden: Variable, weight: Variable, targets: [Int32], sequences: [(count: Int, scale: Float)]
+    ) throws -> Tensor {
+        let rows = hidden.value.rowCount
+        guard targets.count == rows, sequences.allSatisfy({ $0.count >= 0 }),
+            sequences.reduce(0, { $0 + $1.count }) == rows
+        else {
+            throw ComputeError.shapeMismatch(
+                operation: "cross entropy", expected: "sequences and targets of \(rows) rows",
+                found: "\(sequences.map(\.count)), \(targets.count) targets")
         }
-        return try backend.crossEntropy(
-            hidden: hidden.value, weight: weight.value, targets: targets, scale: scale,
-            gradient: LinearGradient(
-                x: hidden.requiresGradient ? try hidden.gradientForAdding(on: backend) : nil,
-                weight: weight.requiresGradient ? try weight.gradientForAdding(on: backend) : nil, bias: nil))
+        let isRecording = isRecording && (hidden.requiresGradient || weight.requiresGradient)
+        let gradient =
+            isRecording && hidden.requiresGradient ? try hidden.gradientForAdding(on: backend) : nil
+        let weightGradient =
+            isRecording && weight.requiresGradient ? try weight.gradientForAdding(on: backend) : nil
+        func losses(_ range: Range<Int>, _ scale: Float) throws -> Tensor {
+            let isWhole = range.count == rows
+            return try backend.crossEntropy(
+                hidden: isWhole ? hidden.value : hidden.value.slice(range), weight: weight.value,
+                targets: Array(targets[range]), scale: scale,
+                gradient: isRecording
+                    ? LinearGradient(
+                        x: isWhole ? gradient : gradient?.slice(range), weight: weightGradient, bias: nil)
+                    : nil)
+        }
+        if sequences.count == 1 { return try losses(0..<rows, sequences[0].scale) }
+        let result = try backend.empty([rows], dtype: .float32)
+        var first = 0
+        for (count, scale) in sequences where count > 0 {
+            let range = first..<(first + count)
+            try backend.copy(losses(range, scale), into: result.slice(range))
+            first += count
+        }
+        return result
     }
 }

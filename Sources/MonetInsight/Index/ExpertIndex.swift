@@ -84,11 +84,11 @@ public final class ExpertIndex: Sendable {
         if let model { try require(model) }
     }
 
-    /// Checks that the index is of a model.
+    /// Checks that the index is of a model, or of one that it was tuned from.
     ///
     /// - Throws: `InsightError.foreignIndex`, and `InsightError.malformedIndex` where only its name is.
     public func require(_ model: MonetLanguageModel) throws {
-        guard model.fingerprint == modelFingerprint else {
+        guard model.descends(from: modelFingerprint) else {
             throw InsightError.foreignIndex(path: path, expected: model.fingerprint, found: modelFingerprint)
         }
         guard model.units == units, model.configuration.vocabularySize == vocabularySize,

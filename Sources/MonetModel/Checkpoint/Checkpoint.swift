@@ -82,7 +82,10 @@ public enum Checkpoint {
     /// Copies the files of a checkpoint folder other than configuration and weights: tokenizer, model
     /// card, generation settings, code.
     public static func copyCompanions(from source: String, to target: String) throws {
-        let own = ["config.json", generationFile, indexFile, "trainer_state.json", "log_positions.json"]
+        let own = [
+            "config.json", generationFile, indexFile, AdapterFolder.configurationFile, "trainer_state.json",
+            "log_positions.json",
+        ]
         for name in try FileManager.default.contentsOfDirectory(atPath: source).sorted() {
             guard companionEndings.contains(where: name.hasSuffix), !own.contains(name), !name.hasPrefix(".")
             else {
@@ -105,6 +108,10 @@ public enum Checkpoint {
         _ model: MonetLanguageModel, dtype: DType, quantization: MonetConfiguration.Quantization? = nil,
         shardBytes: Int = 5 << 30, to folder: String
     ) throws {
+        guard model.adapters == nil else {
+            throw ModelError.invalidInput(
+                reason: "the model has adapters, which a checkpoint of a whole model has not: merge them")
+        }
         guard !model.parameters.isPacked(model.configuration), model.configuration.quantization == nil
         else {
             throw ModelError.invalidInput(
@@ -359,6 +366,17 @@ extension MonetLanguageModel {
     public static func load(
         _ folder: String, for purpose: LoadPurpose = .inference, on backend: any Backend = CPUBackend()
     ) throws -> MonetLanguageModel {
+        if AdapterFolder.isOne(folder) {
+            let base = try load(
+                AdapterFolder.base(of: folder), for: purpose == .inference ? .conversion : purpose
+            ).merged()
+            let model = try AdapterFolder.attach(folder, to: base)
+            switch purpose {
+            case .inference: return try model.merged().prepared(on: backend)
+            case .training: return try model.moved(to: backend)
+            case .conversion: return try model.merged()
+            }
+        }
         let configuration = try Checkpoint.configuration(folder)
         let tensors = try Checkpoint.tensors(folder)
         if purpose == .training {
@@ -378,7 +396,8 @@ extension MonetLanguageModel {
             return try MaskFile(contentsOfFile: folder + "/" + $0, configuration: configuration).mask
         }
         let model = try MonetLanguageModel(
-            configuration: configuration, parameters: parameters, ownMask: mask)
+            configuration: configuration, parameters: parameters, ownMask: mask,
+            tunedFrom: try TunedOrigin(folder: folder))
         switch purpose {
         case .inference: return try model.prepared(on: backend)
         case .training: return try model.moved(to: backend)

@@ -16,6 +16,8 @@ public struct TensorShape: Sendable, Equatable {
         case runningMean
         case runningVariance
         case batchCount
+        /// A matrix of a low-rank adapter, which no checkpoint of a whole model has.
+        case adapter
         /// A router's weights in int8 and their error bounds, in quantized checkpoints.
         case routerScreen
         case routerScreenBounds
@@ -28,7 +30,7 @@ public struct TensorShape: Sendable, Equatable {
         /// Whether training changes it by gradient.
         public var isParameter: Bool {
             switch self {
-            case .embedding, .linear, .router, .expert, .norm, .bias, .expertBias: true
+            case .embedding, .linear, .router, .expert, .norm, .bias, .expertBias, .adapter: true
             case .runningMean, .runningVariance, .batchCount, .routerScreen, .routerScreenBounds: false
             }
         }

@@ -31,7 +31,7 @@ struct ExpertLayer: FeedForwardLayer {
     func experts(_ h: Variable, _ routing: Routing, _ pass: ForwardPass) throws -> Variable {
         try pass.tape.experts(
             h, left: routing.executed.left, right: routing.executed.right, routing: routing.experts,
-            weights: weights.map { pass($0) })
+            weights: weights.map { pass($0) }, learning: routing.learning)
     }
 
     func prepared(on backend: any Backend) throws -> any FeedForwardLayer {

@@ -40,6 +40,8 @@ public struct ForwardSequence {
     public var mask: UnitMask?
     /// Units to force and directions to add for this sequence alone.
     public var steering: Steering?
+    /// The experts through which alone this sequence's gradients reach the feed-forward layers; nil for all.
+    public var reserved: ReservedExperts.Block?
 
     /// A sequence of segments.
     public init(segments: [ForwardSegment], cache: KVCache? = nil, mask: UnitMask? = nil) {

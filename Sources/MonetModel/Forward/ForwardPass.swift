@@ -12,6 +12,8 @@ public final class ForwardPass {
     private let masks: [(rows: Range<Int>, masks: [UnitMask])]
     /// Rows of each steered sequence, with the position of the first.
     private let steerings: [(rows: Range<Int>, position: Int, steering: Steering)]
+    /// Rows of each sequence whose gradients go through some experts alone, with the halves of these.
+    let reserved: [(rows: Range<Int>, halves: Range<Int>)]
     /// Hook points in use; nil if there are none, so that such a pass needs no lookups.
     private let hookPoints: Set<HookPoint>?
     /// Values at observed hook points.
@@ -33,6 +35,7 @@ public final class ForwardPass {
         var first = 0
         var masks: [(rows: Range<Int>, masks: [UnitMask])] = []
         var steerings: [(rows: Range<Int>, position: Int, steering: Steering)] = []
+        var reserved: [(rows: Range<Int>, halves: Range<Int>)] = []
         for sequence in input.sequences {
             let rows = first..<(first + sequence.count)
             let own = [own, sequence.mask].compactMap { $0 }.filter { $0.count > 0 }
@@ -40,10 +43,12 @@ public final class ForwardPass {
             if let steering = sequence.steering, !steering.isEmpty {
                 steerings.append((rows, sequence.cache?.count ?? 0, steering))
             }
+            if let block = sequence.reserved { reserved.append((rows, block.halves)) }
             first = rows.upperBound
         }
         self.masks = masks
         self.steerings = steerings
+        self.reserved = reserved
     }
 
     /// Makes passes over the same input with tapes of their own, for layers that run twice. What makes them does not

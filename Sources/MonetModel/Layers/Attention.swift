@@ -17,7 +17,7 @@ struct Attention: Sendable {
         _ x: Variable, values: Variable? = nil, positions: SequencePositions, layer: Int, _ pass: ForwardPass
     ) throws -> Variable {
         let projected =
-            values == nil && query.bias == nil && key.bias == nil && value.bias == nil
+            values == nil && query.isPlain && key.isPlain && value.isPlain
             ? try pass.tape.projections(x, weights: [query, key, value].map { pass($0.weight) })
             : [try query(x, pass), try key(x, pass), try value(values ?? x, pass)]
         let mixed = try pass.tape.attention(

@@ -29,13 +29,21 @@ struct DecoderLayer: Sendable {
 }
 
 extension DecoderLayer {
-    init(_ layer: Int, _ configuration: MonetConfiguration, _ parameters: ParameterSet) throws {
+    init(
+        _ layer: Int, _ configuration: MonetConfiguration, _ parameters: ParameterSet,
+        _ adapters: LowRankAdapters?
+    ) throws {
         let parameter = LayerParameters(parameters, layer: layer)
         let bias = configuration.attentionBias
         func projection(_ name: String, hasBias: Bool) throws -> Linear {
             Linear(
                 weight: try parameter("self_attn.\(name)_proj.weight"),
-                bias: hasBias ? try parameter("self_attn.\(name)_proj.bias") : nil)
+                bias: hasBias ? try parameter("self_attn.\(name)_proj.bias") : nil,
+                adapter: try adapters.map {
+                    Linear.Adapter(
+                        down: try parameter("self_attn.\(name)_proj.lora_A.weight"),
+                        up: try parameter("self_attn.\(name)_proj.lora_B.weight"), scale: $0.scale)
+                })
         }
         func norm(_ name: String) throws -> RMSNorm {
             RMSNorm(weight: try parameter(name + ".weight"), epsilon: Float(configuration.rmsNormEpsilon))

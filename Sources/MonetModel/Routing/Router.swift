@@ -101,13 +101,47 @@ struct Router: Sendable {
                 left: try withHeads(of: forced.map { ($0.row, $0.unit / experts, $0.score) }, left, pass),
                 right: try withHeads(of: forced.map { ($0.row, $0.unit % experts, 1) }, right, pass)
             )
+        let unnormalized = Set(rows).sorted().map { $0..<($0 + 1) }
         return Routing(
             group: group, layer: layer, left: left, right: right, executed: executed,
+            learning: try learning(executed.left, executed.right, unnormalized, pass),
             experts: ExpertRouting(
                 left: executed.left.value, right: executed.right.value,
                 strengths: pass.strengths(group: group), isNormalized: isNormalized,
-                unnormalizedRows: Set(rows).sorted().map { $0..<($0 + 1) }),
+                unnormalizedRows: unnormalized),
             objectives: objectives)
+    }
+
+    /// The routing through which gradients flow: in sequences with reserved experts, the probabilities of all other
+    /// halves are 0. Nil if there are no such sequences, or no gradients.
+    private func learning(
+        _ left: Variable, _ right: Variable, _ unnormalized: [Range<Int>], _ pass: ForwardPass
+    ) throws -> ExpertLearning? {
+        guard pass.tape.isRecording, !pass.reserved.isEmpty else { return nil }
+        let backend = pass.tape.backend
+        func restricted(_ side: Variable) throws -> Variable {
+            let shape = side.value.shape
+            func masked(_ tensor: Tensor) throws -> Tensor {
+                var values = tensor.floats()
+                for (rows, halves) in pass.reserved {
+                    for place in (rows.lowerBound * shape[1])..<(rows.upperBound * shape[1]) {
+                        for half in 0..<experts where !halves.contains(half) {
+                            values[place * experts + half] = 0
+                        }
+                    }
+                }
+                return try backend.tensor(Tensor(values, shape: shape))
+            }
+            return pass.tape.record(try masked(side.value), from: [side]) { gradient in
+                try side.add(masked(gradient), on: backend)
+            }
+        }
+        let (left, right) = (try restricted(left), try restricted(right))
+        return ExpertLearning(
+            left: left, right: right,
+            routing: ExpertRouting(
+                left: left.value, right: right.value, strengths: pass.strengths(group: group),
+                unnormalizedRows: unnormalized + pass.reserved.map(\.rows)))
     }
 
     /// The probabilities of a side with more heads, each of which routes a row to one forced expert.

@@ -10,6 +10,8 @@ public struct Routing: UnitActivations {
     public let right: Variable
     /// The same with a head for each forced expert, as expert layers read it.
     let executed: (left: Variable, right: Variable)
+    /// The routing through which gradients flow, if some sequences have experts reserved.
+    let learning: ExpertLearning?
     /// The same with strengths.
     public let experts: ExpertRouting
     /// Auxiliary losses and usage, left and right; empty unless requested.
@@ -30,6 +32,7 @@ public struct Routing: UnitActivations {
         }
         return Routing(
             group: group, layer: layer, left: last(left), right: last(right), executed: executed,
+            learning: nil,
             experts: ExpertRouting(
                 left: executed.left.value, right: executed.right.value, strengths: strengths,
                 isNormalized: experts.isNormalized,

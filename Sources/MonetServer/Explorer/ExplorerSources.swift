@@ -53,7 +53,7 @@ struct MaskFolder: Sendable {
             throw APIError(.notFound, "there is no mask '\(name)'", param: "name", code: "mask_not_found")
         }
         let mask = try MaskFile(contentsOfFile: file, configuration: model.configuration)
-        if let origin = mask.model, origin != model.fingerprint {
+        if let origin = mask.model, !model.descends(from: origin) {
             throw APIError.invalid("name", "the mask '\(name)' was made for another model")
         }
         return mask

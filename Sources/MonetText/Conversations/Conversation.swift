@@ -25,22 +25,7 @@ public struct Conversation: Sendable, Equatable {
         guard json.members != nil else { throw fail("\(json.kind), expected a conversation") }
         if let turns = json["messages"] ?? json["conversations"] {
             let key = json["messages"] == nil ? "conversations" : "messages"
-            guard let turns = turns.arrayValue else {
-                throw fail("\"\(key)\" is \(turns.kind), expected a list")
-            }
-            messages = try turns.enumerated().map { place, turn in
-                let isShareGPT = turn["role"] == nil
-                let name = "\(key)[\(place)]."
-                let given = try text(
-                    turn[isShareGPT ? "from" : "role"], name + (isShareGPT ? "from" : "role"))
-                guard let role = Self.roles[given] else {
-                    throw fail(
-                        "\"\(name)\(isShareGPT ? "from" : "role")\" is \"\(given)\", expected one of "
-                            + Self.roles.keys.sorted().joined(separator: ", "))
-                }
-                let content = isShareGPT && turn["content"] == nil ? "value" : "content"
-                return ChatMessage(role: role, content: try text(turn[content], name + content))
-            }
+            messages = try Self.turns(turns, key, fail)
         } else if json["instruction"] != nil {
             let input = try json["input"].flatMap { $0.isNull ? nil : try text($0, "input") } ?? ""
             let instruction = try text(json["instruction"], "instruction")
@@ -60,6 +45,34 @@ public struct Conversation: Sendable, Equatable {
         }
     }
 
+    /// A list of turns under a key, each of `role` and `content` or `from` and `value`.
+    static func turns(_ turns: JSONValue, _ key: String, _ fail: (String) -> TextError) throws
+        -> [ChatMessage]
+    {
+        guard let turns = turns.arrayValue else {
+            throw fail("\"\(key)\" is \(turns.kind), expected a list")
+        }
+        return try turns.enumerated().map { place, turn in
+            func text(_ part: String) throws -> String {
+                guard let text = turn[part]?.stringValue else {
+                    throw fail(
+                        "\"\(key)[\(place)].\(part)\" is \(turn[part]?.kind ?? "absent"), expected a text")
+                }
+                return text
+            }
+            let isShareGPT = turn["role"] == nil
+            let part = isShareGPT ? "from" : "role"
+            let given = try text(part)
+            guard let role = roles[given] else {
+                throw fail(
+                    "\"\(key)[\(place)].\(part)\" is \"\(given)\", expected one of "
+                        + roles.keys.sorted().joined(separator: ", "))
+            }
+            return ChatMessage(
+                role: role, content: try text(isShareGPT && turn["content"] == nil ? "value" : "content"))
+        }
+    }
+
     /// Names of roles, with what templates call them.
     private static let roles = [
         "system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",
@@ -75,20 +88,25 @@ public struct Conversation: Sendable, Equatable {
 
     /// The same with the line of each.
     static func readLines(_ path: String) throws -> [(line: Int, conversation: Conversation)] {
-        var result: [(line: Int, conversation: Conversation)] = []
+        try lines(path, of: "conversations").map { line, json in
+            (line, try Conversation(json: json, path: path, line: line))
+        }
+    }
+
+    /// The values of a JSONL file's lines, one at least.
+    static func lines(_ path: String, of content: String) throws -> [(line: Int, json: JSONValue)] {
+        var result: [(line: Int, json: JSONValue)] = []
         let lines = try TextFile.read(path).split(separator: "\n", omittingEmptySubsequences: false)
         for (place, text) in lines.enumerated() where !text.allSatisfy(\.isWhitespace) {
-            let json: JSONValue
             do {
-                json = try JSONValue(parsing: String(text), source: path)
+                result.append((place + 1, try JSONValue(parsing: String(text), source: path)))
             } catch FileError.malformedJSON(_, _, let reason) {
                 throw TextError.malformedSource(
                     path: path, line: place + 1, reason: "malformed JSON: \(reason)")
             }
-            result.append((place + 1, try Conversation(json: json, path: path, line: place + 1)))
         }
         guard !result.isEmpty else {
-            throw TextError.malformedSource(path: path, line: nil, reason: "no conversations")
+            throw TextError.malformedSource(path: path, line: nil, reason: "no \(content)")
         }
         return result
     }

@@ -18,20 +18,24 @@ public struct ConversationEncoder: Sendable {
     private let template: ChatTemplate
     private let tokenizer: Tokenizer
 
-    /// - Throws: `TextError.missingTemplate` if the tokenizer is not a chat model's.
-    public init(_ tokenizer: Tokenizer) throws {
-        guard let source = tokenizer.chatTemplate else {
+    /// - `template`: in place of the tokenizer's own.
+    /// - Throws: `TextError.missingTemplate` if there is none and the tokenizer is not a chat model's.
+    public init(_ tokenizer: Tokenizer, template: String? = nil) throws {
+        guard let source = template ?? tokenizer.chatTemplate else {
             throw TextError.missingTemplate(path: tokenizer.chatTemplatePath)
         }
         self.tokenizer = tokenizer
-        template = try ChatTemplate(source)
+        self.template = try ChatTemplate(source)
     }
 
     /// The tokens of a conversation.
     ///
+    /// - `first`: the message from which on what the assistant says is marked.
     /// - Throws: `TextError`, also for a template that does not tell the assistant's text from the rest.
-    public func callAsFunction(_ conversation: Conversation) throws -> Encoded {
-        let (text, spans) = try spans(conversation)
+    public func callAsFunction(_ conversation: Conversation, markingFrom first: Int = 0) throws -> Encoded {
+        let earlier = conversation.messages.prefix(first).count { $0.role == "assistant" }
+        let (text, all) = try spans(conversation)
+        let spans = all.dropFirst(earlier)
         let ids = try tokenizer.encode(text, parsingSpecial: true)
         let places = try tokenizer.places(of: ids, in: text)
         var isAssistant = [Bool](repeating: false, count: ids.count)

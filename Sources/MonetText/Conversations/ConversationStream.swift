@@ -26,7 +26,7 @@ public struct ConversationStream: BatchSource {
     private let rows: [[Sequence]]
     private let validation: [[Sequence]]
     private let batchSize: Int
-    private let seed: UInt64
+    private let order: EpochOrder
     /// Conversations left out because nothing that the assistant says fits into a row.
     public let skipped: Int
     /// Conversations cut to the length of a row.
@@ -42,47 +42,35 @@ public struct ConversationStream: BatchSource {
         seed: UInt64
     ) throws {
         self.batchSize = batchSize
-        self.seed = seed
-        var generator = SplitMix64(seed: seed)
-        var (training, held): ([Sequence], [Sequence]) = ([], [])
-        var (skipped, truncated, encodedCount) = (0, 0, 0)
-        for part in parts {
-            var own = try Conversation.readLines(part.path).compactMap { line, conversation -> Sequence? in
+        var (skipped, truncated) = (0, 0)
+        let split = try TrainingSplit(parts, validationShare: validationShare, seed: seed) {
+            path -> [Sequence] in
+            try Conversation.readLines(path).compactMap { line, conversation in
                 let encoded: ConversationEncoder.Encoded
                 do { encoded = try encoder(conversation) } catch let error as TextError {
-                    throw TextError.malformedSource(path: part.path, line: line, reason: "\(error)")
+                    throw TextError.malformedSource(path: path, line: line, reason: "\(error)")
                 }
-                let count = min(encoded.ids.count - 1, length)
-                let targets = (0..<max(0, count)).map {
-                    encoded.isAssistant[$0 + 1] ? encoded.ids[$0 + 1] : -1
-                }
+                let (inputs, targets) = encoded.training(length: length)
                 guard targets.contains(where: { $0 >= 0 }) else {
                     skipped += 1
                     return nil
                 }
-                if count < encoded.ids.count - 1 { truncated += 1 }
-                return Sequence(inputs: Array(encoded.ids.prefix(count)), targets: targets)
+                if inputs.count < encoded.ids.count - 1 { truncated += 1 }
+                return Sequence(inputs: inputs, targets: targets)
             }
-            own.shuffle(using: &generator)
-            let heldCount = Int((Double(own.count) * validationShare).rounded())
-            held += own.prefix(heldCount)
-            own.removeFirst(heldCount)
-            encodedCount += own.count + heldCount
-            let used = Int((Double(own.count) * part.weight).rounded())
-            training += (0..<used).map { own[$0 % own.count] }
         }
-        training.shuffle(using: &generator)
-        guard !training.isEmpty else {
+        guard !split.training.isEmpty else {
             throw TextError.malformedSource(
                 path: parts.map(\.path).joined(separator: ", "), line: nil,
-                reason: encodedCount == 0
-                    ? "no conversation in which what the assistant says begins within \(length) tokens"
-                    : "nothing is left to train on of \(encodedCount) conversations: \(validationShare) of them are "
-                        + "held out, and weights leave out the rest")
+                reason: split.isAllHeldOut
+                    ? "nothing is left to train on: \(validationShare) of the conversations are held out, and "
+                        + "weights leave out the rest"
+                    : "no conversation in which what the assistant says begins within \(length) tokens")
         }
         (self.skipped, self.truncated) = (skipped, truncated)
-        rows = Self.packed(training, length: length)
-        validation = Self.packed(held, length: length)
+        rows = Self.packed(split.training, length: length)
+        validation = Self.packed(split.held, length: length)
+        order = EpochOrder(count: rows.count, seed: seed)
     }
 
     private static func packed(_ sequences: [Sequence], length: Int) -> [[Sequence]] {
@@ -110,15 +98,7 @@ public struct ConversationStream: BatchSource {
     }
 
     public func batch(from first: Int) -> BatchStream.Batch {
-        var order: (epoch: Int, rows: [Int])?
-        let chosen = (first..<(first + batchSize)).flatMap { place -> [Sequence] in
-            let epoch = place / rows.count
-            if order?.epoch != epoch {
-                var generator = SplitMix64(seed: seed &+ 0x9e37 &* UInt64(truncatingIfNeeded: epoch + 1))
-                order = (epoch, rows.indices.shuffled(using: &generator))
-            }
-            return rows[order?.rows[place % rows.count] ?? 0]
-        }
+        let chosen = order.indices(first..<(first + batchSize)).flatMap { rows[$0] }
         return .init(inputs: chosen.map(\.inputs), targets: chosen.flatMap(\.targets))
     }
 

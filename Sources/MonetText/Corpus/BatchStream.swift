@@ -22,21 +22,34 @@ public struct BatchStream: BatchSource {
     /// The seed that determines the order.
     public let seed: UInt64
     private let windows: Int
+    /// Documents that are sequences of their own, in the order of their tokens.
+    private let separated: [(tokens: Range<Int>, label: String)]
 
     /// Inputs, with the next token of each.
     public struct Batch: Sendable, Equatable {
         /// Sequences of ids.
-        public let inputs: [[Int32]]
+        public var inputs: [[Int32]]
         /// The next token of each input, sequence after sequence; −1 where it does not count.
-        public let targets: [Int32]
+        public var targets: [Int32]
+        /// The label of each sequence, nil for other ones; empty if the stream separates no labels.
+        public var labels: [String?]
+
+        /// Joins inputs and targets.
+        public init(inputs: [[Int32]], targets: [Int32], labels: [String?] = []) {
+            (self.inputs, self.targets, self.labels) = (inputs, targets, labels)
+        }
     }
 
-    /// - Throws: `TextError.malformedCorpus` if the training split is shorter than two windows.
-    public init(corpus: Corpus, length: Int, batchSize: Int, seed: UInt64) throws {
+    /// - `separating`: labels whose documents become sequences of their own, so that nothing attends to or from them.
+    /// - Throws: `TextError.malformedCorpus` if the training split is shorter than two windows, or without a label.
+    public init(corpus: Corpus, length: Int, batchSize: Int, seed: UInt64, separating labels: [String] = [])
+        throws
+    {
         self.corpus = corpus
         self.length = length
         self.batchSize = batchSize
         self.seed = seed
+        separated = try Self.documents(of: corpus, labels)
         // One window is reserved so that the offset of an epoch never runs past the end.
         windows = (corpus.tokenCount(.train) - 1) / max(1, length) - 1
         guard windows >= 1, length >= 1, batchSize >= 1 else {
@@ -46,13 +59,28 @@ public struct BatchStream: BatchSource {
         }
     }
 
+    private static func documents(of corpus: Corpus, _ labels: [String]) throws -> [(
+        tokens: Range<Int>, label: String
+    )] {
+        if labels.isEmpty { return [] }
+        let known = corpus.labelSets.flatMap(\.labels)
+        if let missing = labels.first(where: { !known.contains($0) }) {
+            throw TextError.malformedCorpus(
+                path: corpus.folder,
+                reason: "no label \"\(missing)\"; it has \(known.joined(separator: ", "))")
+        }
+        return try corpus.documents(in: .train).compactMap { document in
+            let own = zip(corpus.labelSets, document.labels).compactMap { $1 >= 0 ? $0.labels[$1] : nil }
+            return labels.first(where: own.contains).map { (document.tokens, $0) }
+        }
+    }
+
     /// Batch `index` of the endless stream.
     public func batch(_ index: Int) -> Batch { batch(from: index * batchSize) }
 
     /// The batch whose first sequence is number `first` of the endless stream.
     public func batch(from first: Int) -> Batch {
-        var inputs: [[Int32]] = []
-        var targets: [Int32] = []
+        var batch = Batch(inputs: [], targets: [])
         for sequence in 0..<batchSize {
             let position = first + sequence
             let epoch = position / windows
@@ -62,10 +90,51 @@ public struct BatchStream: BatchSource {
             let window = permuted(position % windows, key: generator.next())
             let start = offset + window * length
             let tokens = corpus.tokens(in: .train, start..<(start + length + 1))
-            inputs.append(Array(tokens.dropLast()))
-            targets += tokens.dropFirst()
+            batch.targets += tokens.dropFirst()
+            guard !separated.isEmpty else {
+                batch.inputs.append(Array(tokens.dropLast()))
+                continue
+            }
+            for (range, label) in sequences(in: start..<(start + length)) {
+                batch.inputs.append(Array(tokens[(range.lowerBound - start)..<(range.upperBound - start)]))
+                batch.labels.append(label)
+            }
         }
-        return Batch(inputs: inputs, targets: targets)
+        return batch
+    }
+
+    /// The parts of a window, divided where documents of separated labels begin and end.
+    private func sequences(in window: Range<Int>) -> [(tokens: Range<Int>, label: String?)] {
+        var (low, high) = (0, separated.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if separated[middle].tokens.upperBound <= window.lowerBound {
+                low = middle + 1
+            } else {
+                high = middle
+            }
+        }
+        var result: [(tokens: Range<Int>, label: String?)] = []
+        func append(_ range: Range<Int>, _ label: String?) {
+            if range.isEmpty { return }
+            if let last = result.last, last.label == label {
+                result[result.count - 1].tokens = last.tokens.lowerBound..<range.upperBound
+            } else {
+                result.append((range, label))
+            }
+        }
+        var place = window.lowerBound
+        for (tokens, label) in separated[low...] {
+            let own = tokens.clamped(to: window)
+            if own.lowerBound >= window.upperBound || own.isEmpty && tokens.lowerBound >= window.upperBound {
+                break
+            }
+            append(place..<own.lowerBound, nil)
+            append(own, label)
+            place = own.upperBound
+        }
+        append(place..<window.upperBound, nil)
+        return result
     }
 
     /// A keyed permutation of `0..<windows`: a Feistel network over the next power of four, applied

@@ -4,7 +4,7 @@ import MonetText
 
 /// The losses of a batch and how its routers behaved.
 public struct TrainingLosses: Sendable, Equatable {
-    /// Mean next-token cross entropy.
+    /// Mean next-token cross entropy; of preference pairs, their mean loss.
     public var languageModel = 0.0
     /// Equation 16, averaged over the routers.
     public var uniformity = 0.0
@@ -16,6 +16,9 @@ public struct TrainingLosses: Sendable, Equatable {
     public var selectedPerHead = 0.0
     /// Share of a side's experts that no token of the batch selected, averaged over sides and routers.
     public var unselectedShare = 0.0
+    /// Of preference pairs: the mean margin of the chosen answer, and the share of pairs in which it is positive.
+    public var preferenceMargin = 0.0
+    public var preferenceAccuracy = 0.0
 }
 
 /// The training objective: language-model loss plus the weighted auxiliary losses.
@@ -32,6 +35,8 @@ public struct TrainingObjective: Sendable {
     public var recomputesActivations = false
     /// Whether routers normalize with their running statistics, which stay as they are.
     public var freezesRouters = false
+    /// What takes the place of the language-model loss.
+    package var preferences: PreferenceObjective?
 
     /// Collects the settings.
     public init(
@@ -53,7 +58,8 @@ public struct TrainingObjective: Sendable {
         backend: any Backend = CPUBackend(), variables: ParameterVariables
     ) throws -> TrainingLosses {
         let output = try forward(
-            model: model, inputs: inputs, share: 1, batch: nil, backend: backend, variables: variables)
+            model: model, sequences: inputs.map { ForwardSequence($0) }, share: 1, batch: nil,
+            backend: backend, variables: variables)
         try model.updateRouters(with: output.routerStatistics, momentum: Float(momentum))
         var losses = RoutingSummary(output.routings).losses
         losses.languageModel = try languageModelLoss(output, model: model, targets: targets, share: 1)
@@ -67,11 +73,11 @@ public struct TrainingObjective: Sendable {
     /// - `share`: 1 over the number of micro-batches.
     /// - `batch`: where the mean probabilities of all of them will be.
     func forward(
-        model: MonetLanguageModel, inputs: [[Int32]], share: Double, batch: UniformityBatch?,
+        model: MonetLanguageModel, sequences: [ForwardSequence], share: Double, batch: UniformityBatch?,
         backend: any Backend, variables: ParameterVariables
     ) throws -> ForwardOutput {
         let routers = max(1, model.configuration.routerLayers.count)
-        var input = ForwardInput(inputs)
+        var input = ForwardInput(sequences)
         input.statistics = freezesRouters ? .running : .batch
         input.recomputesActivations = recomputesActivations
         var settings = RouterObjectiveSettings(

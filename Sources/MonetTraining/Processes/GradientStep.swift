@@ -28,14 +28,17 @@ package final class GradientStep {
     private let backend: any Backend
     private let communicator: any Communicator
     private let exchange: GradientExchange?
+    private let reserved: ReservedExperts?
     /// What is done with a parameter's gradient once it is complete, in the last backward pass.
     private var onComplete: ((Int) throws -> Void)?
 
     init(
         model: MonetLanguageModel, shards: ParameterShards, objective: TrainingObjective,
-        backend: any Backend, communicator: any Communicator, format: GradientFormat
+        reserved: ReservedExperts?, backend: any Backend, communicator: any Communicator,
+        format: GradientFormat
     ) {
         self.model = model
+        self.reserved = reserved
         parameters = shards.parameters
         indexOfName = Dictionary(
             shards.parameters.enumerated().map { ($1.name, $0) }, uniquingKeysWith: { first, _ in first })
@@ -49,11 +52,12 @@ package final class GradientStep {
 
     /// The same for one process.
     package convenience init(
-        model: MonetLanguageModel, parameters: [Parameter], objective: TrainingObjective, backend: any Backend
+        model: MonetLanguageModel, parameters: [Parameter], objective: TrainingObjective,
+        reserved: ReservedExperts? = nil, backend: any Backend
     ) {
         self.init(
             model: model, shards: ParameterShards(parameters, rank: 0, processes: 1), objective: objective,
-            backend: backend, communicator: SingleProcess(), format: .float32)
+            reserved: reserved, backend: backend, communicator: SingleProcess(), format: .float32)
     }
 
     deinit { exchange?.stop() }
@@ -82,7 +86,7 @@ package final class GradientStep {
         var passes = Passes(neighbours: communicator.processesOnThisMachine)
         func forward(_ index: Int) throws -> ForwardOutput {
             let output = try objective.forward(
-                model: model, inputs: batch(index).inputs, share: share, batch: uniformityBatch,
+                model: model, sequences: sequences(batch(index)), share: share, batch: uniformityBatch,
                 backend: backend, variables: variables)
             passes.note(output, index)
             return output
@@ -99,9 +103,17 @@ package final class GradientStep {
             losses: TrainingLosses(), gradients: [], tokens: sizes.reduce(0) { $0 + $1.tokens })
         for index in own {
             let output = try passes.take(index) ?? forward(index)
-            passes.losses[index]?.languageModel = try objective.languageModelLoss(
-                output, model: model, targets: batch(index).targets,
-                share: Double(sizes[index].counted) / Double(counted))
+            let read = batch(index)
+            if let preferences = objective.preferences {
+                let result = try preferences(
+                    output, model: model, batch: read, share: 2 * share / Double(read.inputs.count),
+                    backend: backend)
+                passes.losses[index]?.note(result)
+            } else {
+                passes.losses[index]?.languageModel = try objective.languageModelLoss(
+                    output, model: model, targets: read.targets,
+                    share: Double(sizes[index].counted) / Double(counted))
+            }
             if index < own.upperBound - 1 {
                 try output.backward()
                 try sum.append(variables.takeGradients(of: parameters))
@@ -112,11 +124,23 @@ package final class GradientStep {
         let statistics = try whole ?? passes.statistics(of: own, communicator)
         try model.updateRouters(
             with: statistics.runningStatistics(on: backend), momentum: Float(objective.momentum))
+        // Every counted token weighs the same, or every pair, of which micro-batches have equally many.
         result.losses = try mean(
-            own.compactMap { passes.losses[$0] }, shares: sizes.map { Double($0.counted) / Double(counted) })
+            own.compactMap { passes.losses[$0] },
+            shares: sizes.map { objective.preferences == nil ? Double($0.counted) / Double(counted) : share })
         if count > 1, !statistics.routers.isEmpty { result.losses.uniformity = statistics.uniformity }
         result.losses.total = objective.total(result.losses)
         return result
+    }
+
+    private func sequences(_ batch: BatchStream.Batch) -> [ForwardSequence] {
+        batch.inputs.enumerated().map { index, tokens in
+            var sequence = ForwardSequence(tokens)
+            if batch.labels.indices.contains(index) {
+                sequence.reserved = reserved?.blocks.first { $0.label == batch.labels[index] }
+            }
+            return sequence
+        }
     }
 
     /// The forward passes of a step.
@@ -211,10 +235,20 @@ package final class GradientStep {
 }
 
 extension TrainingLosses {
-    fileprivate static let count = 6
+    fileprivate static let count = 8
 
     fileprivate var numbers: [Double] {
-        [languageModel, uniformity, ambiguity, total, selectedPerHead, unselectedShare]
+        [
+            languageModel, uniformity, ambiguity, total, selectedPerHead, unselectedShare, preferenceMargin,
+            preferenceAccuracy,
+        ]
+    }
+
+    fileprivate mutating func note(_ pairs: PreferenceObjective.Result) {
+        let count = Double(max(1, pairs.pairs))
+        languageModel = pairs.loss / count
+        preferenceMargin = pairs.margin / count
+        preferenceAccuracy = pairs.correct / count
     }
 
     fileprivate init(_ numbers: [Double]) {
@@ -224,6 +258,8 @@ extension TrainingLosses {
         total = numbers[3]
         selectedPerHead = numbers[4]
         unselectedShare = numbers[5]
+        preferenceMargin = numbers[6]
+        preferenceAccuracy = numbers[7]
     }
 
     fileprivate mutating func add(_ other: TrainingLosses, share: Double) {
@@ -233,5 +269,7 @@ extension TrainingLosses {
         total += share * other.total
         selectedPerHead += share * other.selectedPerHead
         unselectedShare += share * other.unselectedShare
+        preferenceMargin += share * other.preferenceMargin
+        preferenceAccuracy += share * other.preferenceAccuracy
     }
 }

@@ -34,6 +34,9 @@ final class Logs {
                 ("selected_per_head", losses.selectedPerHead), ("unselected_experts", losses.unselectedShare),
             ]
         }
+        if !configuration.preferences.isEmpty {
+            scalars += [("margin", losses.preferenceMargin), ("accuracy", losses.preferenceAccuracy)]
+        }
         if exchange.bytes > 0 {
             scalars += [
                 ("exchange_bytes", Double(exchange.bytes)), ("exchange_seconds", exchange.seconds),

@@ -11,10 +11,23 @@ public struct RunConfiguration: Sendable, Equatable {
     public var corpus = ""
     /// Files of conversations to learn from instead of a corpus.
     public var conversations: [ConversationStream.Part] = []
-    /// How many of the conversations are held out.
+    /// Files of preference pairs to learn from instead of a corpus.
+    public var preferences: [ConversationStream.Part] = []
+    /// β of direct preference optimization: how much a difference of log-probabilities counts.
+    public var beta = 0.1
+    /// How many of the conversations or pairs are held out.
     public var validationShare = 0.05
     /// Whether routers and their statistics stay as they are, so that experts keep their meaning.
     public var freezesRouters = false
+    /// The share of experts that documents of a label teach, and no others: gradients of these documents reach the
+    /// feed-forward layers only through them.
+    public var expertsOf: [ReservedShare] = []
+    /// The chat template of conversations, in place of the checkpoint's own.
+    public var chatTemplate: String?
+    /// The rank of adapters of attention, which are then all that is trained; 0 to train the model itself.
+    public var adapterRank = 0
+    /// α of the adapters, whose change is multiplied by α / rank; 0 for twice the rank.
+    public var adapterAlpha = 0.0
     /// A checkpoint to start from instead of random weights.
     public var initialCheckpoint: String?
     public var sequenceLength = 256
@@ -57,6 +70,16 @@ public struct RunConfiguration: Sendable, Equatable {
     public var keepLast = 3
     /// How far the smoothed loss may rise above its lowest value.
     public var divergenceThreshold = 3.0
+
+    /// The experts of a label.
+    public struct ReservedShare: Sendable, Equatable {
+        public var label: String
+        /// Of all experts of a router.
+        public var share: Double
+
+        /// Joins both.
+        public init(label: String, share: Double) { (self.label, self.share) = (label, share) }
+    }
 
     /// Defaults for everything.
     public init() {}
@@ -118,6 +141,21 @@ public struct RunConfiguration: Sendable, Equatable {
 
     /// The length of rows in the recipe, or of the model's context.
     public static func tuningLength(_ model: MonetConfiguration) -> Int { min(2048, model.contextLength) }
+
+    /// Whether the run reads conversations or pairs of them instead of a corpus.
+    public var readsConversations: Bool { !conversations.isEmpty || !preferences.isEmpty }
+
+    /// Fits settings that were not chosen to direct preference optimization: a small learning rate, as `trl` has it, and
+    /// routers that stay as they are.
+    ///
+    /// - `given`: the keys of settings that were chosen.
+    /// - `pairs`: the pairs of an epoch, for the number of steps.
+    public mutating func fitPreferences(except given: Set<String>, epochs: Int, pairs: Int) {
+        if !given.contains("learning_rate") { learningRate = 1e-6 }
+        if !given.contains("batch_size") { batchSize = 2 }
+        if !given.contains("accumulation") { accumulation = max(1, 64 / batchSize) }
+        fitTuning(except: given.union(["learning_rate"]), epochs: epochs, rows: pairs)
+    }
 
     /// Tokens per step.
     public var tokensPerStep: Int { sequenceLength * batchSize * accumulation }
@@ -219,18 +257,62 @@ public struct RunConfiguration: Sendable, Equatable {
         }
         try model.validate(file: source)
         try require(
-            corpus.isEmpty != conversations.isEmpty, "corpus", corpus.isEmpty ? "absent" : corpus,
-            conversations.isEmpty ? "a corpus folder" : "none: \"data\" names conversations")
-        let paths = conversations.map(\.path)
-        if let twice = paths.first(where: { path in paths.count { $0 == path } > 1 }) {
-            try require(false, "data", twice, "each file once; its weight says how often it is used")
+            corpus.isEmpty || !readsConversations, "corpus", corpus,
+            "none: \"\(conversations.isEmpty ? "preferences" : "data")\" names what to learn")
+        try require(!corpus.isEmpty || readsConversations, "corpus", "absent", "a corpus folder")
+        try require(
+            conversations.isEmpty || preferences.isEmpty, "preferences", "\(preferences.map(\.path))",
+            "none beside \"data\": pairs are learned after conversations, in a run of their own")
+        for (key, parts) in [("data", conversations), ("preferences", preferences)] {
+            let paths = parts.map(\.path)
+            if let twice = paths.first(where: { path in paths.count { $0 == path } > 1 }) {
+                try require(false, key, twice, "each file once; its weight says how often it is used")
+            }
         }
         try require(
-            conversations.isEmpty || initialCheckpoint != nil, "init_from", "absent",
+            !readsConversations || initialCheckpoint != nil, "init_from", "absent",
             "the chat model's checkpoint, whose template conversations need")
+        try require(
+            adapterRank == 0 || initialCheckpoint != nil, "lora_rank", "\(adapterRank)",
+            "0 without a checkpoint to start from, whose attention adapters change")
+        try require(
+            adapterRank == 0 || expertsOf.isEmpty, "lora_rank", "\(adapterRank)",
+            "0 with \"experts_of\": experts stay as they are")
+        if let chatTemplate {
+            try require(
+                readsConversations, "chat_template", "a template", "none: a corpus has no conversations")
+            do { _ = try ChatTemplate(chatTemplate) } catch let error as TextError {
+                try require(false, "chat_template", "\(error)", "a Jinja template")
+            }
+        }
+        try require(
+            expertsOf.isEmpty || model.experts != nil, "experts_of", "\(expertsOf.map(\.label))",
+            "none: this model has no experts")
+        try require(
+            expertsOf.isEmpty || !readsConversations, "experts_of", "\(expertsOf.map(\.label))",
+            "none: conversations have no labels")
+        do { _ = try reservedExperts() } catch let error as ModelError {
+            try require(false, "experts_of", "\(expertsOf.map(\.label))", "fewer: \(error)")
+        }
         try require(
             sequenceLength <= model.contextLength, "sequence_length", "\(sequenceLength)",
             "at most the model's context of \(model.contextLength)")
+    }
+
+    /// The adapters that the run trains; nil if it trains the model itself.
+    public func adapters() throws -> LowRankAdapters? {
+        guard adapterRank > 0 else { return nil }
+        return try LowRankAdapters(
+            rank: adapterRank, alpha: adapterAlpha > 0 ? adapterAlpha : 2 * Double(adapterRank))
+    }
+
+    /// The experts of each label that has some; nil if none has.
+    ///
+    /// - Throws: `ModelError.invalidInput` if there are too few.
+    public func reservedExperts() throws -> ReservedExperts? {
+        guard !expertsOf.isEmpty, let experts = model.experts else { return nil }
+        return try ReservedExperts(
+            shares: expertsOf.map { ($0.label, $0.share) }, perSide: experts.perSide)
     }
 
     /// Checks that processes can share the micro-batches of a step so that the sum of gradients does not depend on

@@ -170,15 +170,30 @@ public struct RunDirectory: Sendable {
     @discardableResult
     func save(
         model: MonetLanguageModel, moments: [(name: String, tensor: Tensor)], state: State,
-        companions: String?, tokenizerPath: String, keepLast: Int
+        configuration: RunConfiguration, companions: String?, tunedFrom: TunedOrigin?, tokenizerPath: String,
+        keepLast: Int
     ) throws -> String {
         let name = Self.name(ofStep: state.step)
         let target = checkpointsPath + "/" + name
         try AtomicFile.writeFolder(target, replacing: Checkpoint.folder) { folder in
             if let companions { try Checkpoint.copyCompanions(from: companions, to: folder) }
-            try Checkpoint.write(model, dtype: .float32, to: folder)
+            if model.adapters != nil, let base = configuration.initialCheckpoint {
+                let path = URL(fileURLWithPath: base).standardizedFileURL.path
+                try AdapterFolder.write(model, base: path, to: folder)
+            } else {
+                try Checkpoint.write(model, dtype: .float32, to: folder)
+            }
             try TokenizerFiles.install(
                 from: tokenizerPath, into: folder, contextLength: model.configuration.contextLength)
+            try tunedFrom?.write(to: folder)
+            if let template = configuration.chatTemplate {
+                try AtomicFile.write(template, to: folder + "/chat_template.jinja")
+            }
+            if let reserved = try configuration.reservedExperts() {
+                try AtomicFile.write(
+                    reserved.json.serialized(pretty: true) + "\n",
+                    to: folder + "/" + ReservedExperts.fileName)
+            }
             try SafetensorsWriter.write(moments, to: folder + "/optimizer.safetensors")
             var state = state
             state.checksums = try Self.checksums(folder)

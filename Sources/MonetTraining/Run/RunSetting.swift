@@ -20,34 +20,35 @@ public struct RunSetting: Sendable {
             run.corpus = text
             return nil
         },
-        RunSetting("data") {
-            .object($0.conversations.map { .init($0.path, .number($0.weight)) })
+        files("data", of: "conversations", \.conversations),
+        files("preferences", of: "preference pairs", \.preferences),
+        number("beta", \.beta, 1e-6...1e3),
+        number("validation_share", \.validationShare, 0...0.9),
+        RunSetting("chat_template") {
+            $0.chatTemplate.map { .string($0) } ?? .null
         } write: { run, value in
-            let expected = "a file of conversations, a list of them, or a mapping of files to weights above 0"
-            var parts: [ConversationStream.Part] = []
-            if let path = value.stringValue {
-                parts = [.init(path: path)]
-            } else if let paths = value.arrayValue {
-                for path in paths {
-                    guard let path = path.stringValue else { return expected }
-                    parts.append(.init(path: path))
-                }
-            } else if let members = value.members {
-                for member in members {
-                    guard let weight = member.value.doubleValue, weight > 0, weight <= 1000 else {
-                        return expected
-                    }
-                    parts.append(.init(path: member.key, weight: weight))
-                }
-            } else if !value.isNull {
-                return expected
-            }
-            guard parts.allSatisfy({ !$0.path.isEmpty }) else { return expected }
-            run.conversations = parts
+            if !value.isNull, value.stringValue?.isEmpty ?? true { return "the text of a template" }
+            run.chatTemplate = value.stringValue
             return nil
         },
-        number("validation_share", \.validationShare, 0...0.9),
         flag("freeze_routers", \.freezesRouters),
+        integer("lora_rank", \.adapterRank, 0...1 << 16),
+        number("lora_alpha", \.adapterAlpha, 0...1e6),
+        RunSetting("experts_of") {
+            .object($0.expertsOf.map { .init($0.label, .number($0.share)) })
+        } write: { run, value in
+            let expected = "a mapping of labels to shares of the experts, above 0 and at most 0.5"
+            guard let members = value.isNull ? [] : value.members else { return expected }
+            var shares: [RunConfiguration.ReservedShare] = []
+            for member in members {
+                guard let share = member.value.doubleValue, share > 0, share <= 0.5, !member.key.isEmpty,
+                    !shares.contains(where: { $0.label == member.key })
+                else { return expected }
+                shares.append(.init(label: member.key, share: share))
+            }
+            run.expertsOf = shares
+            return nil
+        },
         RunSetting("init_from") {
             $0.initialCheckpoint.map { .string($0) } ?? .null
         } write: { run, value in
@@ -103,6 +104,38 @@ public struct RunSetting: Sendable {
     }
 
     private typealias Path<Value> = WritableKeyPath<RunConfiguration, Value> & Sendable
+
+    /// Files with the weight of each.
+    private static func files(
+        _ key: String, of content: String, _ path: Path<[ConversationStream.Part]>
+    ) -> RunSetting {
+        RunSetting(key) {
+            .object($0[keyPath: path].map { .init($0.path, .number($0.weight)) })
+        } write: { run, value in
+            let expected = "a file of \(content), a list of them, or a mapping of files to weights above 0"
+            var parts: [ConversationStream.Part] = []
+            if let file = value.stringValue {
+                parts = [.init(path: file)]
+            } else if let files = value.arrayValue {
+                for file in files {
+                    guard let file = file.stringValue else { return expected }
+                    parts.append(.init(path: file))
+                }
+            } else if let members = value.members {
+                for member in members {
+                    guard let weight = member.value.doubleValue, weight > 0, weight <= 1000 else {
+                        return expected
+                    }
+                    parts.append(.init(path: member.key, weight: weight))
+                }
+            } else if !value.isNull {
+                return expected
+            }
+            guard parts.allSatisfy({ !$0.path.isEmpty }) else { return expected }
+            run[keyPath: path] = parts
+            return nil
+        }
+    }
 
     private static func flag(_ key: String, _ path: Path<Bool>) -> RunSetting {
         RunSetting(key) {

@@ -12,7 +12,7 @@ struct TrainingText: Sendable {
 
     /// - Throws: `TextError`, `FileError`.
     init(_ configuration: RunConfiguration) throws {
-        isCorpus = configuration.conversations.isEmpty
+        isCorpus = !configuration.readsConversations
         if isCorpus {
             let corpus = try Corpus(folder: configuration.corpus)
             name = "corpus \(corpus.folder)"
@@ -20,17 +20,17 @@ struct TrainingText: Sendable {
             tokenizerPath = corpus.folder + "/tokenizer.model"
             source = try BatchStream(
                 corpus: corpus, length: configuration.sequenceLength, batchSize: configuration.batchSize,
-                seed: configuration.seed)
+                seed: configuration.seed, separating: configuration.expertsOf.map(\.label))
         } else {
             let folder = configuration.initialCheckpoint ?? ""
             let tokenizer = try Tokenizer(folder: folder)
             name = "tokenizer \(folder)"
             vocabularySize = tokenizer.vocabularySize
             tokenizerPath = tokenizer.path
-            source = try ConversationStream(
-                configuration.conversations, encoder: ConversationEncoder(tokenizer),
-                length: configuration.sequenceLength, batchSize: configuration.batchSize,
-                validationShare: configuration.validationShare, seed: configuration.seed)
+            source =
+                configuration.preferences.isEmpty
+                ? try ConversationStream(configuration, tokenizer)
+                : try PreferenceStream(configuration, tokenizer)
         }
     }
 
@@ -47,5 +47,25 @@ struct TrainingText: Sendable {
         throw TrainingError.invalidSetting(
             source: "run", key: "corpus", found: configuration.corpus,
             expected: "a corpus encoded with the tokenizer of \(start)")
+    }
+}
+
+extension ConversationStream {
+    /// The conversations of a run.
+    public init(_ run: RunConfiguration, _ tokenizer: Tokenizer, batchSize: Int? = nil) throws {
+        try self.init(
+            run.conversations, encoder: ConversationEncoder(tokenizer, template: run.chatTemplate),
+            length: run.sequenceLength,
+            batchSize: batchSize ?? run.batchSize, validationShare: run.validationShare, seed: run.seed)
+    }
+}
+
+extension PreferenceStream {
+    /// The preference pairs of a run.
+    public init(_ run: RunConfiguration, _ tokenizer: Tokenizer, batchSize: Int? = nil) throws {
+        try self.init(
+            run.preferences, encoder: ConversationEncoder(tokenizer, template: run.chatTemplate),
+            length: run.sequenceLength,
+            batchSize: batchSize ?? run.batchSize, validationShare: run.validationShare, seed: run.seed)
     }
 }

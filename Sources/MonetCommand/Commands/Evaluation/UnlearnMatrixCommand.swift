@@ -111,6 +111,7 @@ struct UnlearnMatrixCommand: ParsableCommand {
         if let tasks { return try measureTasks(tasks) }
         let (model, tokenizer) = try modelOptions.load(common.logger)
         let index = try ExpertIndex(path: index ?? "", model: model)
+        model.noteOrigin(of: index.path, index.modelFingerprint, common.logger)
         let documents = try documentOptions.documents(
             tokenizer: tokenizer, modelFolder: modelOptions.model, split: .validation)
         var plan = UnlearningComparison.Plan()

@@ -1,6 +1,5 @@
 import ArgumentParser
 import MonetCompute
-import MonetEvaluation
 import MonetFoundation
 import MonetModel
 import MonetProcesses
@@ -15,6 +14,8 @@ struct TuneCommand: ParsableCommand {
             EXAMPLES
               monet tune --model checkpoints/base --data chat.jsonl --out runs/chat
               monet tune --model checkpoints/base --data chat.jsonl --data code.jsonl=0.5 --epochs 2 --out runs/chat
+              monet tune --model checkpoints/base --data chat.jsonl --lora-rank 16 --merge --out runs/lora
+              monet tune --model runs/chat/latest --preferences pairs.jsonl --out runs/preferred
               monet tune --resume --out runs/chat
 
             Conversations are JSONL: "messages" of "role" and "content", ShareGPT's "conversations", or Alpaca's \
@@ -26,6 +27,14 @@ struct TuneCommand: ParsableCommand {
             model stays valid as far as the same experts are selected, which the command reports. Learning rate, \
             warm-up and batch are those of MonetLLM's chat models unless flags say otherwise (--set \
             freeze_routers=false trains routers too).
+
+            --preferences learns from pairs of answers by direct preference optimization, usually as the second \
+            stage: "prompt", "chosen" and "rejected", each a text or a list of messages. Of both answers, the \
+            model is compared with what it was before the run; --beta says how much a difference counts.
+
+            --lora-rank trains adapters of attention alone. Checkpoints then hold these in peft's layout, with the \
+            name of the model that they change; every command reads them. --merge also writes the whole model to \
+            OUT/merged.
             """)
 
     @Option(
@@ -34,6 +43,22 @@ struct TuneCommand: ParsableCommand {
     @Option(
         help: ArgumentHelp("A file of conversations; may be repeated.", valueName: "file[=weight]"))
     var data: [String] = []
+    @Option(
+        help: ArgumentHelp("A file of preference pairs; may be repeated.", valueName: "file[=weight]"))
+    var preferences: [String] = []
+    @Option(help: "Preferences: how much a difference of log-probabilities counts. (default: 0.1)")
+    var beta: Double?
+    @Option(
+        help: ArgumentHelp(
+            "A Jinja template for a model that has none, or another one; the tuned model keeps it.",
+            valueName: "file"))
+    var chatTemplate: String?
+    @Option(help: "Train adapters of this rank instead of the model.")
+    var loraRank: Int?
+    @Option(help: "The adapters' alpha. (default: twice the rank)")
+    var loraAlpha: Double?
+    @Flag(help: "Adapters: also write the model with them to OUT/merged.")
+    var merge = false
     @Option(name: [.customShort("o"), .long], help: ArgumentHelp("The run's folder.", valueName: "dir"))
     var out: String
     @Flag(help: "Continue the run in the folder from its last checkpoint.")
@@ -46,12 +71,18 @@ struct TuneCommand: ParsableCommand {
 
     func validate() throws {
         if !(1...1000).contains(epochs) { throw ValidationError("--epochs is \(epochs), expected 1 to 1000") }
-        if resume, model != nil || !data.isEmpty {
+        if resume, model != nil || !data.isEmpty || !preferences.isEmpty || chatTemplate != nil {
             throw ValidationError(
                 "A run that is resumed keeps its model and its data; --resume takes neither.")
         }
-        if !resume, model == nil || data.isEmpty {
-            throw ValidationError("--model and --data are needed, or --resume")
+        if !resume, model == nil || data.isEmpty && preferences.isEmpty {
+            throw ValidationError("--model and --data or --preferences are needed, or --resume")
+        }
+        if !data.isEmpty, !preferences.isEmpty {
+            throw ValidationError("--data and --preferences are two stages, each a run of its own")
+        }
+        if merge, !resume, loraRank ?? 0 == 0 {
+            throw ValidationError("--merge needs --lora-rank: without adapters there is nothing to merge")
         }
     }
 
@@ -69,8 +100,23 @@ struct TuneCommand: ParsableCommand {
             directory: directory, resuming: resume, threads: processes.threads, isQuiet: common.quiet,
             resumeCommand: resumeCommand)
         guard let checkpoint = try job.run(configuration, communicator), communicator.isFirst else { return }
-        try reportRouting(configuration, checkpoint)
+        if let routing = try TunedRouting(configuration, checkpoint, threads: processes.threads) {
+            try routing.write(to: out, checkpoint: checkpoint)
+            if !common.quiet { StandardError.write(routing.text) }
+        }
+        if merge, configuration.adapterRank > 0 { try writeMerged(checkpoint) }
         try StandardOutput.write(checkpoint + "\n")
+    }
+
+    /// Writes the model with its adapters as a checkpoint of its own, and replaces that of an earlier end of the run.
+    private func writeMerged(_ checkpoint: String) throws {
+        let model = try MonetLanguageModel.load(checkpoint, for: .conversion)
+        let type = model.parameters.trainable.first?.tensor.dtype ?? .float32
+        try AtomicFile.writeFolder(out + "/merged", replacing: Checkpoint.folder) { folder in
+            try Checkpoint.copyCompanions(from: checkpoint, to: folder)
+            try Checkpoint.write(model, dtype: type, to: folder)
+        }
+        if !common.quiet { StandardError.write("wrote the model with its adapters to \(out)/merged\n") }
     }
 
     private func newConfiguration() throws -> RunConfiguration {
@@ -78,80 +124,60 @@ struct TuneCommand: ParsableCommand {
         let folder = try HubCache().resolve(model ?? "")
         configuration.initialCheckpoint = folder
         configuration.model = try Checkpoint.configuration(folder)
-        configuration.conversations = try data.map(Self.part)
+        configuration.conversations = try data.map { try Self.part("--data", $0) }
+        configuration.preferences = try preferences.map { try Self.part("--preferences", $0) }
+        configuration.chatTemplate = try chatTemplate.map { try TextFile.read($0) }
         configuration.sequenceLength = RunConfiguration.tuningLength(configuration.model)
         try apply(to: &configuration)
-        let stream = try ConversationStream(
-            configuration.conversations, encoder: ConversationEncoder(Tokenizer(folder: folder)),
-            length: configuration.sequenceLength, batchSize: 1,
-            validationShare: configuration.validationShare,
-            seed: configuration.seed)
-        configuration.fitTuning(
-            except: Set(try settings.values().map(\.0)), epochs: epochs, rows: stream.rowCount)
-        if !common.quiet {
-            var text =
+        // Errors of the settings come before long reading.
+        try configuration.validate(source: "command line")
+        let given = Set(try settingValues().map(\.0))
+        let tokenizer = try Tokenizer(folder: folder)
+        var text: String
+        let (truncated, skipped): (Int, Int)
+        if preferences.isEmpty {
+            let stream = try ConversationStream(configuration, tokenizer, batchSize: 1)
+            configuration.fitTuning(except: given, epochs: epochs, rows: stream.rowCount)
+            text =
                 "\(stream.conversationCount.grouped) conversations in \(stream.rowCount.grouped) rows, "
                 + "\(stream.targetCount.grouped) tokens of the assistant"
-            if stream.truncated > 0 {
-                text += "; \(stream.truncated.grouped) cut to \(configuration.sequenceLength) tokens"
-            }
-            if stream.skipped > 0 { text += "; \(stream.skipped.grouped) left out, too long" }
-            StandardError.write(text + "\n")
+            (truncated, skipped) = (stream.truncated, stream.skipped)
+        } else {
+            let stream = try PreferenceStream(configuration, tokenizer, batchSize: 1)
+            configuration.fitPreferences(except: given, epochs: epochs, pairs: stream.pairCount)
+            text = "\(stream.pairCount.grouped) preference pairs"
+            (truncated, skipped) = (stream.truncated, stream.skipped)
         }
+        if truncated > 0 { text += "; \(truncated.grouped) cut to \(configuration.sequenceLength) tokens" }
+        if skipped > 0 { text += "; \(skipped.grouped) left out, too long" }
+        if !common.quiet { StandardError.write(text + "\n") }
         return configuration
     }
 
+    /// The settings that flags give.
+    private func settingValues() throws -> [(String, JSONValue)] {
+        var values = try settings.values()
+        if let beta { values.append(("beta", .number(beta))) }
+        if let loraRank { values.append(("lora_rank", .integer(loraRank))) }
+        if let loraAlpha { values.append(("lora_alpha", .number(loraAlpha))) }
+        return values
+    }
+
     private func apply(to configuration: inout RunConfiguration) throws {
-        for (key, value) in try settings.values() {
+        for (key, value) in try settingValues() {
             try configuration.set(key, to: value, source: "--\(key)")
         }
     }
 
     /// A file, with its weight after the last equals sign if a number stands there.
-    private static func part(_ argument: String) throws -> ConversationStream.Part {
+    private static func part(_ option: String, _ argument: String) throws -> ConversationStream.Part {
         guard let place = argument.lastIndex(of: "="),
             let weight = Double(argument[argument.index(after: place)...])
         else { return .init(path: argument) }
         guard weight > 0, weight <= 1000 else {
             throw ValidationError(
-                "--data \(argument): the weight is \(weight), expected more than 0, at most 1000")
+                "\(option) \(argument): the weight is \(weight), expected more than 0, at most 1000")
         }
         return .init(path: String(argument[..<place]), weight: weight)
-    }
-
-    /// Says how many of the experts that the model selected before are still selected, on held-out conversations or,
-    /// without any, on those learned.
-    private func reportRouting(_ configuration: RunConfiguration, _ checkpoint: String) throws {
-        guard let start = configuration.initialCheckpoint, configuration.model.experts != nil else { return }
-        let stream = try ConversationStream(
-            configuration.conversations, encoder: ConversationEncoder(Tokenizer(folder: start)),
-            length: configuration.sequenceLength, batchSize: 1,
-            validationShare: configuration.validationShare,
-            seed: configuration.seed)
-        let held = stream.validationBatches(limit: 16)
-        let sequences = (held.isEmpty ? (0..<min(16, stream.rowCount)).map { stream.batch(from: $0) } : held)
-            .flatMap(\.inputs)
-        let backend = try ComputeOptions.backend(threads: processes.threads)
-        func subject(_ path: String) throws -> UnlearningSubject {
-            UnlearningSubject(
-                name: path, model: try MonetLanguageModel.load(path, on: backend),
-                tokenizer: try Tokenizer(folder: start), backend: backend)
-        }
-        guard
-            let stability = try RoutingStability(
-                of: sequences, before: subject(start), after: subject(checkpoint), step: {})
-        else { return }
-        try AtomicFile.write(
-            JSONValue.object([
-                .init("tokens", .integer(sequences.reduce(0) { $0 + $1.count })),
-                .init("selected_as_before", .number(stability.mean)),
-                .init("by_router", .array(stability.routers.map { .number($0) })),
-            ]).serialized(pretty: true) + "\n", to: out + "/routing.json")
-        if !common.quiet {
-            StandardError.write(
-                "\((100 * stability.mean).text(1))% of the experts that the model selected before are selected as "
-                    + "before (\(held.isEmpty ? "conversations learned" : "held-out conversations")); an expert "
-                    + "index of the model is valid for the tuned one to that degree\n")
-        }
     }
 }

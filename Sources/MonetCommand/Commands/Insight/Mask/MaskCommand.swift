@@ -15,7 +15,7 @@ struct MaskCommand: ParsableCommand {
             """,
         subcommands: [
             MaskLabelCommand.self, MaskCorrelationCommand.self, MaskEffectCommand.self, MaskListCommand.self,
-            MaskRandomCommand.self, MaskCombineCommand.self, MaskInfoCommand.self,
+            MaskRandomCommand.self, MaskReservedCommand.self, MaskCombineCommand.self, MaskInfoCommand.self,
         ])
 }
 

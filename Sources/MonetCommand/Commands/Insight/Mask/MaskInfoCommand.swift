@@ -16,7 +16,7 @@ struct MaskInfoCommand: ParsableCommand {
     func run() throws {
         let model = try modelOptions.load(common.logger, for: .conversion).model
         let file = try MaskFile(contentsOfFile: mask, configuration: model.configuration)
-        let fits = file.model.map { $0 == model.fingerprint } ?? true
+        let fits = file.model.map { model.descends(from: $0) } ?? true
         if json {
             return try StandardOutput.write([
                 "mask": .string(mask), "model": file.model.map { .string($0) } ?? .null,
@@ -27,7 +27,13 @@ struct MaskInfoCommand: ParsableCommand {
             ])
         }
         let groups = file.mask.groups.map { "group \($0): \(file.mask.count(group: $0).grouped)" }
-        let origin = file.model.map { $0 + (fits ? ", this model" : ", another model") } ?? "not said"
+        let origin =
+            file.model.map {
+                $0
+                    + (!fits
+                        ? ", another model"
+                        : $0 == model.fingerprint ? ", this model" : ", which this model was tuned from")
+            } ?? "not said"
         try StandardOutput.write(
             "experts  \(file.mask.count.grouped) (\(groups.joined(separator: ", ")))\nmade for \(origin)\n"
                 + "recipe   \(file.recipe.serialized())\n")

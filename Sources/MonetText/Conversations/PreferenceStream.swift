@@ -1,0 +1,87 @@
+import MonetFoundation
+
+/// Preference pairs in batches: of each pair, first the chosen conversation, then the rejected one.
+///
+/// Every conversation is a sequence of its own. What the two begin with counts in neither.
+public struct PreferenceStream: BatchSource {
+    private struct Side: Sendable {
+        let inputs: [Int32]
+        let targets: [Int32]
+    }
+
+    private let pairs: [[Side]]
+    private let validation: [[Side]]
+    private let batchSize: Int
+    private let order: EpochOrder
+    /// Pairs left out because an answer does not begin within the length.
+    public let skipped: Int
+    /// Pairs of which an answer was cut.
+    public let truncated: Int
+
+    /// Reads and encodes files of preference pairs.
+    ///
+    /// - `length`: the most tokens of a conversation.
+    /// - `batchSize`: pairs of a batch.
+    /// - `validationShare`: how many of the pairs are held out.
+    /// - Throws: `FileError`, `TextError`.
+    public init(
+        _ parts: [ConversationStream.Part], encoder: ConversationEncoder, length: Int, batchSize: Int,
+        validationShare: Double, seed: UInt64
+    ) throws {
+        self.batchSize = batchSize
+        var (skipped, truncated) = (0, 0)
+        let split = try TrainingSplit(parts, validationShare: validationShare, seed: seed) {
+            path -> [[Side]] in
+            try Conversation.lines(path, of: "preference pairs").compactMap { line, json in
+                let pair = try PreferencePair(json: json, path: path, line: line)
+                var isCut = false
+                let sides = try [pair.chosen, pair.rejected].map { conversation -> Side in
+                    let encoded: ConversationEncoder.Encoded
+                    do {
+                        encoded = try encoder(conversation, markingFrom: pair.commonCount)
+                    } catch let error as TextError {
+                        throw TextError.malformedSource(path: path, line: line, reason: "\(error)")
+                    }
+                    let (inputs, targets) = encoded.training(length: length)
+                    if inputs.count < encoded.ids.count - 1 { isCut = true }
+                    return Side(inputs: inputs, targets: targets)
+                }
+                guard sides.allSatisfy({ $0.targets.contains { $0 >= 0 } }) else {
+                    skipped += 1
+                    return nil
+                }
+                if isCut { truncated += 1 }
+                return sides
+            }
+        }
+        guard !split.training.isEmpty else {
+            throw TextError.malformedSource(
+                path: parts.map(\.path).joined(separator: ", "), line: nil,
+                reason: split.isAllHeldOut
+                    ? "nothing is left to train on: \(validationShare) of the pairs are held out, and weights "
+                        + "leave out the rest"
+                    : "no pair in which both answers begin within \(length) tokens")
+        }
+        (self.skipped, self.truncated) = (skipped, truncated)
+        (pairs, validation) = (split.training, split.held)
+        order = EpochOrder(count: pairs.count, seed: seed)
+    }
+
+    /// Pairs of an epoch.
+    public var pairCount: Int { pairs.count }
+
+    private func batch(_ chosen: [[Side]]) -> BatchStream.Batch {
+        let sides = chosen.flatMap(\.self)
+        return .init(inputs: sides.map(\.inputs), targets: sides.flatMap(\.targets))
+    }
+
+    public func batch(from first: Int) -> BatchStream.Batch {
+        batch(order.indices(first..<(first + batchSize)).map { pairs[$0] })
+    }
+
+    public func validationBatches(limit: Int) -> [BatchStream.Batch] {
+        stride(from: 0, to: validation.count, by: batchSize).prefix(limit).map { start in
+            batch(Array(validation[start..<min(validation.count, start + batchSize)]))
+        }
+    }
+}

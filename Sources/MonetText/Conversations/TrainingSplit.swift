@@ -1,0 +1,78 @@
+import MonetFoundation
+import Synchronization
+
+/// What files contribute to training by their weights, and what is held out of each.
+struct TrainingSplit<Item> {
+    private(set) var training: [Item] = []
+    private(set) var held: [Item] = []
+    /// Whether there were items and none is left to train on.
+    private(set) var isAllHeldOut = false
+
+    /// - `read`: the items of a file.
+    init(
+        _ parts: [ConversationStream.Part], validationShare: Double, seed: UInt64,
+        read: (_ path: String) throws -> [Item]
+    ) throws {
+        var generator = SplitMix64(seed: seed)
+        var count = 0
+        for part in parts {
+            var own = try read(part.path)
+            count += own.count
+            own.shuffle(using: &generator)
+            let heldCount = Int((Double(own.count) * validationShare).rounded())
+            held += own.prefix(heldCount)
+            own.removeFirst(heldCount)
+            let used = Int((Double(own.count) * part.weight).rounded())
+            training += (0..<used).map { own[$0 % own.count] }
+        }
+        training.shuffle(using: &generator)
+        isAllHeldOut = training.isEmpty && count > 0
+    }
+}
+
+/// An endless stream of the numbers below a count, every epoch in another order.
+struct EpochOrder: Sendable {
+    let count: Int
+    let seed: UInt64
+    /// The order of the epoch that was asked for last.
+    private let last = SharedOrder()
+
+    init(count: Int, seed: UInt64) {
+        self.count = count
+        self.seed = seed
+    }
+
+    /// The numbers at places of the stream.
+    func indices(_ places: Range<Int>) -> [Int] {
+        places.map { order(epoch: $0 / count)[$0 % count] }
+    }
+
+    private func order(epoch: Int) -> [Int] {
+        last.order(epoch: epoch) {
+            var generator = SplitMix64(seed: seed &+ 0x9e37 &* UInt64(truncatingIfNeeded: epoch + 1))
+            return (0..<count).shuffled(using: &generator)
+        }
+    }
+}
+
+/// The order of one epoch, kept until another is asked for.
+private final class SharedOrder: Sendable {
+    private let kept = Mutex<(epoch: Int, order: [Int])?>(nil)
+
+    func order(epoch: Int, make: () -> [Int]) -> [Int] {
+        kept.withLock { kept in
+            if let kept, kept.epoch == epoch { return kept.order }
+            let order = make()
+            kept = (epoch, order)
+            return order
+        }
+    }
+}
+
+extension ConversationEncoder.Encoded {
+    /// Inputs of at most `length` tokens, and the next token of each that the assistant says, else −1.
+    func training(length: Int) -> (inputs: [Int32], targets: [Int32]) {
+        let count = max(0, min(ids.count - 1, length))
+        return (Array(ids.prefix(count)), (0..<count).map { isAssistant[$0 + 1] ? ids[$0 + 1] : -1 })
+    }
+}

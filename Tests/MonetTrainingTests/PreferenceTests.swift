@@ -1,0 +1,231 @@
+import Foundation
+import MonetCompute
+import MonetFoundation
+import MonetModel
+import MonetText
+import MonetTraining
+import TestSupport
+import Testing
+
+/// Direct preference optimization: loss and gradient against the formula in double precision.
+@Suite struct PreferenceTests {
+    /// Three pairs of unequal lengths; the first token or two of each are the prompt's.
+    private static let inputs: [[Int32]] = [
+        [5, 9, 13, 2], [5, 9, 40, 22, 7, 1], [3, 31], [3, 8, 60], [11, 12, 13, 14, 15], [11, 12, 61],
+    ]
+
+    private static func batch(_ c: MonetConfiguration) -> BatchStream.Batch {
+        let targets = inputs.flatMap { input in
+            input.indices.map { place -> Int32 in
+                place == 0 ? -1 : (input[place] * 7 + 3) % Int32(c.vocabularySize)
+            }
+        }
+        return BatchStream.Batch(inputs: inputs, targets: targets)
+    }
+
+    /// log π of each sequence's targets, from logits in double precision.
+    private static func logProbabilities(_ model: MonetLanguageModel) -> [Double] {
+        let reference = ReferenceModel(model)
+        let targets = batch(model.configuration).targets
+        var first = 0
+        return inputs.map { input in
+            let logits = reference([input]).logits
+            defer { first += input.count }
+            return input.indices.reduce(0.0) { sum, row in
+                let target = targets[first + row]
+                guard target >= 0 else { return sum }
+                let values = (0..<model.configuration.vocabularySize).map { logits[row, $0] }
+                let largest = values.max() ?? 0
+                let total = values.reduce(0) { $0 + exp($1 - largest) }
+                return sum + values[Int(target)] - largest - log(total)
+            }
+        }
+    }
+
+    private static func expected(_ model: MonetLanguageModel, _ start: [Double], beta: Double) -> (
+        losses: [Double], margins: [Double]
+    ) {
+        let own = logProbabilities(model)
+        let margins = stride(from: 0, to: own.count, by: 2).map {
+            beta * ((own[$0] - start[$0]) - (own[$0 + 1] - start[$0 + 1]))
+        }
+        return (margins.map { -log(1 / (1 + exp(-$0))) }, margins)
+    }
+
+    @Test(arguments: [Family.vertical, .horizontal, .dense], [0.1, 3.0])
+    func lossIsTheFormula(family: Family, beta: Double) throws {
+        let c = smallConfiguration(family)
+        let (model, start) = (try scrambledModel(c, seed: 3), try scrambledModel(c, seed: 4))
+        let (losses, margins) = Self.expected(model, Self.logProbabilities(start), beta: beta)
+        for device in Device.allCases {
+            let objective = PreferenceObjective(beta: beta, reference: try start.moved(to: device.backend))
+            let own = try model.moved(to: device.backend)
+            let batch = Self.batch(c)
+            let result = try objective(
+                own.forward(ForwardInput(batch.inputs), on: device.backend), model: own, batch: batch,
+                share: 1,
+                backend: device.backend)
+            #expect(result.pairs == 3 && result.correct == Double(margins.count { $0 > 0 }))
+            // Log-probabilities in float32: sums of up to ten losses near 4, times β.
+            let bound = 2e-5 * max(1, beta)
+            #expect(abs(result.loss - losses.reduce(0, +)) < bound, "\(device)")
+            #expect(abs(result.margin - margins.reduce(0, +)) < bound, "\(device)")
+        }
+    }
+
+    /// The gradient of a step against central differences of the formula.
+    @Test(arguments: [Family.vertical, .dense]) func gradientIsTheFormulas(family: Family) throws {
+        var c = smallConfiguration(family)
+        (c.layerCount, c.vocabularySize) = (2, 67)
+        let beta = 0.7
+        let model = try scrambledModel(c, seed: 3)
+        let start = try scrambledModel(c, seed: 4)
+        let base = Self.logProbabilities(start)
+        var objective = TrainingObjective(uniformity: .full, uniformityWeight: 0, ambiguityWeight: 0)
+        objective.freezesRouters = true
+        objective.preferences = PreferenceObjective(beta: beta, reference: start)
+        let batch = Self.batch(c)
+        // The pairs as one micro-batch of two and one of one would weigh differently: micro-batches have equally many.
+        let parameters = model.parameters.trainable.filter { !$0.isRouters }
+        let step = GradientStep(
+            model: model, parameters: parameters, objective: objective, backend: CPUBackend())
+        let result = try step(microBatches: 1) { _ in batch }
+        let (losses, margins) = Self.expected(model, base, beta: beta)
+        #expect(abs(result.losses.languageModel - losses.reduce(0, +) / 3) < 2e-5)
+        #expect(abs(result.losses.preferenceMargin - margins.reduce(0, +) / 3) < 2e-5)
+        #expect(abs(result.losses.preferenceAccuracy - Double(margins.count { $0 > 0 }) / 3) < 1e-12)
+        var checked = 0
+        for (index, parameter) in parameters.enumerated() {
+            let values = parameter.tensor.floats()
+            let found = try #require(result.gradients[index]).floats()
+            let largest = found.reduce(0) { max($0, abs($1)) }
+            guard let place = found.indices.max(by: { abs(found[$0]) < abs(found[$1]) }) else { continue }
+            func mean(_ change: Float) throws -> Double {
+                var changed = values
+                changed[place] += change
+                try parameter.tensor.write(changed)
+                defer { try? parameter.tensor.write(values) }
+                return Self.expected(model, base, beta: beta).losses.reduce(0, +) / 3
+            }
+            let width: Float = 1e-3
+            let (above, below) = (values[place] + width, values[place] - width)
+            let difference = try (mean(width) - mean(-width)) / Double(above - below)
+            // Central differences err by the third derivative, float32 gradients by their sums.
+            #expect(
+                abs(difference - Double(found[place])) < 0.01 * Double(largest) + 1e-6,
+                "\(parameter.name)[\(place)]: \(found[place]), expected \(difference)")
+            checked += 1
+        }
+        #expect(checked == parameters.count)
+    }
+
+    @Test func largeMarginsDoNotOverflow() {
+        for (margin, loss, slope) in [(-2000.0, 2000.0, -0.5), (0, log(2.0), -0.25), (2000, 0, 0)] {
+            var result = PreferenceObjective.Result()
+            let found = result.add(margin: margin, beta: 0.5)
+            #expect(abs(result.loss - loss) < 1e-9 * max(1, loss) && abs(found - slope) < 1e-12)
+        }
+    }
+
+    // MARK: Files
+
+    @Test func shapesOfPairs() throws {
+        func pair(_ text: String) throws -> PreferencePair {
+            try PreferencePair(json: JSONValue(parsing: text, source: "test"), path: "pairs.jsonl", line: 3)
+        }
+        let expected = [
+            ChatMessage(role: "user", content: "2+2?"), ChatMessage(role: "assistant", content: "4"),
+        ]
+        for text in [
+            #"{"prompt": "2+2?", "chosen": "4", "rejected": "5"}"#,
+            #"{"prompt": [{"role": "user", "content": "2+2?"}], "chosen": [{"role": "assistant", "content": "4"}], "rejected": [{"role": "assistant", "content": "5"}]}"#,
+            #"{"prompt": "2+2?", "chosen": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}], "rejected": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "5"}]}"#,
+            #"{"chosen": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}], "rejected": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "5"}]}"#,
+        ] {
+            let found = try pair(text)
+            #expect(found.chosen.messages == expected && found.commonCount == 1, "\(text)")
+            #expect(found.rejected.messages.last?.content == "5")
+        }
+        for (text, word) in [
+            ("[1]", "expected a preference pair"), (#"{"chosen": "a", "rejected": "b"}"#, "answers nothing"),
+            (#"{"prompt": "a", "chosen": "b"}"#, "no \"rejected\""),
+            (#"{"prompt": "a", "chosen": "b", "rejected": "b"}"#, "are the same"),
+            (#"{"prompt": 3, "chosen": "b", "rejected": "c"}"#, "expected a list"),
+            (
+                #"{"chosen": [{"role": "user", "content": "x"}], "rejected": [{"role": "user", "content": "y"}]}"#,
+                "does not end with"
+            ),
+        ] {
+            #expect(throws: TextError.self) { try pair(text) }
+            do { _ = try pair(text) } catch {
+                #expect("\(error)".contains(word) && "\(error)".contains("pairs.jsonl, line 3"), "\(error)")
+            }
+        }
+    }
+
+    /// What both answers follow counts in neither, and of several turns only what differs.
+    @Test func onlyAnswersCount() throws {
+        try withTemporaryFolder { folder in
+            let run = try Self.settings(in: folder)
+            let tokenizer = try Tokenizer(folder: folder + "/base")
+            let stream = try PreferenceStream(run, tokenizer)
+            #expect(stream.pairCount == 28 && stream.skipped == 0)
+            for number in 0..<20 {
+                let batch = stream.batch(from: 2 * number)
+                #expect(batch.inputs.count == 4 && batch.labels.isEmpty)
+                var first = 0
+                for (place, input) in batch.inputs.enumerated() {
+                    let targets = batch.targets[first..<(first + input.count)].filter { $0 >= 0 }
+                    first += input.count
+                    let text = try tokenizer.decode(Array(targets))
+                    #expect(
+                        text.contains(place % 2 == 0 ? "yes" : "no") && !text.contains("earlier"), "\(text)")
+                }
+            }
+            #expect(stream.validationBatches(limit: 9).flatMap(\.inputs).count == 4)
+        }
+    }
+
+    static func settings(in folder: String) throws -> RunConfiguration {
+        var run = try TuningTests().settings(in: folder)
+        let lines = (0..<30).map { number -> String in
+            let start = #"{"role": "user", "content": "a"}, {"role": "assistant", "content": "earlier"}, "#
+            let ask = #"{"role": "user", "content": "\#(number)"}"#
+            return
+                #"{"prompt": [\#(start)\#(ask)], "chosen": "yes \#(number % 5)", "rejected": "no \#(number % 7)"}"#
+        }
+        try AtomicFile.write(lines.joined(separator: "\n"), to: folder + "/pairs.jsonl")
+        run.preferences = [.init(path: folder + "/pairs.jsonl")]
+        run.conversations = []
+        run.validationShare = 0.05
+        run.beta = 0.5
+        return run
+    }
+
+    @Test(arguments: [0, 2]) func answersBecomeMoreLikely(adapterRank: Int) throws {
+        try withTemporaryFolder { folder in
+            var run = try Self.settings(in: folder)
+            run.adapterRank = adapterRank
+            run.steps = 12
+            try TrainerTests.train(run, folder + "/run")
+            let lines = try TextFile.read(folder + "/run/metrics.jsonl").split(separator: "\n").map {
+                try JSONValue(parsing: String($0), source: "metrics")
+            }
+            let losses = lines.compactMap { $0["loss"]?.doubleValue }
+            // The model is its own reference at first.
+            #expect(abs((losses.first ?? 0) - log(2)) < 1e-3, "\(losses)")
+            #expect((losses.last ?? 1) < log(2) - 0.05, "\(losses)")
+            #expect(lines.compactMap { $0["accuracy"]?.doubleValue }.last ?? 0 > 0.9)
+            let evaluations = lines.compactMap { $0["eval_loss"]?.doubleValue }
+            #expect(abs((evaluations.first ?? 0) - log(2)) < 1e-3 && evaluations.last ?? 1 < log(2))
+            #expect(lines.contains { $0["eval_margin"]?.doubleValue ?? 0 > 0 })
+            try TrainerTests.train(run, folder + "/parts", stopAfter: 5)
+            try TrainerTests.train(run, folder + "/parts", resuming: true)
+            let name = adapterRank == 0 ? "model.safetensors" : "adapter_model.safetensors"
+            let weights = try ["run", "parts"].map {
+                try Data(contentsOf: URL(fileURLWithPath: folder + "/\($0)/latest/" + name))
+            }
+            #expect(weights[0] == weights[1])
+        }
+    }
+}
