@@ -145,7 +145,9 @@ public final class Trainer {
             return nil
         }
         let model = try MonetLanguageModel.load(start, for: .conversion)
-        return TunedOrigin(fingerprints: [model.fingerprint] + (model.tunedFrom?.fingerprints ?? []))
+        let own = model.fingerprint
+        return TunedOrigin(
+            fingerprints: [own] + (model.tunedFrom?.fingerprints ?? []).filter { $0 != own })
     }
 
     /// The parameters that the run changes.

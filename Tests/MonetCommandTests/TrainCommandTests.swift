@@ -78,6 +78,56 @@ import Testing
         }
     }
 
+    /// Experts reserved for a label, from the run's settings to a mask that removes them.
+    @Test func reservedExpertsAreRemoved() throws {
+        try withTemporaryFolder { folder in
+            try makeCorpus(folder)
+            let train = ["train", "run.yaml", "--steps", "10", "--set"]
+            let trained = try Command.run(
+                train + [#"experts_of={"l1": 0.1}"#, "--out", "reserved"], in: folder)
+            #expect(trained.status == 0, "\(trained.errors)")
+            for (flags, count) in [([], 9), (["--with-halves"], 81 - 36)] as [([String], Int)] {
+                let mask = try Command.run(
+                    [
+                        "mask", "reserved", "--model", "reserved/latest", "--label", "l1", "--out",
+                        "m\(count).mask",
+                    ]
+                        + flags, in: folder)
+                // Nine halves a side: a tenth of the pairs is 2.8, rounded to three of them.
+                #expect(
+                    mask.status == 0 && mask.errors.contains("\(2 * count) of 162 experts"), "\(mask.errors)")
+            }
+            let scored = try Command.run(
+                ["perplexity", "--model", "reserved/latest", "--mask", "m9.mask", "--corpus", "corpus"],
+                in: folder)
+            #expect(scored.status == 0, "\(scored.errors)")
+            let moved = try Command.run(
+                ["convert", "--model", "reserved/latest", "--out", "moved"], in: folder)
+            #expect(moved.status == 0)
+            for (model, label, words) in [
+                ("moved", "l2", "only for l1"), ("moved", "", "only for l1"),
+            ] {
+                let result = try Command.run(
+                    ["mask", "reserved", "--model", model, "--label", label, "--out", "x.mask"], in: folder)
+                #expect(result.status == 1 && result.errors.contains(words), "\(result.errors)")
+            }
+            for (setting, status, words) in [
+                (#"experts_of={"fog": 0.1}"#, 1, "no label \"fog\""),
+                (#"experts_of={"l1": 2}"#, 1, "at most 0.5"), ("experts_of=l1", 1, "a mapping of labels"),
+            ] {
+                let result = try Command.run(train + [setting, "--out", "bad"], in: folder)
+                #expect(result.status == Int32(status) && result.errors.contains(words), "\(result.errors)")
+            }
+            #expect(!FileManager.default.fileExists(atPath: folder + "/bad"))
+            let plain = try Command.run(["train", "run.yaml", "--steps", "2", "--out", "plain"], in: folder)
+            #expect(plain.status == 0)
+            let none = try Command.run(
+                ["mask", "reserved", "--model", "plain/latest", "--label", "l1", "--out", "x.mask"],
+                in: folder)
+            #expect(none.status == 1 && none.errors.contains("reserved_experts.json"), "\(none.errors)")
+        }
+    }
+
     @Test(arguments: [("horizontal", "\"moe_decompose\": \"horizontal\""), ("dense", "LlamaForCausalLM")])
     func otherKindsTrainFromTheSameFile(kind: String, configuration: String) throws {
         try withTemporaryFolder { folder in

@@ -56,6 +56,78 @@ import Testing
         }
     }
 
+    /// A base model without a template learns conversations with adapters, then preferences, and is merged.
+    @Test func adaptersAndPreferencesAreTuned() throws {
+        try withTemporaryFolder { folder in
+            try prepare(folder, template: false)
+            func monet(_ arguments: [String], input: String = "") throws -> (output: String, errors: String) {
+                let result = try Command.run(arguments, in: folder, input: input)
+                #expect(result.status == 0, "\(arguments): \(result.errors)")
+                return (result.output, result.errors)
+            }
+            try AtomicFile.write(
+                "{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}"
+                    + "{% else %}{{ ' ' + m.content + ' ' + eos_token }}{% endif %}{% endfor %}",
+                to: folder + "/chat.jinja")
+            let index = [
+                "index", "build", "--model", "base/latest", "--corpus", "corpus", "--out", "base.sqlite",
+            ]
+            _ = try monet(index)
+            let small = [
+                "--batch-size", "2", "--accumulation", "2", "--sequence-length", "24", "--log-every", "1",
+            ]
+            let tuned = try monet(
+                [
+                    "tune", "--model", "base/latest", "--data", "chat.jsonl", "--chat-template", "chat.jinja",
+                    "--lora-rank", "4", "--merge", "--epochs", "6", "--learning-rate", "2e-2", "--out", "chat",
+                ] + small)
+            #expect(tuned.errors.contains("wrote the model with its adapters to chat/merged"))
+            let names = try FileManager.default.contentsOfDirectory(atPath: folder + "/chat/latest")
+            #expect(names.contains("adapter_model.safetensors") && !names.contains("model.safetensors"))
+            #expect(
+                try TextFile.read(folder + "/chat/latest/chat_template.jinja")
+                    == TextFile.read(folder + "/chat.jinja"))
+            let ask = ["--temperature", "0", "--max-new-tokens", "4"]
+            let kept = try monet(["chat", "--model", "chat/latest"] + ask, input: "7?\n").output
+            #expect(kept.contains("yes"), "\(kept)")
+            #expect(try monet(["chat", "--model", "chat/merged"] + ask, input: "7?\n").output == kept)
+            _ = try monet(["convert", "--model", "chat/latest", "--out", "converted"])
+            #expect(try monet(["chat", "--model", "converted"] + ask, input: "7?\n").output == kept)
+
+            // Only attention changed, so that the base's index is this model's own.
+            let traced = try monet(
+                ["trace", "--model", "chat/latest", "--index", "base.sqlite", "--html", "t.html", "Sentence"])
+            #expect(!traced.errors.contains("tuned from"), "\(traced.errors)")
+
+            try AtomicFile.write(
+                (0..<60).map { #"{"prompt": "\#($0)?", "chosen": "no", "rejected": "yes"}"# }
+                    .joined(separator: "\n"), to: folder + "/pairs.jsonl")
+            let preferred = try monet(
+                [
+                    "tune", "--model", "chat/latest", "--preferences", "pairs.jsonl", "--beta", "0.3", "--epochs",
+                    "2", "--learning-rate", "1e-3", "--out", "preferred",
+                ] + small)
+            #expect(
+                preferred.errors.contains("preference pairs") && preferred.errors.contains("accuracy 100.0%"))
+            let answer = try monet(["chat", "--model", "preferred/latest"] + ask, input: "7?\n").output
+            #expect(answer.contains("no"), "\(answer)")
+            // The whole model changed: the index holds as far as the same experts are selected, and that is said.
+            let later = try monet(
+                ["trace", "--model", "preferred/latest", "--index", "base.sqlite", "--html", "u.html", "Sentence"])
+            #expect(
+                later.errors.contains("tuned from") && later.errors.contains("% of that model's experts"),
+                "\(later.errors)")
+            let origin = try #require(try TunedOrigin(folder: folder + "/preferred/latest"))
+            #expect(origin.fingerprints.count == 1 && (0.001...1).contains(origin.selectedAsBefore ?? 0), "\(origin)")
+            let other = try monet(["init", "--preset", "nano-vd", "--vocab-size", "4096", "--out", "other"])
+            #expect(other.errors.isEmpty || !other.errors.contains("error"))
+            #expect(
+                try Command.run(
+                    ["trace", "--model", "other", "--index", "base.sqlite", "--html", "o.html", "--token-ids", "5"], in: folder
+                ).status == 1)
+        }
+    }
+
     @Test func whatIsMissingIsNamed() throws {
         try withTemporaryFolder { folder in
             try prepare(folder, template: false)
@@ -73,6 +145,18 @@ import Testing
                 #expect(result.status == Int32(status) && result.errors.contains(words), "\(result.errors)")
             }
             #expect(try Command.run(base, in: folder).status == 64)
+            for extra in [["--preferences", "chat.jsonl"], ["--merge"]] {
+                let result = try Command.run(base + ["--data", "chat.jsonl"] + extra, in: folder)
+                #expect(result.status == 64, "\(extra)")
+            }
+            let pairs = try Command.run(base + ["--preferences", "chat.jsonl"], in: folder)
+            #expect(
+                pairs.status == 1 && pairs.errors.contains("chat.jsonl, line 1: no \"chosen\""),
+                "\(pairs.errors)")
+            try AtomicFile.write("{% for %}", to: folder + "/broken.jinja")
+            let broken = try Command.run(
+                base + ["--data", "chat.jsonl", "--chat-template", "broken.jinja"], in: folder)
+            #expect(broken.status == 1 && broken.errors.contains("chat_template"), "\(broken.errors)")
             #expect(try Command.run(["tune", "--resume", "--out", "chat"], in: folder).status == 1)
             #expect(!FileManager.default.fileExists(atPath: folder + "/chat"))
         }

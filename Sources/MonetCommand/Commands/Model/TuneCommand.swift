@@ -133,6 +133,11 @@ struct TuneCommand: ParsableCommand {
         try configuration.validate(source: "command line")
         let given = Set(try settingValues().map(\.0))
         let tokenizer = try Tokenizer(folder: folder)
+        guard configuration.chatTemplate != nil || tokenizer.chatTemplate != nil else {
+            throw CommandError.malformedInput(
+                source: tokenizer.chatTemplatePath,
+                reason: "no chat_template; a base model needs one, given with --chat-template")
+        }
         var text: String
         let (truncated, skipped): (Int, Int)
         if preferences.isEmpty {
