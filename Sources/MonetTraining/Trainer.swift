@@ -25,6 +25,8 @@ public final class Trainer {
     /// What happens during a run.
     public enum Event: Sendable {
         case started(parameters: Int, step: Int)
+        /// What this process will take of the machine's memory.
+        case forecast(MemoryForecast)
         case progress(TrainingProgress)
         case evaluated(step: Int, HeldOutEvaluation)
         case saved(step: Int, path: String)
@@ -194,6 +196,10 @@ public final class Trainer {
             reserved: try configuration.reservedExperts(), backend: backend, communicator: communicator,
             format: configuration.gradientFormat)
         try requireEqualStarts()
+        let forecast = try MemoryForecast(
+            configuration, gradientBytes: optimizer.shards.parameters.reduce(0) { $0 + 4 * $1.tensor.count },
+            communicator: communicator
+        ) { try gradient.rehearse($0) }
         let logs = communicator.isFirst ? try Logs(directory, state) : nil
         var sequences =
             state.sequences ?? state.step * configuration.accumulation * configuration.batchSize
@@ -203,6 +209,7 @@ public final class Trainer {
         let peak = try communicator.gather([MachinePeak.operationsPerSecond(on: backend)])
             .joined().reduce(0, +)
         try report(.started(parameters: model.configuration.parameterCount, step: state.step))
+        try report(.forecast(forecast))
         var watch = DivergenceWatch(threshold: configuration.divergenceThreshold)
         var meter = SpeedMeter()
 

@@ -79,7 +79,8 @@ import Testing
             let tuned = try monet(
                 [
                     "tune", "--model", "base/latest", "--data", "chat.jsonl", "--chat-template", "chat.jinja",
-                    "--lora-rank", "4", "--merge", "--epochs", "6", "--learning-rate", "2e-2", "--out", "chat",
+                    "--lora-rank", "4", "--merge", "--epochs", "6", "--learning-rate", "2e-2", "--out",
+                    "chat",
                 ] + small)
             #expect(tuned.errors.contains("wrote the model with its adapters to chat/merged"))
             let names = try FileManager.default.contentsOfDirectory(atPath: folder + "/chat/latest")
@@ -104,7 +105,8 @@ import Testing
                     .joined(separator: "\n"), to: folder + "/pairs.jsonl")
             let preferred = try monet(
                 [
-                    "tune", "--model", "chat/latest", "--preferences", "pairs.jsonl", "--beta", "0.3", "--epochs",
+                    "tune", "--model", "chat/latest", "--preferences", "pairs.jsonl", "--beta", "0.3",
+                    "--epochs",
                     "2", "--learning-rate", "1e-3", "--out", "preferred",
                 ] + small)
             #expect(
@@ -113,17 +115,25 @@ import Testing
             #expect(answer.contains("no"), "\(answer)")
             // The whole model changed: the index holds as far as the same experts are selected, and that is said.
             let later = try monet(
-                ["trace", "--model", "preferred/latest", "--index", "base.sqlite", "--html", "u.html", "Sentence"])
+                [
+                    "trace", "--model", "preferred/latest", "--index", "base.sqlite", "--html", "u.html",
+                    "Sentence",
+                ])
             #expect(
                 later.errors.contains("tuned from") && later.errors.contains("% of that model's experts"),
                 "\(later.errors)")
             let origin = try #require(try TunedOrigin(folder: folder + "/preferred/latest"))
-            #expect(origin.fingerprints.count == 1 && (0.001...1).contains(origin.selectedAsBefore ?? 0), "\(origin)")
+            #expect(
+                origin.fingerprints.count == 1 && (0.001...1).contains(origin.selectedAsBefore ?? 0),
+                "\(origin)")
             let other = try monet(["init", "--preset", "nano-vd", "--vocab-size", "4096", "--out", "other"])
             #expect(other.errors.isEmpty || !other.errors.contains("error"))
             #expect(
                 try Command.run(
-                    ["trace", "--model", "other", "--index", "base.sqlite", "--html", "o.html", "--token-ids", "5"], in: folder
+                    [
+                        "trace", "--model", "other", "--index", "base.sqlite", "--html", "o.html",
+                        "--token-ids", "5",
+                    ], in: folder
                 ).status == 1)
         }
     }

@@ -59,6 +59,31 @@ public final class HostStorage: TensorStorage, @unchecked Sendable {
     }
 }
 
+/// The memory that tensors of this process take from the system, with blocks that are kept for reuse.
+public enum HostMemory {
+    /// Bytes held now.
+    public static var held: Int { BlockRecycler.shared.held.load(ordering: .relaxed) }
+    /// The most bytes held since the start or the last reset.
+    public static var peak: Int { BlockRecycler.shared.peak.load(ordering: .relaxed) }
+
+    /// The most bytes that `body` holds beyond what is held before it, if blocks of all sizes were kept for reuse as
+    /// large ones are: from a small example, what a large one of the same kind will hold. Nothing stays kept.
+    package static func growth(of body: () throws -> Void) rethrows -> Int {
+        let recycler = BlockRecycler.shared
+        recycler.giveAllBack()
+        recycler.keepsAll.store(true, ordering: .relaxed)
+        defer {
+            recycler.keepsAll.store(false, ordering: .relaxed)
+            recycler.giveAllBack()
+        }
+        let (before, peakBefore) = (held, peak)
+        recycler.peak.store(before, ordering: .relaxed)
+        defer { recycler.peak.max(peakBefore, ordering: .relaxed) }
+        try body()
+        return peak - before
+    }
+}
+
 /// Keeps large freed blocks for reuse: a fresh mapping costs a page fault for every 4 KiB.
 private final class BlockRecycler: Sendable {
     static let shared = BlockRecycler()
@@ -71,10 +96,41 @@ private final class BlockRecycler: Sendable {
         var bytes = 0
     }
     private let state = Mutex(State())
+    /// Bytes taken from the system, in blocks that are large enough to count.
+    let held = Atomic(0)
+    let peak = Atomic(0)
+    /// Whether small blocks are kept, too.
+    let keepsAll = Atomic(false)
+
+    private static let smallestCounted = 1 << 12
+
+    private func isKept(_ size: Int) -> Bool {
+        size >= Self.smallestKept || size >= Self.smallestCounted && keepsAll.load(ordering: .relaxed)
+    }
+
+    private func count(_ change: Int, _ size: Int) {
+        guard size >= Self.smallestCounted else { return }
+        let now = held.add(change, ordering: .relaxed).newValue
+        if change > 0 { peak.max(now, ordering: .relaxed) }
+    }
+
+    /// Frees all blocks that are kept.
+    func giveAllBack() {
+        let blocks = state.withLock { state in
+            defer { state = State() }
+            return state.blocks
+        }
+        for (size, addresses) in blocks {
+            for address in addresses {
+                free(UnsafeMutableRawPointer(bitPattern: address))
+                count(-size, size)
+            }
+        }
+    }
 
     func take(byteCount: Int) -> UnsafeMutableRawPointer {
         let size = Self.rounded(byteCount)
-        if size >= Self.smallestKept {
+        if isKept(size) {
             let kept = state.withLock { state -> UInt? in
                 guard let address = state.blocks[size]?.popLast() else { return nil }
                 state.bytes -= size
@@ -86,6 +142,7 @@ private final class BlockRecycler: Sendable {
         guard posix_memalign(&memory, 64, size) == 0, let pointer = memory else {
             MemoryLimits.end(allocating: size)
         }
+        count(size, size)
         #if os(Linux)
             if size >= Self.hugePage * 2 {
                 // Huge pages are faster to fill and need fewer TLB entries.
@@ -101,7 +158,7 @@ private final class BlockRecycler: Sendable {
 
     func giveBack(_ pointer: UnsafeMutableRawPointer, byteCount: Int) {
         let size = Self.rounded(byteCount)
-        if size >= Self.smallestKept {
+        if isKept(size) {
             let kept = state.withLock { state -> Bool in
                 guard state.bytes + size <= Self.capacity else { return false }
                 state.blocks[size, default: []].append(UInt(bitPattern: pointer))
@@ -111,6 +168,7 @@ private final class BlockRecycler: Sendable {
             if kept { return }
         }
         free(pointer)
+        count(-size, size)
     }
 
     /// Rounding up makes blocks of nearly equal size interchangeable: from 1 MiB on by up to an eighth. Pages that

@@ -133,6 +133,21 @@ package final class GradientStep {
         return result
     }
 
+    /// Computes the gradient of a micro-batch like those of a step, and throws it away.
+    func rehearse(_ batch: BatchStream.Batch) throws {
+        let variables = ParameterVariables { [indexOfName] in indexOfName[$0] == nil }
+        let output = try objective.forward(
+            model: model, sequences: sequences(batch), share: 1, batch: nil, backend: backend,
+            variables: variables)
+        _ = try objective.languageModelLoss(output, model: model, targets: batch.targets, share: 1)
+        try output.backward()
+    }
+
+    /// How many forward passes of a size may be kept, in half of the memory that is left.
+    static func passesKept(bytes: Int, _ neighbours: Int) -> Int {
+        1 + max(0, MemoryLimits.available / neighbours / 2 / max(1, bytes))
+    }
+
     private func sequences(_ batch: BatchStream.Batch) -> [ForwardSequence] {
         batch.inputs.enumerated().map { index, tokens in
             var sequence = ForwardSequence(tokens)
@@ -164,8 +179,7 @@ package final class GradientStep {
         /// Keeps a pass until it goes back, as long as there is memory for it.
         mutating func keep(_ output: ForwardOutput, _ index: Int) {
             // Operations keep about as much within as the values that they give.
-            let most =
-                room ?? 1 + max(0, MemoryLimits.available / neighbours / 2 / max(1, 2 * output.recordedBytes))
+            let most = room ?? GradientStep.passesKept(bytes: 2 * output.recordedBytes, neighbours)
             room = most
             if kept.count < most { kept[index] = output }
         }

@@ -12,7 +12,8 @@ import MonetText
 public struct RunDirectory: Sendable {
     /// The folder.
     public let path: String
-    var metricsPath: String { path + "/metrics.jsonl" }
+    /// The losses and evaluations of the run, a JSON line each.
+    public var metricsPath: String { path + "/metrics.jsonl" }
     private var checkpointsPath: String { path + "/checkpoints" }
     private var configurationPath: String { path + "/run.json" }
 

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import MonetCompute
 import MonetFoundation
 import MonetProcesses
 import MonetTraining
@@ -26,12 +27,14 @@ struct TrainingJob {
             configuration, directory: directory, resuming: resuming, backend: backend,
             communicator: communicator)
         Interruption.install(hangUp: true, termination: true)
-        var report = TrainingReport(isQuiet: isQuiet || !communicator.isFirst)
-        report.line.note(
+        var report = TrainingReport(
+            isQuiet: isQuiet || !communicator.isFirst, metrics: resuming ? directory.metricsPath : nil)
+        report.note(
             "training on \(backend.name)" + (communicator.isShared ? ", \(communicator.count) processes" : "")
         )
         let outcome = try trainer.run(shouldStop: { Interruption.isRequested }, report: { report.show($0) })
-        report.line.clear()
+        report.end()
+        report.note("tensors took \(HostMemory.peak.byteText) at most")
         switch outcome {
         case .finished(let checkpoint): return checkpoint
         case .interrupted(let step, let checkpoint):
