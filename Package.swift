@@ -68,12 +68,13 @@ let package = Package(
         .target(
             name: "MonetInsight",
             dependencies: runtime + [
-                "CGzip", "MonetGeneration", .product(name: "GRDB", package: "GRDB.swift"),
+                "CGzip", "MonetGeneration", "MonetProcesses", .product(name: "GRDB", package: "GRDB.swift"),
             ]),
         .target(
             name: "MonetEvaluation",
             dependencies: runtime + [
-                "CGzip", "MonetGeneration", "MonetInsight", .product(name: "Yams", package: "Yams"),
+                "CGzip", "MonetGeneration", "MonetInsight", "MonetProcesses",
+                .product(name: "Yams", package: "Yams"),
                 .product(name: "Crypto", package: "swift-crypto"),
             ],
             resources: [

@@ -3,6 +3,7 @@ import MonetCompute
 import MonetEvaluation
 import MonetFoundation
 import MonetModel
+import MonetProcesses
 import MonetText
 import TestSupport
 import Testing
@@ -109,18 +110,52 @@ import Testing
         "arc_easy", "winogrande", "own_cloze", "own_rolling", "own_generated", "own_votes",
     ]
 
-    private func run(_ names: [String] = names, mask: UnitMask? = nil, model: MonetLanguageModel? = nil)
-        throws -> EvaluationRun
-    {
+    private func run(
+        _ names: [String] = names, mask: UnitMask? = nil, model: MonetLanguageModel? = nil,
+        communicator: any Communicator = SingleProcess()
+    ) throws -> EvaluationRun {
         let (own, tokenizer) = try parts()
         let (tasks, groups) = try tasks(names)
         return EvaluationRun(
-            model: model ?? own, tokenizer: tokenizer, mask: mask, tasks: tasks, groups: groups)
+            model: model ?? own, tokenizer: tokenizer, mask: mask, tasks: tasks, groups: groups,
+            communicator: communicator)
     }
 
     private func text(_ results: EvaluationResults) -> String {
         let run = EvaluationResults.RunDescription(model: "m", start: .distantPast, end: .distantPast)
         return results.json(run).serialized(pretty: true)
+    }
+
+    /// Processes that share the questions have the results of one, also if they go on where others stopped.
+    @Test func processesShareTheQuestions() throws {
+        let whole = text(try run().results(limit: 6))
+        for processes in [2, 3] {
+            let shared = try ThreadProcesses(count: processes).run { communicator in
+                try text(run(communicator: communicator).results(limit: 6))
+            }
+            #expect(shared.allSatisfy { $0 == whole }, "\(processes)")
+        }
+        try withTemporaryFolder { folder in
+            let path = folder + "/answers.jsonl"
+            let stopped = try ThreadProcesses(count: 2).run { communicator -> Bool in
+                var passes = 0
+                do {
+                    _ = try run(communicator: communicator).results(limit: 6, recordsPath: path) { _ in
+                        passes += 1
+                        return communicator.isFirst || passes < 3
+                    }
+                    return false
+                } catch is CancellationError { return true }
+            }
+            #expect(stopped == [true, true])
+            let known = try TextFile.read(path).split(separator: "\n").count - 1
+            #expect(known > 0 && known < 36, "\(known)")
+            let resumed = try ThreadProcesses(count: 3).run { communicator in
+                try text(run(communicator: communicator).results(limit: 6, recordsPath: path))
+            }
+            #expect(resumed.allSatisfy { $0 == whole })
+            #expect(try text(run().results(limit: 6, recordsPath: path)) == whole)
+        }
     }
 
     /// A run that is stopped at any document, and whose last line may be cut, gives what an undisturbed one gives.

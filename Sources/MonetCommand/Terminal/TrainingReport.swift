@@ -41,7 +41,8 @@ struct TrainingReport {
         case .progress(let progress):
             if chart != nil {
                 chart?.add(
-                    step: progress.step, loss: progress.losses.languageModel, status: Self.text(progress, narrow: true))
+                    step: progress.step, loss: progress.losses.languageModel,
+                    status: Self.text(progress, narrow: true))
             } else {
                 note(Self.text(progress))
             }
@@ -68,14 +69,16 @@ struct TrainingReport {
         let losses = progress.losses
         let position = ["step \(progress.step)/\(progress.steps)", "loss \(losses.languageModel.text(4))"]
         var details = [
-            "lr \(String(format: "%.2e", progress.learningRate))", "grad norm \(progress.gradientNorm.text(2))",
+            "lr \(String(format: "%.2e", progress.learningRate))",
+            "grad norm \(progress.gradientNorm.text(2))",
         ]
         if losses.selectedPerHead > 0 {
             details.insert(
                 "uniformity \(losses.uniformity.text(3))  ambiguity \(losses.ambiguity.text(3))", at: 0)
         }
         let speed = [
-            "\(Int(progress.tokensPerSecond).grouped) tokens/s", "\((100 * progress.peakShare).text(0))% of peak",
+            "\(Int(progress.tokensPerSecond).grouped) tokens/s",
+            "\((100 * progress.peakShare).text(0))% of peak",
             "\(progress.secondsLeft.durationText) left",
         ]
         return (position + (narrow ? speed + details : details + speed)).joined(separator: "  ")

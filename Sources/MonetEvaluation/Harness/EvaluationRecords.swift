@@ -124,7 +124,7 @@ extension TaskItem {
 }
 
 extension TaskResponse {
-    fileprivate var record: JSONValue {
+    var record: JSONValue {
         switch self {
         case .logLikelihood(let value, let isGreedy): .array([.number(value), .bool(isGreedy)])
         case .rolling(let value): .number(value)
@@ -133,7 +133,7 @@ extension TaskResponse {
         }
     }
 
-    fileprivate init?(record: JSONValue) {
+    init?(record: JSONValue) {
         if let value = record.doubleValue {
             self = .rolling(value)
         } else if let list = record.arrayValue, list.count == 2, let value = list[0].doubleValue,

@@ -3,6 +3,7 @@ import MonetCompute
 import MonetFoundation
 import MonetGeneration
 import MonetModel
+import MonetProcesses
 import MonetText
 
 /// Asks a model the questions of tasks.
@@ -35,6 +36,7 @@ public struct EvaluationRun {
     let tokens: ContinuationTokens
     let seed: UInt64
     let isolation: ProgramIsolation?
+    let communicator: any Communicator
 
     /// Joins what is asked and who.
     ///
@@ -42,12 +44,15 @@ public struct EvaluationRun {
     /// - `backend`: a batch-invariant one makes every score independent of the others.
     /// - `contextLength`: the most tokens read at a time, the model's own by default.
     /// - `seed`: of sampled generations.
+    /// - `communicator`: processes that share the questions, which all make this run together. The results of each are
+    ///   those of one process; the first one stores answers.
     /// - `isolation`: what separates programs that the model writes from this machine; tasks with programs need it.
     public init(
         model: MonetLanguageModel, tokenizer: Tokenizer,
         backend: any Backend = CPUBackend(isBatchInvariant: true),
         mask: UnitMask? = nil, tasks: [EvaluationTask], groups: [TaskGroup] = [], contextLength: Int? = nil,
-        seed: UInt64 = 0, isolation: ProgramIsolation? = nil
+        seed: UInt64 = 0, isolation: ProgramIsolation? = nil,
+        communicator: any Communicator = SingleProcess()
     ) {
         self.model = model
         self.tokenizer = tokenizer
@@ -57,6 +62,7 @@ public struct EvaluationRun {
         self.groups = groups
         self.seed = seed
         self.isolation = isolation
+        self.communicator = communicator
         tokens = ContinuationTokens(
             tokenizer: tokenizer,
             context: min(
@@ -85,12 +91,17 @@ public struct EvaluationRun {
         for task in tasks {
             open.append(Open(task: task, items: try task.items(limit: limit), answers: [:]))
         }
-        let records = try EvaluationRecords(path: recordsPath, run: identity, overwrite: overwrite)
+        let records = try EvaluationRecords(
+            path: communicator.isFirst ? recordsPath : nil, run: identity, overwrite: overwrite)
         for index in open.indices {
             for item in open[index].items {
                 if let known = try records.responses(open[index].task.definition.name, item) {
                     open[index].answers[item.index] = known
                 }
+            }
+            if communicator.isShared {
+                let known = open[index].items.filter { open[index].answers[$0.index] != nil }
+                _ = try exchange(known, &open[index])
             }
         }
         var counter = Counter(
@@ -150,13 +161,21 @@ public struct EvaluationRun {
     ) throws {
         let missing = open.items.filter { open.answers[$0.index] == nil }
         guard !missing.isEmpty else { return }
-        if open.task.definition.outputType == .generation {
-            return try generate(missing, &open, records, &counter, progress)
-        }
-        // Few documents at a time: their tokens and those of the trees stay in memory.
-        for start in stride(from: 0, to: missing.count, by: Self.documentsAtATime) {
-            let items = Array(missing[start..<min(missing.count, start + Self.documentsAtATime)])
-            try score(items, &open, records, &counter, progress)
+        let isGenerated = open.task.definition.outputType == .generation
+        // Few documents at a time: their tokens and those of the trees stay in memory, and other processes' answers are
+        // stored after each part.
+        let size =
+            isGenerated
+            ? communicator.isShared ? 64 * communicator.count : missing.count : Self.documentsAtATime
+        for start in stride(from: 0, to: missing.count, by: size) {
+            let items = Array(missing[start..<min(missing.count, start + size)])
+            try share(items, &open, records, &counter) { items, open, counter in
+                if isGenerated {
+                    try generate(items, &open, records, &counter, progress)
+                } else {
+                    try score(items, &open, records, &counter, progress)
+                }
+            }
         }
     }
 

@@ -2,6 +2,7 @@ import Foundation
 import MonetCompute
 import MonetFoundation
 import MonetModel
+import MonetProcesses
 
 /// Activations written to a folder: shards of documents, and a manifest that says what they are.
 ///
@@ -130,14 +131,25 @@ public struct ActivationExport {
 
     /// Writes the folder, or goes on with one that was stopped.
     ///
+    /// - `communicator`: processes that run documents in turn, which all do this together; the first one writes, and the
+    ///   folder is the same as that of one process.
     /// - `replacing`: discards what is there.
     /// - `progress`: called after every document; false stops, with all whole shards kept.
     /// - Returns: whether the export is complete.
     /// - Throws: `FileError.alreadyExists` for a complete export, `InsightError.foreignState` for one with other settings,
     ///   `ModelError`, `FileError`.
     public func write(
-        to folder: String, replacing: Bool = false, progress: (Progress) -> Bool = { _ in true }
+        to folder: String, replacing: Bool = false, communicator: any Communicator = SingleProcess(),
+        progress: (Progress) -> Bool = { _ in true }
     ) throws -> Bool {
+        guard communicator.isFirst else {
+            // Where to begin is what the first process found.
+            let first = try communicator.gather([]).first ?? []
+            guard first.count == 1, let document = Int(exactly: first[0]) else {
+                throw ProcessError.unexpectedAnswer(rank: 0, expected: "a document", found: "\(first)")
+            }
+            return try run(from: document, communicator) { _ in true }
+        }
         let manifest = folder + "/manifest.json"
         guard !folder.isEmpty else {
             throw InsightError.invalidSetting(name: "the folder", found: "''", expected: "a name")
@@ -160,25 +172,40 @@ public struct ActivationExport {
         let began = ContinuousClock.now
         let before = shards.reduce(0) { $0 + $1.tokens }
         var done = before
-        var iterator = reader.documents(from: shards.last?.endDocument ?? 0)
+        let first = shards.last?.endDocument ?? 0
+        _ = try communicator.gather([Double(first)])
         var pending = PendingShard()
-        var isStopped = false
-        while !isStopped, let document = try iterator.nextDocument() {
+        let isComplete = try run(from: first, communicator) { document in
             pending.append(document)
             done += document.tokens.count
-            isStopped = !progress(
+            let goesOn = progress(
                 Progress(
                     tokens: done, totalTokens: total, newTokens: done - before,
                     seconds: (ContinuousClock.now - began).seconds))
-            if pending.bytes >= shardBytes || isStopped {
+            if pending.bytes >= shardBytes || !goesOn {
                 try flush(&pending, &shards, folder)
                 try write(shards, isComplete: false, to: manifest)
             }
+            return goesOn
         }
-        if isStopped { return false }
+        if !isComplete { return false }
         try flush(&pending, &shards, folder)
         try write(shards, isComplete: true, to: manifest)
         return true
+    }
+
+    /// Runs documents from one on; `take` gets each at the first process, and returns false to stop.
+    private func run(
+        from first: Int, _ communicator: any Communicator, take: (DocumentActivations) throws -> Bool
+    ) throws -> Bool {
+        var iterator = reader.documents(from: first)
+        return try communicator.inTurns(
+            next: { iterator.nextBatch() }, compute: { try reader.run($0) }, encode: { reader.encoded($0) },
+            decode: { try reader.decoded($0, $1, rank: $2) }
+        ) { _, documents in
+            for document in documents where try !take(document) { return false }
+            return true
+        }
     }
 
     /// The shards of an earlier run with the same settings.

@@ -148,18 +148,21 @@ public struct ActivationReader: AsyncSequence, Sendable {
         ///
         /// - Throws: `InsightError.foreignTokens`, `ModelError`, `ComputeError`.
         public mutating func nextDocument() throws -> DocumentActivations? {
-            if ready.isEmpty {
-                var (batch, count) = ([Int](), 0)
-                while next < reader.documents.count {
-                    let tokens = reader.documents.tokenCount(next)
-                    if !batch.isEmpty, count + tokens > reader.batchTokens { break }
-                    if tokens > 0 { batch.append(next) }
-                    count += tokens
-                    next += 1
-                }
-                ready = try reader.run(batch).reversed()
-            }
+            if ready.isEmpty, let batch = nextBatch() { ready = try reader.run(batch).reversed() }
             return ready.popLast()
+        }
+
+        /// The documents that run together next, before they run; nil after the last.
+        mutating func nextBatch() -> [Int]? {
+            var (batch, count) = ([Int](), 0)
+            while next < reader.documents.count {
+                let tokens = reader.documents.tokenCount(next)
+                if !batch.isEmpty, count + tokens > reader.batchTokens { break }
+                if tokens > 0 { batch.append(next) }
+                count += tokens
+                next += 1
+            }
+            return batch.isEmpty ? nil : batch
         }
 
         public mutating func next() async throws -> DocumentActivations? {
@@ -169,7 +172,7 @@ public struct ActivationReader: AsyncSequence, Sendable {
     }
 
     /// Documents that run together; one longer than a batch runs window by window.
-    private func run(_ batch: [Int]) throws -> [DocumentActivations] {
+    func run(_ batch: [Int]) throws -> [DocumentActivations] {
         var parts: [(document: Int, tokens: [Int32])] = []
         for document in batch {
             let tokens = documents.tokens(document)

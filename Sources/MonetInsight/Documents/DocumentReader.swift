@@ -62,41 +62,80 @@ package struct DocumentReader {
         package var tokenCount: Int { pieces.reduce(0) { $0 + $1.tokens.count } }
     }
 
+    /// Pieces that run together, before they run.
+    package struct Plan {
+        package let pieces: [Piece]
+        /// The first token after them.
+        package let end: Position
+
+        package var tokenCount: Int { pieces.reduce(0) { $0 + $1.tokens.count } }
+    }
+
+    /// The batches of documents, one after another.
+    package struct Plans {
+        private let reader: DocumentReader
+        private let documents: LabelledDocuments
+        private var place: Position
+        /// The tokens of the document at the place.
+        private var tokens: [Int32]?
+
+        init(_ reader: DocumentReader, _ documents: LabelledDocuments, from first: Position) {
+            (self.reader, self.documents, place) = (reader, documents, first)
+        }
+
+        /// The next batch; nil after the last.
+        ///
+        /// - Throws: `InsightError.foreignTokens`.
+        package mutating func next() throws -> Plan? {
+            var (pieces, count) = ([Piece](), 0)
+            while place.document < documents.count {
+                let tokens = tokens ?? documents.tokens(place.document)
+                if self.tokens == nil {
+                    try documents.check(tokens, vocabularySize: reader.model.configuration.vocabularySize)
+                    self.tokens = tokens
+                }
+                if place.token >= tokens.count {
+                    place = Position(document: place.document + 1)
+                    self.tokens = nil
+                    continue
+                }
+                let piece = Array(tokens[place.token..<min(tokens.count, place.token + reader.window)])
+                if !pieces.isEmpty, count + piece.count > reader.batchTokens {
+                    return Plan(pieces: pieces, end: place)
+                }
+                pieces.append(Piece(document: place.document, start: place.token, tokens: piece))
+                count += piece.count
+                place.token += reader.window
+            }
+            return pieces.isEmpty ? nil : Plan(pieces: pieces, end: Position(document: documents.count))
+        }
+    }
+
+    /// The batches of documents from `first`, the start or the end of a batch, on.
+    package func plans(of documents: LabelledDocuments, from first: Position = Position()) -> Plans {
+        Plans(self, documents, from: first)
+    }
+
+    /// Runs a batch.
+    ///
+    /// - Throws: `ModelError`, `ComputeError`.
+    package func run(_ plan: Plan) throws -> Batch {
+        var input = ForwardInput(plan.pieces.map(\.tokens), mask: mask)
+        for index in input.sequences.indices { input.sequences[index].steering = steering }
+        input.keepsUnits = keepsUnits
+        return Batch(pieces: plan.pieces, output: try model.forward(input, on: backend), end: plan.end)
+    }
+
     /// Reads documents from `first`, the start or the end of a batch, on; `body` returns false to stop.
     ///
     /// - Throws: `InsightError.foreignTokens`, `ModelError`, or what `body` throws.
     package func forEachBatch(
         of documents: LabelledDocuments, from first: Position = Position(), _ body: (Batch) throws -> Bool
     ) throws {
-        var pieces: [Piece] = []
-        var count = 0
-        func flush(_ end: Position) throws -> Bool {
-            guard !pieces.isEmpty else { return true }
-            var input = ForwardInput(pieces.map(\.tokens), mask: mask)
-            for index in input.sequences.indices { input.sequences[index].steering = steering }
-            input.keepsUnits = keepsUnits
-            let output = try model.forward(input, on: backend)
-            let batch = Batch(pieces: pieces, output: output, end: end)
-            pieces.removeAll(keepingCapacity: true)
-            count = 0
-            return try body(batch)
+        var plans = plans(of: documents, from: first)
+        while let plan = try plans.next() {
+            guard try body(run(plan)) else { return }
         }
-        for document in first.document..<max(first.document, documents.count) {
-            let tokens = documents.tokens(document)
-            try documents.check(tokens, vocabularySize: model.configuration.vocabularySize)
-            let from = document == first.document ? first.token : 0
-            for start in stride(from: from, to: tokens.count, by: window) {
-                let piece = Array(tokens[start..<min(tokens.count, start + window)])
-                if count + piece.count > batchTokens,
-                    !(try flush(Position(document: document, token: start)))
-                {
-                    return
-                }
-                pieces.append(Piece(document: document, start: start, tokens: piece))
-                count += piece.count
-            }
-        }
-        _ = try flush(Position(document: documents.count, token: 0))
     }
 }
 

@@ -2,6 +2,7 @@ import Foundation
 import MonetCompute
 import MonetFoundation
 import MonetModel
+import MonetProcesses
 import MonetText
 
 /// Builds an expert index in one pass over labelled documents.
@@ -113,12 +114,26 @@ public struct ExpertIndexBuilder {
 
     /// Builds the index at `path`, continuing from an earlier run's state if there is one.
     ///
-    /// - `progress`: called after every batch; false stops, with the state saved.
+    /// - `communicator`: processes that run batches in turn, which all do this together; the first one counts and writes,
+    ///   and the index is the same as that of one process.
+    /// - `progress`: called at the first process after every batch; false stops, with the state saved.
     /// - Returns: whether the index is complete.
-    /// - Throws: `InsightError`, `FileError`, `ModelError`.
+    /// - Throws: `InsightError`, `FileError`, `ModelError`, `ProcessError`.
     public func build(
-        at path: String, replacing: Bool = false, progress: (Progress) -> Bool = { _ in true }
+        at path: String, replacing: Bool = false, communicator: any Communicator = SingleProcess(),
+        progress: (Progress) -> Bool = { _ in true }
     ) throws -> Bool {
+        guard communicator.isFirst else {
+            // Where to begin is what the first process found.
+            let first = try communicator.gather([]).first ?? []
+            guard first.count == 2, let document = Int(exactly: first[0]), let token = Int(exactly: first[1])
+            else {
+                throw ProcessError.unexpectedAnswer(rank: 0, expected: "a place", found: "\(first)")
+            }
+            return try read(
+                from: DocumentReader.Position(document: document, token: token), into: [], nil, communicator
+            ) { _ in true }
+        }
         let partial = path + ".partial"
         if FileManager.default.fileExists(atPath: path), !replacing {
             throw FileError.alreadyExists(path: path)
@@ -146,7 +161,8 @@ public struct ExpertIndexBuilder {
         }
         // Writing once now shows whether it is possible, before hours are spent.
         try state.write(statistics, next: next)
-        let isComplete = try read(from: next, into: statistics, state, progress)
+        _ = try communicator.gather([Double(next.document), Double(next.token)])
+        let isComplete = try read(from: next, into: statistics, state, communicator, progress)
         guard isComplete else { return false }
         let total = starts[documents.count]
         _ = progress(Progress(tokens: total, totalTokens: total, newTokens: 0, seconds: 0, phase: .writing))
@@ -184,38 +200,47 @@ public struct ExpertIndexBuilder {
 
     /// Counts documents from `first` on; false if it was stopped.
     private func read(
-        from first: DocumentReader.Position, into statistics: [GroupStatistics], _ state: IndexState,
-        _ progress: (Progress) -> Bool
+        from first: DocumentReader.Position, into statistics: [GroupStatistics], _ state: IndexState?,
+        _ communicator: any Communicator, _ progress: (Progress) -> Bool
     ) throws -> Bool {
         let firstToken = starts[first.document] + first.token
         let start = ContinuousClock.now
         var saved = start
-        var isStopped = false
         let reader = DocumentReader(
             model: model, backend: backend, window: window, batchTokens: settings.batchTokens)
-        try reader.forEachBatch(of: documents, from: first) { batch in
+        var plans = reader.plans(of: documents, from: first)
+        return try communicator.inTurns(
+            next: { try plans.next() }, compute: { ($0.tokenCount, try reader.run($0).output.groups) },
+            encode: { ListedActivations.encoded($0.1, rows: $0.0) },
+            decode: { data, plan, rank in
+                (
+                    plan.tokenCount,
+                    try ListedActivations.decoded(
+                        data, rows: plan.tokenCount, rank: rank, layout: model.units)
+                )
+            }
+        ) { plan, result in
+            let units = result.1
             // Every group has its own statistics.
-            let units = batch.output.groups
             pool.parallel(chunks: units.count) { place in
-                count(batch, units[place], into: statistics[units[place].group])
+                count(plan, units[place], into: statistics[units[place].group])
             }
             let now = ContinuousClock.now
-            let tokens = starts[batch.end.document] + batch.end.token
-            isStopped = !progress(
+            let tokens = starts[plan.end.document] + plan.end.token
+            let goesOn = progress(
                 Progress(
                     tokens: tokens, totalTokens: starts[documents.count], newTokens: tokens - firstToken,
                     seconds: (now - start).seconds, phase: .reading))
-            if isStopped || (now - saved).seconds > settings.saveSeconds {
-                try state.write(statistics, next: batch.end)
+            if !goesOn || (now - saved).seconds > settings.saveSeconds {
+                try state?.write(statistics, next: plan.end)
                 saved = now
             }
-            return !isStopped
+            return goesOn
         }
-        return !isStopped
     }
 
     private func count(
-        _ batch: DocumentReader.Batch, _ units: any UnitActivations, into statistics: GroupStatistics
+        _ batch: DocumentReader.Plan, _ units: any UnitActivations, into statistics: GroupStatistics
     ) {
         var scores = units.reader()
         var row = 0

@@ -4,6 +4,7 @@ import MonetCompute
 import MonetEvaluation
 import MonetFoundation
 import MonetModel
+import MonetProcesses
 import MonetText
 
 struct EvalCommand: ParsableCommand {
@@ -21,7 +22,8 @@ struct EvalCommand: ParsableCommand {
 
             Tasks are built-in ones, those of task files of lm-evaluation-harness (a path, or a name from \
             --include-path), groups and tags. With --output, results and samples are written in the \
-            harness's layout, and the answers as they come: a run that was stopped goes on where it was.
+            harness's layout, and the answers as they come: a run that was stopped goes on where it was. \
+            With --workers, or under mpirun or srun, processes share the documents, with the same results.
             """)
 
     @OptionGroup var modelOptions: ModelOptions
@@ -69,6 +71,7 @@ struct EvalCommand: ParsableCommand {
     @Flag(help: "List the names of all tasks, groups and tags.")
     var listTasks = false
     @OptionGroup var compute: EvaluationComputeOptions
+    @OptionGroup var workers: WorkerOptions
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
@@ -92,10 +95,14 @@ struct EvalCommand: ParsableCommand {
     func run() throws {
         let library = try TaskLibrary(plan, folders: includePath)
         if listTasks { return try StandardOutput.write(library.names.map { $0 + "\n" }.joined()) }
+        try workers.run(resumeCommand: "the same command") { try evaluate(library, $0) }
+    }
+
+    private func evaluate(_ library: TaskLibrary, _ communicator: any Communicator) throws {
         let selection = try library.selection(
             (tasks ?? "").split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) })
         let folder = DatasetFolder(data ?? ".")
-        var line = ProgressLine(isQuiet: common.quiet)
+        var line = ProgressLine(isQuiet: common.quiet || !communicator.isFirst)
         let evaluated = try selection.tasks.map { definition in
             line.show("reading \(definition.name)")
             return try EvaluationTask(
@@ -105,14 +112,14 @@ struct EvalCommand: ParsableCommand {
         let isolation = try programs.isolation(selection.tasks)
         // What cannot be compared is found before the first hour of work.
         let other = try compare.map { try ComparedSide($0, model: modelOptions.model) }
-        Interruption.install()
+        Interruption.install(hangUp: communicator.isShared, termination: communicator.isShared)
         let (model, tokenizer) = try load(modelOptions)
         let mask = try masking.load(for: model, common.logger)
         let first = try results(
             of: model, tokenizer, mask, name: Self.name(modelOptions.model, masks: masking.mask),
             masking.mask, evaluated,
-            selection, isolation)
-        try show(first.results, first.description)
+            selection, isolation, communicator)
+        if communicator.isFirst { try show(first.results, first.description) }
         guard let other else { return }
         let second: EvaluationComparison.Side
         switch other {
@@ -121,18 +128,23 @@ struct EvalCommand: ParsableCommand {
             let edit = try MaskOptions.read(path, for: model, common.logger).mask.applied(strength: 0)
             let name = Self.name(modelOptions.model, masks: [path])
             second = .init(
-                try results(of: model, tokenizer, edit, name: name, [path], evaluated, selection, isolation)
-                    .results,
+                try results(
+                    of: model, tokenizer, edit, name: name, [path], evaluated, selection, isolation,
+                    communicator
+                )
+                .results,
                 name: path.lastPathName)
         case .model(let options):
             let (model, tokenizer) = try load(options)
             second = .init(
                 try results(
-                    of: model, tokenizer, nil, name: options.model, [], evaluated, selection, isolation
+                    of: model, tokenizer, nil, name: options.model, [], evaluated, selection, isolation,
+                    communicator
                 )
                 .results,
                 name: options.model.lastPathName)
         }
+        guard communicator.isFirst else { return }
         let name =
             masking.mask.isEmpty
             ? modelOptions.model.lastPathName : masking.mask.map(\.lastPathName).joined(separator: "+")
@@ -160,18 +172,22 @@ struct EvalCommand: ParsableCommand {
     private func results(
         of model: MonetLanguageModel, _ tokenizer: Tokenizer, _ mask: UnitMask?, name: String,
         _ masks: [String],
-        _ evaluated: [EvaluationTask], _ selection: TaskSelection, _ isolation: ProgramIsolation?
+        _ evaluated: [EvaluationTask], _ selection: TaskSelection, _ isolation: ProgramIsolation?,
+        _ communicator: any Communicator
     ) throws -> (results: EvaluationResults, description: EvaluationResults.RunDescription) {
         let start = Date()
         var description = EvaluationResults.RunDescription(
             model: name, arguments: arguments(masks: masks), limit: limit, start: start)
         let records = output.map { $0 + "/" + description.sanitizedModel + "/answers.jsonl" }
-        if let output { try AtomicFile.createFolder(output + "/" + description.sanitizedModel) }
+        if let output, communicator.isFirst {
+            try AtomicFile.createFolder(output + "/" + description.sanitizedModel)
+        }
         let run = EvaluationRun(
-            model: model, tokenizer: tokenizer, backend: try compute.backend(model), mask: mask,
+            model: model, tokenizer: tokenizer, backend: try compute.backend(model, communicator), mask: mask,
             tasks: evaluated,
-            groups: selection.groups, contextLength: context, seed: seed, isolation: isolation)
-        var line = ProgressLine(isQuiet: common.quiet)
+            groups: selection.groups, contextLength: context, seed: seed, isolation: isolation,
+            communicator: communicator)
+        var line = ProgressLine(isQuiet: common.quiet || !communicator.isFirst)
         do {
             let results = try run.results(limit: limit, recordsPath: records, overwrite: overwrite) {
                 progress in
@@ -180,7 +196,7 @@ struct EvalCommand: ParsableCommand {
             }
             line.clear()
             description.end = Date()
-            if let output {
+            if let output, communicator.isFirst {
                 let path = try results.write(to: output, description)
                 if let records { try? FileManager.default.removeItem(atPath: records) }
                 if !common.quiet { StandardError.write("wrote \(path)\n") }
@@ -188,9 +204,11 @@ struct EvalCommand: ParsableCommand {
             return (results, description)
         } catch is CancellationError {
             line.clear()
-            StandardError.write(
-                records.map { "stopped; the same command goes on from \($0)\n" }
-                    ?? "stopped; with --output the same command could have continued\n")
+            if communicator.isFirst {
+                StandardError.write(
+                    records.map { "stopped; the same command goes on from \($0)\n" }
+                        ?? "stopped; with --output the same command could have continued\n")
+            }
             throw Interruption.exitCode
         }
     }
@@ -277,10 +295,13 @@ struct EvaluationComputeOptions: ParsableArguments {
         }
     }
 
-    /// The backend for a model.
-    func backend(_ model: MonetLanguageModel) throws -> CPUBackend {
+    /// The backend for a model; processes divide the processors among them, on which no sum depends.
+    func backend(_ model: MonetLanguageModel, _ communicator: any Communicator = SingleProcess()) throws
+        -> CPUBackend
+    {
         try ComputeOptions.backend(
-            threads: threads, precision: dtype ?? .ofWeights(model.configuration), isBatchInvariant: true)
+            threads: threads ?? Workers.threadsPerProcess(communicator),
+            precision: dtype ?? .ofWeights(model.configuration), isBatchInvariant: true)
     }
 }
 

@@ -5,6 +5,7 @@ import MonetFoundation
 import MonetGeneration
 import MonetInsight
 import MonetModel
+import MonetProcesses
 import MonetText
 
 struct ActivationsCommand: ParsableCommand {
@@ -51,6 +52,7 @@ struct ActivationsCommand: ParsableCommand {
     @OptionGroup var masking: MaskOptions
     @OptionGroup var steering: SteeringOptions
     @OptionGroup var compute: ComputeOptions
+    @OptionGroup var workers: WorkerOptions
     @Flag(help: "Replace an existing export, and discard an unfinished one.")
     var overwrite = false
     @OptionGroup var common: CommonOptions
@@ -124,6 +126,11 @@ struct ActivationsCommand: ParsableCommand {
     }
 
     func run() throws {
+        try workers.run(resumeCommand: "the same command") { try write($0) }
+    }
+
+    private func write(_ communicator: any Communicator) throws {
+        let isQuiet = common.quiet || !communicator.isFirst
         let folder = try modelOptions.folder()
         let (model, tokenizer) = try modelOptions.load(common.logger)
         guard let dtype = DType(userName: hookDtype) else {
@@ -136,7 +143,7 @@ struct ActivationsCommand: ParsableCommand {
         guard documents.tokenCount > 0 else {
             throw CommandError.malformedInput(source: documents.origin, reason: "it has no tokens")
         }
-        let backend = try compute.backend()
+        let backend = try compute.backend(communicator)
         let reader = try ActivationReader(
             model: model, documents: documents, selection, mask: try masking.load(for: model, common.logger),
             steering: try steering.load(for: model, tokenizer, on: backend), window: context,
@@ -145,16 +152,17 @@ struct ActivationsCommand: ParsableCommand {
         let export = try ActivationExport(
             reader, format: format, dtype: dtype, shardBytes: shardMegabytes << 20, modelPath: folder,
             tokenizer: FileManager.default.fileExists(atPath: tokenizerPath) ? tokenizerPath : nil)
-        if !common.quiet {
+        if !isQuiet {
             StandardError.write(
                 "\(documents.tokenCount.grouped) tokens of \(documents.count.grouped) documents; shards take up to "
                     + "\((2 * shardMegabytes << 20).byteText) of memory, or what the longest document needs\n"
             )
         }
-        Interruption.install()
-        var line = ProgressLine(isQuiet: common.quiet)
+        Interruption.install(hangUp: communicator.isShared, termination: communicator.isShared)
+        var line = ProgressLine(isQuiet: isQuiet)
         var rate = 0.0
-        let isComplete = try export.write(to: out, replacing: overwrite) { progress in
+        let isComplete = try export.write(to: out, replacing: overwrite, communicator: communicator) {
+            progress in
             rate = Double(progress.newTokens) / max(progress.seconds, 1e-9)
             let left = Double(progress.totalTokens - progress.tokens) / max(rate, 1e-9)
             line.show(
@@ -164,10 +172,12 @@ struct ActivationsCommand: ParsableCommand {
         }
         line.clear()
         guard isComplete else {
-            StandardError.write("stopped; the same command goes on with \(out)\n")
+            if communicator.isFirst {
+                StandardError.write("stopped; the same command goes on with \(out)\n")
+            }
             throw Interruption.exitCode
         }
-        if !common.quiet { StandardError.write("wrote \(out) (\(rate.text(0)) tokens/s)\n") }
+        if !isQuiet { StandardError.write("wrote \(out) (\(rate.text(0)) tokens/s)\n") }
     }
 }
 

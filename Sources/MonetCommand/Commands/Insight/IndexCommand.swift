@@ -3,6 +3,7 @@ import Foundation
 import MonetFoundation
 import MonetInsight
 import MonetModel
+import MonetProcesses
 import MonetText
 
 struct IndexCommand: ParsableCommand {
@@ -22,7 +23,8 @@ struct IndexBuildCommand: ParsableCommand {
               monet index build --model checkpoints/demo --corpus pages.jsonl --label-key topic \\
                   --label-key language --out pages.sqlite
 
-            Ctrl-C stops and saves; running the same command again continues. Query the index with monet \
+            With --workers, or under mpirun or srun, several processes run the model and the first one counts; the \
+            index is the same. Ctrl-C stops and saves; running the same command again continues. Query the index with monet \
             experts.
             """)
 
@@ -43,6 +45,7 @@ struct IndexBuildCommand: ParsableCommand {
     @Flag(help: "Print the result as JSON.")
     var json = false
     @OptionGroup var compute: ComputeOptions
+    @OptionGroup var workers: WorkerOptions
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
@@ -52,6 +55,11 @@ struct IndexBuildCommand: ParsableCommand {
     }
 
     func run() throws {
+        try workers.run(resumeCommand: "the same command") { try build($0) }
+    }
+
+    private func build(_ communicator: any Communicator) throws {
+        let isQuiet = common.quiet || !communicator.isFirst
         let (model, tokenizer) = try modelOptions.load(common.logger)
         let folder = try modelOptions.folder()
         let documents = try documentOptions.documents(
@@ -60,19 +68,20 @@ struct IndexBuildCommand: ParsableCommand {
         settings.top = top
         settings.window = context
         settings.batchTokens = batchTokens
-        let backend = try compute.backend()
+        let backend = try compute.backend(communicator)
         let builder = try ExpertIndexBuilder(
             model: model, modelPath: folder, tokenizer: tokenizer, documents: documents, settings: settings,
             backend: backend, pool: backend.pool)
-        if !common.quiet {
+        if !isQuiet {
             StandardError.write(
                 "\(documents.tokenCount.grouped) tokens of \(documents.count.grouped) documents; "
                     + "statistics take \(builder.memoryBytes.byteText) of memory\n")
         }
-        var line = ProgressLine(isQuiet: common.quiet)
-        Interruption.install()
+        var line = ProgressLine(isQuiet: isQuiet)
+        Interruption.install(hangUp: communicator.isShared, termination: communicator.isShared)
         var rate = 0.0
-        let isComplete = try builder.build(at: out, replacing: overwrite) { progress in
+        let isComplete = try builder.build(at: out, replacing: overwrite, communicator: communicator) {
+            progress in
             if progress.phase == .writing {
                 line.note("writing \(out)")
                 return true
@@ -86,16 +95,19 @@ struct IndexBuildCommand: ParsableCommand {
         }
         line.clear()
         guard isComplete else {
-            StandardError.write("stopped; the same command goes on from \(out).partial\n")
+            if communicator.isFirst {
+                StandardError.write("stopped; the same command goes on from \(out).partial\n")
+            }
             throw Interruption.exitCode
         }
+        if !communicator.isFirst { return }
         if json {
             try StandardOutput.write([
                 "index": .string(out), "tokens": .integer(documents.tokenCount),
                 "documents": .integer(documents.count), "tokens_per_second": .number(rate),
                 "memory_bytes": .integer(builder.memoryBytes),
             ])
-        } else if !common.quiet {
+        } else if !isQuiet {
             StandardError.write("wrote \(out) (\(rate.text(0)) tokens/s)\n")
         }
     }
