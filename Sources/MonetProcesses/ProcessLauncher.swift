@@ -72,9 +72,11 @@ public struct ProcessLauncher: Sendable {
     /// waits for its end.
     ///
     /// - `shouldStop`: asked all the time; when it becomes true, all processes are asked to save and stop.
+    /// - `shouldEnd`: likewise; all processes are ended as they are.
     /// - Throws: `ProcessError.launcherUnavailable`.
     public static func run(
-        _ command: [String], environment: [String: String], shouldStop: () -> Bool
+        _ command: [String], environment: [String: String], shouldStop: () -> Bool,
+        shouldEnd: () -> Bool = { false }
     ) throws -> Outcome {
         var attributes = posix_spawnattr_t()
         var actions = posix_spawn_file_actions_t()
@@ -107,6 +109,7 @@ public struct ProcessLauncher: Sendable {
                 reason: "\(command[0]): \(String(cString: strerror(status)))")
         }
         var asked = false
+        var ending: ContinuousClock.Instant?
         while true {
             var state: Int32 = 0
             let ended = waitpid(child, &state, WNOHANG)
@@ -122,6 +125,14 @@ public struct ProcessLauncher: Sendable {
                 asked = true
                 // mpirun passes it on to every process.
                 kill(child, SIGUSR1)
+            }
+            if ending == nil, shouldEnd() {
+                // mpirun ends every process, soon by force.
+                ending = .now
+                kill(child, SIGTERM)
+            } else if let since = ending, ContinuousClock.now - since > .seconds(10) {
+                ending = .now
+                kill(-child, SIGKILL)
             }
             usleep(50_000)
         }

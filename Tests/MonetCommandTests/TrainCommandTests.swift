@@ -78,6 +78,34 @@ import Testing
         }
     }
 
+    /// What a run says before it starts is what it takes at most, and not far more.
+    @Test(arguments: [
+        ["--batch-size", "64"], ["--batch-size", "16", "--accumulation", "4"],
+        ["--batch-size", "256", "--set", "activation_checkpointing=true"],
+        ["--batch-size", "64", "--decomposition", "dense"], ["--batch-size", "1"],
+    ])
+    func memoryIsForecast(settings: [String]) throws {
+        try withTemporaryFolder { folder in
+            try makeCorpus(folder)
+            let result = try Command.run(
+                ["train", "run.yaml", "--out", "run", "--steps", "3"] + settings, in: folder)
+            #expect(result.status == 0, "\(result.errors)")
+            let units: [String: Double] = ["KiB": 1, "MiB": 1024, "GiB": 1_048_576]
+            func bytes(_ before: String) throws -> Double {
+                let rest = try #require(result.errors.range(of: before)).upperBound
+                let words = result.errors[rest...].split(separator: " ", maxSplits: 2)
+                let unit = try #require(units[String(words[1].prefix(3))])
+                return try #require(Double(words[0])) * unit
+            }
+            let taken = try bytes("tensors took ")
+            let parts = try ["weights and moments ", "gradients ", "activations "].map(bytes)
+            // What small samples do not show has its room in the total.
+            #expect(taken < parts.reduce(0, +) * 1.05 + 16 * 1024, "\(result.errors)")
+            #expect(taken > 0.4 * parts.reduce(0, +), "\(result.errors)")
+            #expect(try bytes("memory: up to ") > taken)
+        }
+    }
+
     /// Experts reserved for a label, from the run's settings to a mask that removes them.
     @Test func reservedExpertsAreRemoved() throws {
         try withTemporaryFolder { folder in

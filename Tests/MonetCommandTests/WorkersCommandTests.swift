@@ -1,4 +1,5 @@
 import Foundation
+import MonetFoundation
 import TestSupport
 import Testing
 
@@ -84,6 +85,71 @@ struct WorkersCommandTests {
             #expect(result.status == 128 + signal, "\(result.errors)")
             #expect(result.errors.components(separatedBy: "monet train --resume --out run").count == 2)
             _ = try model(folder + "/run")
+        }
+    }
+
+    /// Whoever cannot wait for the checkpoint asks twice: nothing is left running, and the run goes on from an earlier one.
+    @Test func asksTwiceEndsAllAtOnce() throws {
+        try withTemporaryFolder { folder in
+            try makeCorpus(folder)
+            let running = try Command.start(
+                four + ["--out", "run", "--steps", "3000", "--workers", "2"], in: folder,
+                environment: ["MONET_TEST_FOLDER": folder])
+            running.waitUntil("saved run/checkpoints")
+            let start = ContinuousClock.now
+            for _ in 0..<2 {
+                kill(running.process.processIdentifier, SIGINT)
+                usleep(100_000)
+            }
+            #expect(running.wait().status == 128 + SIGINT)
+            #expect(ContinuousClock.now - start < .seconds(60), "it hung")
+            #expect(ranks(of: folder).isEmpty)
+            let resumed = try Command.run(
+                ["train", "--resume", "--out", "run", "--steps", "6", "--workers", "2"], in: folder)
+            #expect(resumed.status == 0, "\(resumed.errors)")
+        }
+    }
+
+    /// Commands that read a corpus or ask questions give with workers what they give alone.
+    @Test func readersShareTheirWork() throws {
+        try withTemporaryFolder { folder in
+            try makeCorpus(folder)
+            let trained = try Command.run(["train", "run.yaml", "--out", "run", "--steps", "3"], in: folder)
+            #expect(trained.status == 0, "\(trained.errors)")
+            func files(_ path: String) throws -> [String: Data] {
+                let names = try FileManager.default.contentsOfDirectory(atPath: folder + "/" + path)
+                return try Dictionary(
+                    uniqueKeysWithValues: names.filter { !$0.hasPrefix(".") }.map {
+                        ($0, try Data(contentsOf: URL(fileURLWithPath: folder + "/\(path)/" + $0)))
+                    })
+            }
+            var tables: [String] = []
+            for (name, workers) in [("one", []), ("two", ["--workers", "2"])] as [(String, [String])] {
+                try AtomicFile.createFolder(folder + "/" + name)
+                for command in [
+                    ["index", "build", "--corpus", "corpus", "--out", name + "/i.sqlite"],
+                    ["activations", "--corpus", "corpus", "--units", "all", "--out", name + "/a"],
+                    [
+                        "eval", "--tasks", "arc_easy,winogrande", "--data", Fixture.path("benchmarks/hub"),
+                        "--quiet",
+                    ],
+                ] {
+                    let result = try Command.run(command + ["--model", "run/latest"] + workers, in: folder)
+                    #expect(result.status == 0, "\(result.errors)")
+                    if command[0] == "eval" { tables.append(result.output) }
+                }
+            }
+            #expect(try files("one/a") == files("two/a"))
+            #expect(
+                try Data(contentsOf: URL(fileURLWithPath: folder + "/one/i.sqlite"))
+                    == Data(contentsOf: URL(fileURLWithPath: folder + "/two/i.sqlite")))
+            #expect(tables[0] == tables[1] && tables[0].contains("arc_easy"), "\(tables)")
+            let exists = try Command.run(
+                [
+                    "index", "build", "--model", "run/latest", "--corpus", "corpus", "--out", "one/i.sqlite",
+                    "--workers", "2",
+                ], in: folder)
+            #expect(exists.status == 1 && exists.errors.contains("one/i.sqlite"), "\(exists.errors)")
         }
     }
 

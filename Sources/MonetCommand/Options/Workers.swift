@@ -12,9 +12,10 @@ struct Workers {
     /// Starts the processes with the arguments of this one, and ends as they do.
     func run() throws {
         let command = try ProcessLauncher().command(count, [Self.executable] + Self.arguments)
-        Interruption.install(hangUp: true, termination: true)
+        Interruption.install(hangUp: true, termination: true, endsAtSecond: false)
         let outcome = try ProcessLauncher.run(
-            command, environment: ProcessLauncher.environment(), shouldStop: { Interruption.isRequested })
+            command, environment: ProcessLauncher.environment(), shouldStop: { Interruption.isRequested },
+            shouldEnd: { Interruption.isInsisted })
         if Interruption.isRequested { throw Interruption.exitCode }
         switch outcome {
         case .exited(0): return

@@ -4,11 +4,18 @@ import Synchronization
 
 /// The first signal's number, 0 before it. A global, because a C function pointer may not capture a type.
 private let interruptionSignal = Atomic<Int32>(0)
+/// How many signals came.
+private let interruptionCount = Atomic<Int32>(0)
+/// Whether the second signal does what it does by default.
+private let interruptionEnds = Atomic<Bool>(true)
 
 /// Ctrl-C as a flag that long-running work polls; the second one ends the process.
 enum Interruption {
     /// Whether the user wants to stop.
     static var isRequested: Bool { interruptionSignal.load(ordering: .relaxed) != 0 }
+
+    /// Whether the user asked again: for commands that `install` lets see the second signal.
+    static var isInsisted: Bool { interruptionCount.load(ordering: .relaxed) > 1 }
 
     /// How a command ends that the user stopped: 128 and the signal's number, as shells report it.
     static var exitCode: ExitCode {
@@ -30,8 +37,11 @@ enum Interruption {
     /// - Parameters:
     ///   - hangUp: whether losing the terminal is a request to stop too.
     ///   - termination: whether SIGTERM is one, as job schedulers send it, and SIGUSR1, which mpirun passes on.
-    static func install(hangUp: Bool = false, termination: Bool = false) {
+    ///   - endsAtSecond: whether the second signal ends the process, rather than only being counted.
+    static func install(hangUp: Bool = false, termination: Bool = false, endsAtSecond: Bool = true) {
         interruptionSignal.store(0, ordering: .relaxed)
+        interruptionCount.store(0, ordering: .relaxed)
+        interruptionEnds.store(endsAtSecond, ordering: .relaxed)
         for number in [SIGINT] + (hangUp ? [SIGHUP] : []) + (termination ? [SIGTERM, SIGUSR1] : []) {
             var old = sigaction()
             sigaction(number, nil, &old)
@@ -41,7 +51,8 @@ enum Interruption {
             action.sa_flags = 0
             set(&action) { number in
                 interruptionSignal.store(number, ordering: .relaxed)
-                signal(number, SIG_DFL)
+                interruptionCount.add(1, ordering: .relaxed)
+                if interruptionEnds.load(ordering: .relaxed) { signal(number, SIG_DFL) }
             }
             sigaction(number, &action, nil)
         }
