@@ -54,6 +54,8 @@ public final class Trainer {
     private var companions: String?
     /// The model that the run starts from, if routers stay as they are.
     private var tunedFrom: TunedOrigin?
+    /// Whether the run's folder is still to be made.
+    private var isNew = false
     /// Held as long as the trainer lives, by the process that writes.
     private let lock: FileLock?
 
@@ -111,13 +113,16 @@ public final class Trainer {
                 throw TrainingError.cannotResume(
                     folder: directory.path, reason: "\(newest.path) holds a model of other sizes")
             }
+            try Self.requireSameKind(configuration, saved.model, newest.path, directory)
             model = try saved.model.moved(to: backend)
             optimizer = try AdamW(
                 Self.trained(model, configuration), settings: settings, on: backend,
                 communicator: communicator)
             try optimizer.restore(saved.optimizer, step: saved.state.step)
             state = saved.state
+            tunedFrom = model.tunedFrom
             guard communicator.isFirst else { return }
+            try requireSameStart(newest.path)
             try directory.truncateMetrics(after: state)
             try directory.linkNewest(best: state.bestStep)
             try directory.store(configuration)
@@ -133,10 +138,9 @@ public final class Trainer {
                 Self.trained(model, configuration), settings: settings, on: backend,
                 communicator: communicator)
             state = RunDirectory.State(step: 0)
-            // Last, so that a start that fails leaves no run.
             lock = communicator.isFirst ? try directory.lock() : nil
-            if communicator.isFirst { try directory.create(configuration) }
             tunedFrom = try origin()
+            isNew = true
         }
     }
 
@@ -150,6 +154,39 @@ public final class Trainer {
         let own = model.fingerprint
         return TunedOrigin(
             fingerprints: [own] + (model.tunedFrom?.fingerprints ?? []).filter { $0 != own })
+    }
+
+    /// Checks what a run cannot change when it goes on: adapters, and experts reserved for labels.
+    private static func requireSameKind(
+        _ configuration: RunConfiguration, _ model: MonetLanguageModel, _ checkpoint: String,
+        _ directory: RunDirectory
+    ) throws {
+        guard try configuration.adapters() == model.adapters else {
+            throw TrainingError.cannotResume(
+                folder: directory.path,
+                reason:
+                    "\(checkpoint) has \(model.adapters.map { "adapters of rank \($0.rank), alpha \($0.alpha)" } ?? "no adapters"), which a run keeps"
+            )
+        }
+        let reserved = try configuration.reservedExperts()
+        if model.adapters == nil, try ReservedExperts(folder: checkpoint) != reserved {
+            throw TrainingError.cannotResume(
+                folder: directory.path,
+                reason: "\(checkpoint) reserves other experts than experts_of says, which a run keeps")
+        }
+    }
+
+    /// Checks that the model that adapters change, or that preference pairs refer to, is the one of the run's start.
+    private func requireSameStart(_ checkpoint: String) throws {
+        guard model.adapters != nil || !configuration.preferences.isEmpty,
+            let known = tunedFrom?.fingerprints.first, let found = try origin()?.fingerprints.first,
+            known != found
+        else { return }
+        throw TrainingError.cannotResume(
+            folder: directory.path,
+            reason:
+                "\(configuration.initialCheckpoint ?? "") is another model now (fingerprint \(found)) than when "
+                + "the run began (\(known))")
     }
 
     /// The parameters that the run changes.
@@ -200,6 +237,9 @@ public final class Trainer {
             configuration, gradientBytes: optimizer.shards.parameters.reduce(0) { $0 + 4 * $1.tensor.count },
             communicator: communicator
         ) { try gradient.rehearse($0) }
+        // Only now, so that a start that fails leaves no run.
+        if isNew, communicator.isFirst { try directory.create(configuration) }
+        isNew = false
         let logs = communicator.isFirst ? try Logs(directory, state) : nil
         var sequences =
             state.sequences ?? state.step * configuration.accumulation * configuration.batchSize
@@ -349,7 +389,7 @@ public final class Trainer {
             state.events = try logs.board.position()
             companions = try directory.save(
                 model: model, moments: moments, state: state, configuration: configuration,
-                companions: companions, tunedFrom: tunedFrom ?? model.tunedFrom,
+                companions: companions, tunedFrom: configuration.freezesRouters ? tunedFrom : nil,
                 tokenizerPath: text.tokenizerPath, keepLast: configuration.keepLast)
         }
         // The others wait: a run that ends here must not leave a checkpoint behind that is not whole.

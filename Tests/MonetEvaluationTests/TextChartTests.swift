@@ -45,6 +45,9 @@ import Testing
         for size in [(0, 0), (16, 12), (80, 2), (-5, 9)] {
             #expect(Self.chart([(1, 2), (9, 1)]).lines(width: size.0, height: size.1).isEmpty)
         }
+        // Numbers at the edges, as damaged files may have them.
+        #expect(Self.chart([(1, 1e-320), (9, 1e300)]).lines(width: 30, height: 5).count == 5)
+        #expect(Self.chart([(.min, 2), (.max, 1), (-1, 3)]).lines(width: 30, height: 5).isEmpty)
         // Equal values, and a step back as after a resumed run.
         #expect(Self.chart([(1, 2), (9, 2), (5, 2)]).lines(width: 30, height: 5).count == 5)
     }

@@ -145,7 +145,7 @@ import Testing
             let expected = try model.forward(ForwardInput(Self.tokens)).hidden.value.floats().map(Double.init)
             for purpose in [LoadPurpose.inference, .conversion, .training] {
                 let loaded = try MonetLanguageModel.load(adapters, for: purpose)
-                #expect((loaded.adapters == nil) == (purpose != .training))
+                #expect(loaded.adapters == nil)
                 let found = try loaded.forward(ForwardInput(Self.tokens)).hidden.value.floats()
                 #expect(relativeError(found.map(Double.init), expected) < 1e-5, "\(purpose)")
             }
@@ -167,7 +167,24 @@ import Testing
                 try AtomicFile.write(text.replacingOccurrences(of: old, with: new), to: path)
                 #expect(throws: (any Error).self, "\(new)") { try MonetLanguageModel.load(adapters) }
             }
+            // Folders that lead back to themselves.
+            for name in [adapters, ".", folder + "/other"] {
+                try AtomicFile.createFolder(folder + "/other")
+                let ring = text.replacingOccurrences(
+                    of: JSONValue.string(base).serialized(), with: JSONValue.string(name).serialized())
+                try AtomicFile.write(ring, to: path)
+                try AtomicFile.write(
+                    text.replacingOccurrences(
+                        of: JSONValue.string(base).serialized(), with: JSONValue.string(adapters).serialized()
+                    ),
+                    to: folder + "/other/adapter_config.json")
+                #expect(throws: (any Error).self, "\(name)") { try MonetLanguageModel.load(adapters) }
+            }
+            // peft writes neither configuration nor tokenizer.
             try AtomicFile.write(text, to: path)
+            try FileManager.default.removeItem(atPath: adapters + "/config.json")
+            #expect(try Checkpoint.configuration(adapters).shapes() == c.shapes())
+            _ = try MonetLanguageModel.load(adapters)
             try FileManager.default.removeItem(atPath: adapters + "/adapter_model.safetensors")
             #expect(throws: ModelError.self) { try MonetLanguageModel.load(adapters) }
         }

@@ -133,6 +133,12 @@ import Testing
         func pair(_ text: String) throws -> PreferencePair {
             try PreferencePair(json: JSONValue(parsing: text, source: "test"), path: "pairs.jsonl", line: 3)
         }
+        let turns = try pair(
+            #"{"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}], "chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "rejected": [{"role": "assistant", "content": "c"}, {"role": "user", "content": "d"}, {"role": "assistant", "content": "e"}]}"#
+        )
+        #expect(turns.chosen.messages.map(\.content) == ["s", "a", "b"])
+        #expect(
+            turns.rejected.messages.map(\.content) == ["s", "a", "c", "d", "e"] && turns.commonCount == 2)
         let expected = [
             ChatMessage(role: "user", content: "2+2?"), ChatMessage(role: "assistant", content: "4"),
         ]
@@ -200,6 +206,60 @@ import Testing
         run.validationShare = 0.05
         run.beta = 0.5
         return run
+    }
+
+    @Test func theRecipeIsFitted() {
+        var run = RunConfiguration()
+        run.fitPreferences(except: [], epochs: 2, pairs: 1000)
+        #expect(run.batchSize == 2 && run.accumulation == 32 && run.learningRate == 1e-6)
+        // 64 pairs a step, of two epochs.
+        #expect(run.steps == 32 && run.warmupSteps == 3 && run.freezesRouters)
+        run = RunConfiguration()
+        run.batchSize = 8
+        run.fitPreferences(except: ["batch_size"], epochs: 1, pairs: 100)
+        #expect(run.batchSize == 8 && run.accumulation == 8 && run.steps == 2)
+        var tuning = RunConfiguration()
+        tuning.fitTuning(except: [], epochs: 1, rows: 1000)
+        #expect(tuning.batchSize == 4 && tuning.accumulation == 32 && tuning.learningRate == 3e-4)
+    }
+
+    /// What a run keeps when it goes on, and what cannot be together.
+    @Test func whatDoesNotFitIsRefused() throws {
+        try withTemporaryFolder { folder in
+            var run = try Self.settings(in: folder)
+            let impossible: [(inout RunConfiguration) -> Void] = [
+                { $0.freezesRouters = false },
+                {
+                    $0.adapterRank = 2
+                    $0.freezesRouters = false
+                }, { $0.conversations = [.init(path: folder + "/chat.jsonl")] },
+                { $0.initialCheckpoint = nil },
+            ]
+            for change in impossible {
+                var other = run
+                change(&other)
+                #expect(throws: TrainingError.self) { try other.validate(source: "run") }
+            }
+            run.adapterRank = 2
+            (run.steps, run.saveEvery) = (4, 2)
+            try TrainerTests.train(run, folder + "/run", stopAfter: 2)
+            let changed: [(inout RunConfiguration) -> Void] = [
+                { $0.adapterRank = 3 }, { $0.adapterRank = 0 }, { $0.adapterAlpha = 9 },
+            ]
+            for change in changed {
+                var other = run
+                change(&other)
+                #expect(throws: TrainingError.self) {
+                    try TrainerTests.train(other, folder + "/run", resuming: true)
+                }
+            }
+            // Another model in the place of the base.
+            try FileManager.default.removeItem(atPath: folder + "/base/model.safetensors")
+            try Checkpoint.write(scrambledModel(run.model, seed: 99), dtype: .float32, to: folder + "/base")
+            #expect(throws: TrainingError.self) {
+                try TrainerTests.train(run, folder + "/run", resuming: true)
+            }
+        }
     }
 
     @Test(arguments: [0, 2]) func answersBecomeMoreLikely(adapterRank: Int) throws {

@@ -169,6 +169,16 @@ import Testing
             #expect(
                 try Data(contentsOf: URL(fileURLWithPath: folder + "/plain/latest/model.safetensors"))
                     != weights[0])
+            // A run keeps what it reserves, and another one that begins with its model does not inherit it.
+            var other = run
+            other.expertsOf = [.init(label: "land", share: 0.1)]
+            #expect(throws: TrainingError.self) {
+                try TrainerTests.train(other, folder + "/run", resuming: true)
+            }
+            other = plain
+            other.initialCheckpoint = folder + "/run/latest"
+            try TrainerTests.train(other, folder + "/next")
+            #expect(try ReservedExperts(folder: folder + "/next/latest") == nil)
             #expect(try ReservedExperts(folder: folder + "/plain/latest") == nil)
         }
     }
@@ -186,6 +196,8 @@ import Testing
                 }
             }
             for bad in [
+                #"{"experts_per_side": 4294967296, "labels": {"a": {"first": 0, "count": 1}}}"#,
+                #"{"experts_per_side": 6, "labels": {"a": {"first": 0, "count": 4000000000000}}}"#,
                 "{}", #"{"experts_per_side": 6, "labels": {"a": {"first": 5, "count": 2}}}"#,
                 #"{"experts_per_side": 6, "labels": {"a": {"first": 3, "count": 2}, "b": {"first": 4, "count": 1}}}"#,
             ] {

@@ -152,8 +152,20 @@ import Testing
     @Test func resumesWithoutACheckpoint() throws {
         try withTemporaryFolder { folder in
             let run = try Self.settings(in: folder)
-            _ = try Trainer(
-                run, directory: RunDirectory(path: folder + "/torn"), resuming: false, backend: Self.backend)
+            let directory = RunDirectory(path: folder + "/torn")
+            func start(failing fails: (Trainer.Event) -> Bool) throws {
+                let trainer = try Trainer(run, directory: directory, resuming: false, backend: Self.backend)
+                _ = try trainer.run(report: { if fails($0) { throw CancellationError() } })
+            }
+            // A run that never came to its start leaves nothing, and one that did can be resumed.
+            _ = try Trainer(run, directory: directory, resuming: false, backend: Self.backend)
+            #expect(!directory.exists)
+            #expect(throws: CancellationError.self) {
+                try start {
+                    if case .started = $0 { true } else { false }
+                }
+            }
+            #expect(directory.exists && directory.checkpoints().isEmpty)
             try Self.train(run, folder + "/torn", resuming: true)
             try Self.train(run, folder + "/whole")
             #expect(

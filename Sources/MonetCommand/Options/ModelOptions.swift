@@ -46,8 +46,10 @@ struct ModelOptions: ParsableArguments {
     }
 
     private func tokenizer(_ folder: String) throws -> Tokenizer? {
-        FileManager.default.fileExists(atPath: folder + "/tokenizer.model")
-            ? try Tokenizer(folder: folder) : nil
+        // Adapters of peft have no tokenizer of their own.
+        let names = [folder] + (AdapterFolder.isOne(folder) ? [try AdapterFolder.model(of: folder)] : [])
+        return try names.first { FileManager.default.fileExists(atPath: $0 + "/tokenizer.model") }
+            .map { try Tokenizer(folder: $0) }
     }
 }
 

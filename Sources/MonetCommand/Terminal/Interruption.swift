@@ -51,7 +51,8 @@ enum Interruption {
             action.sa_flags = 0
             set(&action) { number in
                 interruptionSignal.store(number, ordering: .relaxed)
-                interruptionCount.add(1, ordering: .relaxed)
+                // A terminal that closes may say so twice.
+                if number != SIGHUP { interruptionCount.add(1, ordering: .relaxed) }
                 if interruptionEnds.load(ordering: .relaxed) { signal(number, SIG_DFL) }
             }
             sigaction(number, &action, nil)

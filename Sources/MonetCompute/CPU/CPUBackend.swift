@@ -63,8 +63,15 @@ public struct CPUBackend: Backend {
         MatrixProduct.hasNativeBFloat16 || instructionSet.functions.integers_pay != 0
     }
 
-    public var name: String {
-        "cpu-\(instructionSet.name), \(pool.threadCount) threads, \(precision.rawValue)"
+    public var name: String { name(threads: "\(pool.threadCount) threads, ") }
+
+    /// The name without the number of threads, on which batch-invariant results do not depend.
+    public var arithmeticName: String {
+        name(threads: isBatchInvariant ? "" : "\(pool.threadCount) threads, ")
+    }
+
+    private func name(threads: String) -> String {
+        "cpu-\(instructionSet.name), \(threads)\(precision.rawValue)"
             + (isBatchInvariant ? ", batch-invariant" : "") + (packsInvariantProducts ? ", packed" : "")
     }
 

@@ -12,14 +12,15 @@ package struct TextChart: Sendable {
 
     /// Adds a loss. Values that have no logarithm are left out.
     package mutating func add(step: Int, loss: Double) {
-        if loss.isFinite, loss > 0 { training.append((step, loss)) }
+        if loss.isFinite, loss > 0, Self.steps.contains(step) { training.append((step, loss)) }
     }
 
     /// Adds a loss on held-out text.
     package mutating func add(step: Int, heldOut loss: Double) {
-        if loss.isFinite, loss > 0 { heldOut.append((step, loss)) }
+        if loss.isFinite, loss > 0, Self.steps.contains(step) { heldOut.append((step, loss)) }
     }
 
+    private static let steps = 0..<(1 << 53)
     /// Columns that labels take to the left of the curve.
     private static let labelWidth = 8
 
@@ -32,10 +33,11 @@ package struct TextChart: Sendable {
             let low = all.map(\.value).min(), let high = all.map(\.value).max()
         else { return [] }
         let rows = height - 1
-        let span = max(1e-9, log(high / low))
+        // Of logarithms, because a quotient may overflow.
+        let span = max(1e-9, log(high) - log(low))
         func place(_ step: Int, _ value: Double, _ width: Int, _ height: Int) -> (x: Int, y: Int) {
             let x = Double(step - first) / Double(last - first) * Double(width - 1)
-            let y = log(high / value) / span * Double(height - 1)
+            let y = (log(high) - log(value)) / span * Double(height - 1)
             return (Int(x.rounded()), Int(y.rounded()))
         }
         var dots = [[Bool]](repeating: .init(repeating: false, count: 2 * columns), count: 4 * rows)
@@ -59,7 +61,7 @@ package struct TextChart: Sendable {
             cells[y][x] = "○"
         }
         var lines = cells.enumerated().map { row, cells in
-            let value = low * exp(span * (1 - (Double(row) + 0.5) / Double(rows)))
+            let value = exp(log(low) + span * (1 - (Double(row) + 0.5) / Double(rows)))
             let shown = row == 0 ? high : row == rows - 1 ? low : value
             let label = row == 0 || row == rows - 1 || row == rows / 2 ? String(format: "%.3f", shown) : ""
             return Self.padded(label, Self.labelWidth - 1) + " │" + String(cells)

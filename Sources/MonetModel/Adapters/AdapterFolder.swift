@@ -60,11 +60,44 @@ public enum AdapterFolder {
         return try HubCache().resolve(name)
     }
 
+    /// The adapters and what they change, from a folder to the model at the end; adapters may change a model with
+    /// adapters.
+    ///
+    /// - Throws: `ModelError.invalidConfiguration` if folders name each other in a circle.
+    private static func chain(_ folder: String) throws -> [String] {
+        var (result, known) = ([folder], Set<String>())
+        while let last = result.last, isOne(last) {
+            let path = URL(fileURLWithPath: last).resolvingSymlinksInPath().path
+            guard known.insert(path).inserted else {
+                throw ModelError.invalidConfiguration(
+                    file: folder + "/" + configurationFile, key: "base_model_name_or_path", found: last,
+                    expected: "a checkpoint that does not lead back to these adapters")
+            }
+            result.append(try base(of: last))
+        }
+        return result
+    }
+
+    /// The checkpoint of the whole model that a folder's adapters change.
+    ///
+    /// - Throws: as `base`.
+    public static func model(of folder: String) throws -> String { try chain(folder).last ?? folder }
+
+    /// A model with the adapters of a folder beside its weights; those of adapters before them are merged.
+    ///
+    /// - Throws: `FileError`, `ModelError`, `ComputeError`.
+    public static func load(_ folder: String, for purpose: LoadPurpose) throws -> MonetLanguageModel {
+        let chain = try chain(folder)
+        var model = try MonetLanguageModel.load(chain.last ?? folder, for: purpose)
+        for adapters in chain.dropLast().reversed() { model = try attach(adapters, to: model.merged()) }
+        return model
+    }
+
     /// A model with the adapters of a folder.
     ///
     /// - `model`: the base, as `load` gives it for the purpose.
     /// - Throws: `FileError`, `ModelError` naming the file and what does not fit.
-    static func attach(_ folder: String, to model: MonetLanguageModel) throws -> MonetLanguageModel {
+    private static func attach(_ folder: String, to model: MonetLanguageModel) throws -> MonetLanguageModel {
         let path = folder + "/" + configurationFile
         let json = try JSONValue(contentsOfFile: path)
         func require(_ key: String, _ expected: String, _ holds: (JSONValue?) -> Bool) throws {

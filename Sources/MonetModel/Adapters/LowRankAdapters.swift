@@ -30,6 +30,11 @@ public struct LowRankAdapters: Sendable, Equatable {
     /// The projections that have adapters.
     static let projections = ["q", "k", "v", "o"]
 
+    /// The number of the adapters' values.
+    public func parameterCount(_ configuration: MonetConfiguration) -> Int {
+        shapes(configuration).reduce(0) { $0 + $1.count }
+    }
+
     /// The adapters' tensors of a model.
     func shapes(_ configuration: MonetConfiguration) -> [TensorShape] {
         (0..<configuration.layerCount).flatMap { layer in

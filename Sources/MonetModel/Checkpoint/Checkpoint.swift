@@ -25,6 +25,8 @@ public enum Checkpoint {
             throw FileError.unreadable(path: folder, reason: "it is not a checkpoint folder")
         }
         guard FileManager.default.fileExists(atPath: path) else {
+            // peft writes none: the model is that of the base.
+            if AdapterFolder.isOne(folder) { return try configuration(AdapterFolder.model(of: folder)) }
             throw ModelError.missingFile(folder: folder, name: "config.json")
         }
         var configuration = try MonetConfiguration(contentsOfFile: path)
@@ -81,13 +83,19 @@ public enum Checkpoint {
 
     /// Copies the files of a checkpoint folder other than configuration and weights: tokenizer, model
     /// card, generation settings, code.
-    public static func copyCompanions(from source: String, to target: String) throws {
+    ///
+    /// - `excluding`: names of files that do not hold for the copy.
+    public static func copyCompanions(
+        from source: String, to target: String, excluding: Set<String> = []
+    ) throws {
         let own = [
             "config.json", generationFile, indexFile, AdapterFolder.configurationFile, "trainer_state.json",
             "log_positions.json",
         ]
         for name in try FileManager.default.contentsOfDirectory(atPath: source).sorted() {
-            guard companionEndings.contains(where: name.hasSuffix), !own.contains(name), !name.hasPrefix(".")
+            guard companionEndings.contains(where: name.hasSuffix), !own.contains(name),
+                !excluding.contains(name),
+                !name.hasPrefix(".")
             else {
                 continue
             }
@@ -367,14 +375,12 @@ extension MonetLanguageModel {
         _ folder: String, for purpose: LoadPurpose = .inference, on backend: any Backend = CPUBackend()
     ) throws -> MonetLanguageModel {
         if AdapterFolder.isOne(folder) {
-            let base = try load(
-                AdapterFolder.base(of: folder), for: purpose == .inference ? .conversion : purpose
-            ).merged()
-            let model = try AdapterFolder.attach(folder, to: base)
+            let purposeOfBase = purpose == .inference ? .conversion : purpose
+            let model = try AdapterFolder.load(folder, for: purposeOfBase).merged()
             switch purpose {
-            case .inference: return try model.merged().prepared(on: backend)
+            case .inference: return try model.prepared(on: backend)
             case .training: return try model.moved(to: backend)
-            case .conversion: return try model.merged()
+            case .conversion: return model
             }
         }
         let configuration = try Checkpoint.configuration(folder)

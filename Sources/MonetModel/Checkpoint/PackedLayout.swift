@@ -99,9 +99,10 @@ extension MonetLanguageModel {
     /// The same model with its expert weights in the order in which inference reads them, instead of the
     /// checkpoint's. It cannot be trained or written.
     public func packed() throws -> MonetLanguageModel {
-        try MonetLanguageModel(
+        guard adapters == nil else { return try merged().packed() }
+        return try MonetLanguageModel(
             configuration: configuration,
             parameters: parameters.isPacked(configuration) ? parameters : parameters.packed(configuration),
-            ownMask: ownMask)
+            ownMask: ownMask, tunedFrom: tunedFrom)
     }
 }

@@ -57,8 +57,8 @@ public struct ReservedExperts: Sendable, Equatable {
             .invalidConfiguration(
                 file: path, key: key, found: json[key]?.serialized() ?? "absent", expected: expected)
         }
-        guard let perSide = json["experts_per_side"]?.intValue, perSide > 0 else {
-            throw fail("experts_per_side", "a number above 0")
+        guard let perSide = json["experts_per_side"]?.intValue, (1...1 << 20).contains(perSide) else {
+            throw fail("experts_per_side", "a number from 1 to \(1 << 20)")
         }
         let expected = "labels with \"first\" and \"count\" of halves below \(perSide), none of them twice"
         guard let members = json["labels"]?.members else { throw fail("labels", expected) }
@@ -69,8 +69,8 @@ public struct ReservedExperts: Sendable, Equatable {
             else { throw fail("labels", expected) }
             return Block(label: member.key, halves: first..<(first + count))
         }
-        let halves = blocks.map { Set($0.halves) }
-        guard halves.reduce(Set(), { $0.union($1) }).count == halves.reduce(0, { $0 + $1.count }) else {
+        let halves = blocks.map(\.halves).sorted { $0.lowerBound < $1.lowerBound }
+        guard zip(halves, halves.dropFirst()).allSatisfy({ $0.upperBound <= $1.lowerBound }) else {
             throw fail("labels", expected)
         }
     }

@@ -30,9 +30,9 @@ public struct PreferencePair: Sendable, Equatable {
         let prompt = json["prompt"] == nil ? [] : try messages("prompt", text: "user")
         func conversation(_ key: String) throws -> Conversation {
             let own = try messages(key, text: "assistant")
-            // Lists may repeat the prompt.
-            let isWhole = own.contains { $0.role == "user" }
-            let all = isWhole ? own : prompt + own
+            // Lists may repeat the prompt, or its last messages.
+            let repeated = (0...prompt.count).last { own.starts(with: prompt.suffix($0)) } ?? 0
+            let all = prompt + own.dropFirst(repeated)
             guard all.contains(where: { $0.role == "user" }) else {
                 throw fail("\"\(key)\" answers nothing: no \"prompt\", and no message of a user")
             }

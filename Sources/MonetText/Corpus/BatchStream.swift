@@ -69,7 +69,16 @@ public struct BatchStream: BatchSource {
                 path: corpus.folder,
                 reason: "no label \"\(missing)\"; it has \(known.joined(separator: ", "))")
         }
+        var end = 0
         return try corpus.documents(in: .train).compactMap { document in
+            guard document.tokens.lowerBound >= end else {
+                throw TextError.malformedCorpus(
+                    path: corpus.folder,
+                    reason:
+                        "a document begins at token \(document.tokens.lowerBound), before the end of another "
+                        + "one at \(end)")
+            }
+            end = document.tokens.upperBound
             let own = zip(corpus.labelSets, document.labels).compactMap { $1 >= 0 ? $0.labels[$1] : nil }
             return labels.first(where: own.contains).map { (document.tokens, $0) }
         }
@@ -125,10 +134,8 @@ public struct BatchStream: BatchSource {
         }
         var place = window.lowerBound
         for (tokens, label) in separated[low...] {
+            if tokens.lowerBound >= window.upperBound { break }
             let own = tokens.clamped(to: window)
-            if own.lowerBound >= window.upperBound || own.isEmpty && tokens.lowerBound >= window.upperBound {
-                break
-            }
             append(place..<own.lowerBound, nil)
             append(own, label)
             place = own.upperBound

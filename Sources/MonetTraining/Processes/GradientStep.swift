@@ -139,7 +139,11 @@ package final class GradientStep {
         let output = try objective.forward(
             model: model, sequences: sequences(batch), share: 1, batch: nil, backend: backend,
             variables: variables)
-        _ = try objective.languageModelLoss(output, model: model, targets: batch.targets, share: 1)
+        if let preferences = objective.preferences {
+            _ = try preferences(output, model: model, batch: batch, share: 1, backend: backend)
+        } else {
+            _ = try objective.languageModelLoss(output, model: model, targets: batch.targets, share: 1)
+        }
         try output.backward()
     }
 

@@ -40,12 +40,16 @@ public struct MemoryForecast: Sendable, Equatable {
         func growth(_ tokens: Int) throws -> Int {
             let ids = (0..<tokens).map { Int32($0 * 31 % run.model.vocabularySize) }
             let targets = ids.map { ($0 + 1) % Int32(run.model.vocabularySize) }
-            // As long as the run's, so that as many sequences share what one has.
-            let length = min(run.sequenceLength, tokens)
-            let inputs = stride(from: 0, to: tokens, by: length).map {
+            // As long as the run's, so that as many sequences share what one has; pairs have two.
+            let length = min(run.sequenceLength, run.preferences.isEmpty ? tokens : max(1, tokens / 2))
+            var inputs = stride(from: 0, to: tokens, by: length).map {
                 Array(ids[$0..<min(tokens, $0 + length)])
             }
-            return try HostMemory.growth { try gradient(.init(inputs: inputs, targets: targets)) }
+            if !run.preferences.isEmpty, inputs.count % 2 == 1 { inputs.removeLast() }
+            let batch = BatchStream.Batch(
+                inputs: inputs, targets: Array(targets.prefix(inputs.reduce(0) { $0 + $1.count })),
+                labels: run.expertsOf.first.map { share in inputs.map { _ in share.label } } ?? [])
+            return try HostMemory.growth { try gradient(batch) }
         }
         let small = try growth(min(tokens, Self.samples.small))
         let whole: Int
@@ -64,14 +68,20 @@ public struct MemoryForecast: Sendable, Equatable {
             passes = min(own, GradientStep.passesKept(bytes: values, communicator.processesOnThisMachine))
         }
         let sums = Int.bitWidth - 1 - own.leadingZeroBitCount
-        // What is sent, and the moments of all, which the first process writes.
-        let shared = communicator.isShared ? gradientBytes + 2 * run.model.parameterCount * 4 : 0
-        gradients = gradientBytes * (1 + sums) + shared
+        // What is on its way, and the sums of the process's own pieces.
+        let shared =
+            communicator.isShared ? min(gradientBytes, 256 << 20) + gradientBytes / communicator.count : 0
+        // The moments of all, which the first process writes.
+        let written = communicator.isShared ? 2 * gradientBytes : 0
+        gradients = gradientBytes * (1 + sums) + shared + (communicator.isFirst ? written : 0)
         activations = values * passes
         rest = max(0, before - state) + (gradients + activations) / 20 + 48 << 20
-        let growing = gradients + activations + rest - max(0, before - state)
+        let growing =
+            gradients - (communicator.isFirst ? written : 0) + activations + rest - max(0, before - state)
+        // No process looks at what is left while another still rehearses.
+        try communicator.barrier()
         try MemoryLimits.require(
-            MemoryLimits.product(growing, communicator.processesOnThisMachine),
+            MemoryLimits.product(growing, communicator.processesOnThisMachine) + written,
             for:
                 "training \(run.model.parameterCount.grouped) parameters on \(tokens.grouped) tokens at a time "
                 + "(smaller batch_size with more accumulation, or activation_checkpointing, take less)")

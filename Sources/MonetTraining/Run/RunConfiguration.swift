@@ -154,7 +154,8 @@ public struct RunConfiguration: Sendable, Equatable {
         if !given.contains("learning_rate") { learningRate = 1e-6 }
         if !given.contains("batch_size") { batchSize = 2 }
         if !given.contains("accumulation") { accumulation = max(1, 64 / batchSize) }
-        fitTuning(except: given.union(["learning_rate"]), epochs: epochs, rows: pairs)
+        fitTuning(
+            except: given.union(["learning_rate", "batch_size", "accumulation"]), epochs: epochs, rows: pairs)
     }
 
     /// Tokens per step.
@@ -167,9 +168,12 @@ public struct RunConfiguration: Sendable, Equatable {
         let own = max(1, accumulation / processes)
         let sums = Int.bitWidth - 1 - own.leadingZeroBitCount
         // Moments are divided among all processes; the first one puts them together for a checkpoint.
-        let perParameter = 4 + 4 * (1 + sums) + (processes == 1 ? 8 : 8 / processes)
-        let parameters = MemoryLimits.product(
-            model.parameterCount, perParameter * neighbours + (processes == 1 ? 0 : 8))
+        let perTrained = 4 * (1 + sums) + (processes == 1 ? 8 : 8 / processes)
+        let (weights, isTooMuch) = MemoryLimits.product(model.parameterCount, 4 * neighbours)
+            .addingReportingOverflow(
+                MemoryLimits.product(
+                    trainedParameterCount, perTrained * neighbours + (processes == 1 ? 0 : 8)))
+        let parameters = isTooMuch ? Int.max : weights
         let values = MemoryLimits.product(
             sequenceLength, batchSize, model.layerCount, model.hiddenSize,
             (recomputesActivations ? 1 : 8) * 4, neighbours)
@@ -278,6 +282,10 @@ public struct RunConfiguration: Sendable, Equatable {
         try require(
             adapterRank == 0 || expertsOf.isEmpty, "lora_rank", "\(adapterRank)",
             "0 with \"experts_of\": experts stay as they are")
+        // Their checkpoints have no routers, and of pairs both models are compared with the same statistics.
+        for (key, isSet) in [("lora_rank", adapterRank > 0), ("preferences", !preferences.isEmpty)] {
+            try require(!isSet || freezesRouters, "freeze_routers", "false", "true with \"\(key)\"")
+        }
         if let chatTemplate {
             try require(
                 readsConversations, "chat_template", "a template", "none: a corpus has no conversations")
@@ -304,6 +312,11 @@ public struct RunConfiguration: Sendable, Equatable {
         guard adapterRank > 0 else { return nil }
         return try LowRankAdapters(
             rank: adapterRank, alpha: adapterAlpha > 0 ? adapterAlpha : 2 * Double(adapterRank))
+    }
+
+    /// Parameters that the run changes, and routers that it may not.
+    var trainedParameterCount: Int {
+        (try? adapters()).flatMap { $0 }.map { $0.parameterCount(model) } ?? model.parameterCount
     }
 
     /// The experts of each label that has some; nil if none has.

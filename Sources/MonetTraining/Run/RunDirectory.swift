@@ -177,7 +177,11 @@ public struct RunDirectory: Sendable {
         let name = Self.name(ofStep: state.step)
         let target = checkpointsPath + "/" + name
         try AtomicFile.writeFolder(target, replacing: Checkpoint.folder) { folder in
-            if let companions { try Checkpoint.copyCompanions(from: companions, to: folder) }
+            if let companions {
+                // What experts mean may change; adapters of attention leave them as they are.
+                let stale = [TunedOrigin.fileName] + (model.adapters == nil ? [ReservedExperts.fileName] : [])
+                try Checkpoint.copyCompanions(from: companions, to: folder, excluding: Set(stale))
+            }
             if model.adapters != nil, let base = configuration.initialCheckpoint {
                 let path = URL(fileURLWithPath: base).standardizedFileURL.path
                 try AdapterFolder.write(model, base: path, to: folder)
@@ -280,7 +284,9 @@ public struct RunDirectory: Sendable {
             }
         }
         return (
-            try MonetLanguageModel.load(checkpoint, for: .training),
+            try AdapterFolder.isOne(checkpoint)
+                ? AdapterFolder.load(checkpoint, for: .training)
+                : MonetLanguageModel.load(checkpoint, for: .training),
             try SafetensorsFile(path: checkpoint + "/optimizer.safetensors"), state
         )
     }

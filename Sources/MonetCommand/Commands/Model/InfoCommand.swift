@@ -72,6 +72,7 @@ private struct StoredModel {
 
     /// Reads a folder, which also checks names, shapes and types.
     init(_ folder: String, _ configuration: MonetConfiguration) throws {
+        let folder = AdapterFolder.isOne(folder) ? try AdapterFolder.model(of: folder) : folder
         let tensors = try Checkpoint.tensors(folder)
         _ = try tensors.parameters(for: configuration)
         var byType: [String: Int] = [:]

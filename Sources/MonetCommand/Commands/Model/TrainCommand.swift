@@ -93,7 +93,7 @@ struct TrainCommand: ParsableCommand {
         try applyFlags(to: &configuration)
         // The run keeps the folder that the name stands for today.
         configuration.initialCheckpoint = try configuration.initialCheckpoint.map {
-            try HubCache().resolve($0)
+            try HubCache().resolve($0).withoutLink
         }
         let model = members.first { $0.key == "model" }?.value
         if model == nil, let checkpoint = configuration.initialCheckpoint {

@@ -57,3 +57,13 @@ struct TrainingJob {
             source: "process 0")
     }
 }
+
+extension String {
+    /// The folder that a link such as a run's `latest` names now: a run keeps it, and a link may name another later.
+    var withoutLink: String {
+        guard let target = try? FileManager.default.destinationOfSymbolicLink(atPath: self) else {
+            return self
+        }
+        return target.hasPrefix("/") ? target : (self as NSString).deletingLastPathComponent + "/" + target
+    }
+}

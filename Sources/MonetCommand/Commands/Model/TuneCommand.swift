@@ -121,13 +121,14 @@ struct TuneCommand: ParsableCommand {
 
     private func newConfiguration() throws -> RunConfiguration {
         var configuration = RunConfiguration()
-        let folder = try HubCache().resolve(model ?? "")
+        let folder = try HubCache().resolve(model ?? "").withoutLink
         configuration.initialCheckpoint = folder
         configuration.model = try Checkpoint.configuration(folder)
         configuration.conversations = try data.map { try Self.part("--data", $0) }
         configuration.preferences = try preferences.map { try Self.part("--preferences", $0) }
         configuration.chatTemplate = try chatTemplate.map { try TextFile.read($0) }
         configuration.sequenceLength = RunConfiguration.tuningLength(configuration.model)
+        configuration.freezesRouters = true
         try apply(to: &configuration)
         // Errors of the settings come before long reading.
         try configuration.validate(source: "command line")

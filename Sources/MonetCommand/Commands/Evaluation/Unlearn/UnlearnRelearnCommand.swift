@@ -81,7 +81,7 @@ struct UnlearnRelearnCommand: ParsableCommand {
             guard let mask else { return model }
             return try MonetLanguageModel(
                 configuration: model.configuration, parameters: model.parameters,
-                ownMask: model.ownMask?.union(mask) ?? mask)
+                ownMask: model.ownMask?.union(mask) ?? mask, tunedFrom: model.tunedFrom)
         }
     }
 
