@@ -41,8 +41,8 @@ public final class ExpertRouting: Sendable {
     }
 }
 
-/// A routing through which the gradients of an expert layer flow in place of the one that it runs with: some experts
-/// learn and others do not.
+/// A routing through which the weights of an expert layer and its probabilities get their gradients, in place of the one
+/// that it runs with: some experts learn and others do not.
 public struct ExpertLearning {
     /// ĝ1 and ĝ2 with zeros where no gradient flows, `[tokens, heads, experts]`.
     public let left: Variable

@@ -230,7 +230,8 @@ public final class GradientTape {
 
     /// An expert layer (equations 6 to 15, by the weights' plan).
     ///
-    /// - `learning`: the routing through which gradients flow, if it is another one.
+    /// - `learning`: the routing through which weights and probabilities get their gradients, if it is another one; `x`
+    ///   gets its own through the whole layer.
     public func experts(
         _ x: Variable, left: Variable, right: Variable, routing: ExpertRouting,
         weights: ExpertWeights<Variable>, learning: ExpertLearning? = nil
@@ -240,10 +241,16 @@ public final class GradientTape {
         let (value, saved) = try backend.experts(x.value, routing: routing, weights: values)
         if let learning {
             return record(value, from: [x, learning.left, learning.right] + weights.all) { gradient in
-                // What the pass saved belongs to the routing that it ran with.
-                let saved = try backend.experts(x.value, routing: learning.routing, weights: values).saved
+                // A layer has one gradient for all that it depends on: what is not wanted goes to variables of nobody.
                 try Self.expertsGradient(
-                    gradient, x, learning.left, learning.right, learning.routing, weights, saved, backend)
+                    gradient, x, Variable(left.value), Variable(right.value), routing,
+                    weights.map { Variable($0.value) }, saved, backend)
+                // What the pass saved belongs to the routing that it ran with.
+                let own = try backend.experts(x.value, routing: learning.routing, weights: values).saved
+                try Self.expertsGradient(
+                    gradient, Variable(x.value), learning.left, learning.right, learning.routing, weights,
+                    own,
+                    backend)
             }
         }
         return record(value, from: [x, left, right] + weights.all) { gradient in

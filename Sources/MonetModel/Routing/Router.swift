@@ -112,7 +112,7 @@ struct Router: Sendable {
             objectives: objectives)
     }
 
-    /// The routing through which gradients flow: in sequences with reserved experts, the probabilities of all other
+    /// The routing through which experts and routers learn: in sequences with reserved experts, the probabilities of all other
     /// halves are 0. Nil if there are no such sequences, or no gradients.
     private func learning(
         _ left: Variable, _ right: Variable, _ unnormalized: [Range<Int>], _ pass: ForwardPass

@@ -10,7 +10,7 @@ public struct Routing: UnitActivations {
     public let right: Variable
     /// The same with a head for each forced expert, as expert layers read it.
     let executed: (left: Variable, right: Variable)
-    /// The routing through which gradients flow, if some sequences have experts reserved.
+    /// The routing through which experts and routers learn, if some sequences have experts reserved.
     let learning: ExpertLearning?
     /// The same with strengths.
     public let experts: ExpertRouting

@@ -3,9 +3,9 @@ import MonetFoundation
 
 /// Experts that alone learn from the documents of a label, so that the label's knowledge can be removed with them.
 ///
-/// Gradients of a label's documents reach the feed-forward layers only through its experts, as selective gradient
-/// masking does it with parameters (Shilov et al. 2025, arXiv 2512.05648); other text uses and teaches all experts.
-/// Routers learn from these gradients to send the documents to their experts. A label has the same halves on both sides
+/// Gradients of a label's documents reach weights of feed-forward layers and routers only through its experts, as in
+/// selective gradient masking (Shilov et al. 2025, arXiv 2512.05648); other text uses and teaches all experts, and
+/// what comes before a layer learns from all of it. Routers learn to send the documents to their experts. A label has the same halves on both sides
 /// of every router, and its experts are the pairs of these halves.
 public struct ReservedExperts: Sendable, Equatable {
     /// The experts of a label.
