@@ -111,8 +111,6 @@ import Testing
                 ] + small)
             #expect(
                 preferred.errors.contains("preference pairs") && preferred.errors.contains("accuracy 100.0%"))
-            let answer = try monet(["chat", "--model", "preferred/latest"] + ask, input: "7?\n").output
-            #expect(answer.contains("no"), "\(answer)")
             // The whole model changed: the index holds as far as the same experts are selected, and that is said.
             let later = try monet(
                 [
