@@ -124,6 +124,19 @@ extension Communicator {
         }
     }
 
+    /// Room for as many bytes as a process says that it sends.
+    ///
+    /// - Throws: `ProcessError.unexpectedAnswer`.
+    func room(for size: TransferBuffer, from rank: Int) throws -> TransferBuffer {
+        let bytes = size.bytes.load(as: UInt64.self)
+        // A process of another version may send anything; no memory is reserved on its word.
+        guard bytes < 1 << 31 else {
+            throw ProcessError.unexpectedAnswer(
+                rank: rank, expected: "at most 2 GiB", found: "\(bytes) bytes")
+        }
+        return TransferBuffer(byteCount: Int(bytes))
+    }
+
     /// What every process contributes, in the order of ranks.
     ///
     /// - Throws: `ProcessError`.
@@ -137,15 +150,7 @@ extension Communicator {
         var transfers = try zip(others, sizes).map { try receive(into: $1, from: $0, tag: .sizes) }
         for other in others { transfers.append(try send(size, to: other, tag: .sizes)) }
         try wait(for: transfers, patience: patience)
-        let bodies = try zip(others, sizes).map { other, size -> TransferBuffer in
-            let bytes = size.bytes.load(as: UInt64.self)
-            // A process of another version may send anything; no memory is reserved on its word.
-            guard bytes < 1 << 31 else {
-                throw ProcessError.unexpectedAnswer(
-                    rank: other, expected: "at most 2 GiB", found: "\(bytes) bytes")
-            }
-            return TransferBuffer(byteCount: Int(bytes))
-        }
+        let bodies = try zip(others, sizes).map { try room(for: $1, from: $0) }
         transfers = try zip(others, bodies).map { try receive(into: $1, from: $0, tag: .values) }
         for other in others { transfers.append(try send(body, to: other, tag: .values)) }
         try wait(for: transfers, patience: patience)

@@ -20,15 +20,7 @@ extension Communicator {
         try wait(
             for: try zip(others, sizes).map { try receive(into: $1, from: $0, tag: .sizes) },
             patience: patience)
-        let bodies = try zip(others, sizes).map { other, size -> TransferBuffer in
-            let bytes = size.bytes.load(as: UInt64.self)
-            // A process of another version may send anything; no memory is reserved on its word.
-            guard bytes < 1 << 31 else {
-                throw ProcessError.unexpectedAnswer(
-                    rank: other, expected: "at most 2 GiB", found: "\(bytes) bytes")
-            }
-            return TransferBuffer(byteCount: Int(bytes))
-        }
+        let bodies = try zip(others, sizes).map { try room(for: $1, from: $0) }
         try wait(
             for: try zip(others, bodies).map { try receive(into: $1, from: $0, tag: .values) },
             patience: patience)
