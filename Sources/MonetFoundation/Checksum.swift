@@ -19,6 +19,26 @@ public struct Checksum: Sendable {
         update(bytes)
     }
 
+    /// Of a file, which is read in pieces: a mapping of it would count as memory of the process.
+    ///
+    /// - Throws: `FileError.unreadable`.
+    public init(contentsOfFile path: String) throws {
+        func fail() -> FileError { .unreadable(path: path, reason: String(cString: strerror(errno))) }
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw fail() }
+        defer { close(descriptor) }
+        var buffer = [UInt8](repeating: 0, count: 1 << 20)
+        while true {
+            let count = buffer.withUnsafeMutableBytes { read(descriptor, $0.baseAddress, $0.count) }
+            if count == 0 { return }
+            if count < 0 {
+                if errno == EINTR { continue }
+                throw fail()
+            }
+            buffer.withUnsafeBytes { update(UnsafeRawBufferPointer(rebasing: $0.prefix(count))) }
+        }
+    }
+
     /// Adds bytes.
     public mutating func update(_ bytes: UnsafeRawBufferPointer) {
         count += bytes.count

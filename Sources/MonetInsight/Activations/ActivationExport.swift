@@ -94,8 +94,7 @@ public struct ActivationExport {
     }
 
     private static func checksum(_ path: String) throws -> String {
-        let file = try MappedFile(path: path)
-        return Checksum(of: file.bytes).text
+        try Checksum(contentsOfFile: path).text
     }
 
     /// A shard of the manifest.

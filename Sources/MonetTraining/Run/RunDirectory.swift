@@ -221,8 +221,7 @@ public struct RunDirectory: Sendable {
         let names = try FileManager.default.contentsOfDirectory(atPath: folder)
         return try Dictionary(
             uniqueKeysWithValues: names.filter { $0.hasSuffix(".safetensors") }.map { name in
-                let file = try MappedFile(path: folder + "/" + name)
-                return (name, Checksum(of: file.bytes).text)
+                (name, try Checksum(contentsOfFile: folder + "/" + name).text)
             })
     }
 
@@ -276,11 +275,11 @@ public struct RunDirectory: Sendable {
         }
         try state.readLogs(checkpoint + "/log_positions.json")
         for (name, checksum) in state.checksums.sorted(by: { $0.key < $1.key }) {
-            let file = try MappedFile(path: checkpoint + "/" + name)
-            guard Checksum(of: file.bytes).text == checksum else {
+            let file = checkpoint + "/" + name
+            guard try Checksum(contentsOfFile: file).text == checksum else {
                 throw TrainingError.cannotResume(
                     folder: path,
-                    reason: "\(file.path) is damaged: its checksum is another than it was written with")
+                    reason: "\(file) is damaged: its checksum is another than it was written with")
             }
         }
         return (
