@@ -154,6 +154,13 @@ import Testing
                 try text(run(communicator: communicator).results(limit: 6, recordsPath: path))
             }
             #expect(resumed.allSatisfy { $0 == whole })
+            // Processes have fewer threads each, on which no answer depends.
+            let names = [1, 3].flatMap { threads in
+                [true, false].map {
+                    CPUBackend(pool: WorkerPool(threadCount: threads), isBatchInvariant: $0).arithmeticName
+                }
+            }
+            #expect(names[0] == names[2] && names[1] != names[3])
             #expect(try text(run().results(limit: 6, recordsPath: path)) == whole)
         }
     }

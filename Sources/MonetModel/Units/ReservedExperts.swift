@@ -90,7 +90,7 @@ public struct ReservedExperts: Sendable, Equatable {
 
     /// A mask that removes a label's experts from every group.
     ///
-    /// - `withHalves`: also those that share one half with them, so that no parameter that the label's documents changed
+    /// - `withHalves`: also those that share one half with them, so that no weight of experts that the label's documents changed
     ///   is used any more.
     /// - Throws: `ModelError.invalidInput` for a label without experts, or other sizes of experts.
     public func mask(label: String, withHalves: Bool = false, of units: UnitLayout) throws -> UnitMask {

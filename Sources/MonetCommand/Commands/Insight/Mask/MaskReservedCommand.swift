@@ -9,7 +9,7 @@ struct MaskReservedCommand: ParsableCommand {
         discussion: """
             A model that was trained with experts_of, such as {scripture: 0.1}, learned documents of that label \
             with these experts alone. An expert is a pair of halves, and its halves also serve other experts: \
-            --with-halves chooses those, too, so that no feed-forward weight that the label's documents changed is \
+            --with-halves chooses those, too, so that no weight of experts that the label's documents changed is \
             used any more.
 
             EXAMPLES
