@@ -3,28 +3,41 @@ import Foundation
 extension Communicator {
     /// What every process contributes, at the first process in the order of ranks; empty at the others.
     ///
+    /// - `pieceBytes`: contributions travel in pieces of at most so many bytes; a message of MPI holds less than 2 GiB.
     /// - Throws: `ProcessError`.
-    public func collect(_ own: Data, patience: Double = Patience.long) throws -> [Data] {
+    public func collect(
+        _ own: Data, pieceBytes: Int = 1 << 30, patience: Double = Patience.long
+    ) throws -> [Data] {
         guard isShared else { return [own] }
         guard isFirst else {
             let size = TransferBuffer(byteCount: 8)
             size.bytes.storeBytes(of: UInt64(own.count), as: UInt64.self)
-            let transfers = [
-                try send(size, to: 0, tag: .sizes), try send(TransferBuffer(own), to: 0, tag: .values),
-            ]
-            try wait(for: transfers, patience: patience)
+            try wait(for: [try send(size, to: 0, tag: .sizes)], patience: patience)
+            for start in stride(from: 0, to: own.count, by: pieceBytes) {
+                let piece = TransferBuffer(own.dropFirst(start).prefix(pieceBytes))
+                try wait(for: [try send(piece, to: 0, tag: .values)], patience: patience)
+            }
             return []
         }
-        let others = 1..<count
-        let sizes = others.map { _ in TransferBuffer(byteCount: 8) }
+        let sizes = (1..<count).map { _ in TransferBuffer(byteCount: 8) }
         try wait(
-            for: try zip(others, sizes).map { try receive(into: $1, from: $0, tag: .sizes) },
+            for: try sizes.enumerated().map { try receive(into: $1, from: $0 + 1, tag: .sizes) },
             patience: patience)
-        let bodies = try zip(others, sizes).map { try room(for: $1, from: $0) }
-        try wait(
-            for: try zip(others, bodies).map { try receive(into: $1, from: $0, tag: .values) },
-            patience: patience)
-        return [own] + bodies.map { Data($0.bytes) }
+        let counts = sizes.map { $0.bytes.load(as: UInt64.self) }
+        var bodies = counts.map { _ in Data() }
+        // Memory is reserved piece by piece as bytes arrive: a process of another version may announce any size.
+        while case let open = counts.indices.filter({ UInt64(bodies[$0].count) < counts[$0] }), !open.isEmpty
+        {
+            let pieces = open.map { place in
+                let left = counts[place] - UInt64(bodies[place].count)
+                return TransferBuffer(byteCount: Int(min(left, UInt64(pieceBytes))))
+            }
+            try wait(
+                for: try zip(open, pieces).map { try receive(into: $1, from: $0 + 1, tag: .values) },
+                patience: patience)
+            for (place, piece) in zip(open, pieces) { bodies[place].append(contentsOf: piece.bytes) }
+        }
+        return [own] + bodies
     }
 
     /// Computes pieces of work in turn, piece n at process n modulo their number, and takes the results in order at the
@@ -35,12 +48,14 @@ extension Communicator {
     ///   - compute: the result of a piece.
     ///   - encode: a result as bytes, for the first process.
     ///   - decode: a result from these bytes; the rank is the one that computed it.
+    ///   - isCancelled: asked at every process after its pieces; true stops all processes.
     ///   - take: called at the first process with every piece and its result; false stops all processes.
     /// - Returns: whether all pieces were taken.
     /// - Throws: `ProcessError`, and what the closures throw.
     public func inTurns<Piece, Value>(
         next: () throws -> Piece?, compute: (Piece) throws -> Value, encode: (Value) throws -> Data,
-        decode: (Data, Piece, _ rank: Int) throws -> Value, take: (Piece, Value) throws -> Bool
+        decode: (Data, Piece, _ rank: Int) throws -> Value, isCancelled: () -> Bool = { false },
+        take: (Piece, Value) throws -> Bool
     ) throws -> Bool {
         while true {
             var pieces: [Piece] = []
@@ -57,6 +72,7 @@ extension Communicator {
                     goesOn = try take(piece, value)
                 }
             }
+            if isCancelled() { goesOn = false }
             if isShared { goesOn = try gather([goesOn ? 1.0 : 0]).allSatisfy { $0 == [1] } }
             if !goesOn { return false }
         }

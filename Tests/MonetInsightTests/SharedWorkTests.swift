@@ -87,6 +87,82 @@ import Testing
         }
     }
 
+    /// A request to stop that reaches any one process stops all of them, and what was done is kept.
+    @Test func anyProcessStopsAll() throws {
+        try withTemporaryFolder { folder in
+            let model = try ExpertIndexTests.model()
+            let documents = try ExpertIndexTests.documents(model.configuration.vocabularySize, in: folder)
+            let path = folder + "/i.sqlite"
+            #expect(
+                try ExpertIndexTests.builder(model, documents, batchTokens: 12).build(
+                    at: folder + "/whole.sqlite"))
+            for rank in 0..<3 {
+                let isComplete = try ThreadProcesses(count: 3).run { communicator in
+                    try ExpertIndexTests.builder(model, documents, batchTokens: 12).build(
+                        at: path, communicator: communicator, isCancelled: { communicator.rank == rank })
+                }
+                #expect(isComplete == [false, false, false])
+                #expect(FileManager.default.fileExists(atPath: path + ".partial"))
+            }
+            // Each of the three has read its batches, so that one process has fewer of them left.
+            var batches = 0
+            #expect(
+                try ExpertIndexTests.builder(model, documents, batchTokens: 12).build(at: path) { progress in
+                    if progress.phase == .reading { batches += 1 }
+                    return true
+                })
+            var allBatches = 0
+            #expect(
+                try ExpertIndexTests.builder(model, documents, batchTokens: 12).build(
+                    at: folder + "/again.sqlite"
+                ) {
+                    progress in
+                    if progress.phase == .reading { allBatches += 1 }
+                    return true
+                })
+            #expect(batches == allBatches - 9)
+            #expect(try Self.bytes(path) == Self.bytes(folder + "/whole.sqlite"))
+
+            func export(_ name: String, cancelledAt rank: Int?) throws -> [Bool] {
+                try ThreadProcesses(count: 3).run { communicator in
+                    let reader = try ActivationReader(
+                        model: model, documents: documents, ActivationSelection(units: .all, hooks: []),
+                        window: 12, batchTokens: 20)
+                    return try ActivationExport(
+                        reader, format: .safetensors, shardBytes: 6000, modelPath: "model"
+                    ).write(
+                        to: folder + "/" + name, communicator: communicator,
+                        isCancelled: { communicator.rank == rank })
+                }
+            }
+            var tokens = 0
+            for rank in 0..<3 {
+                #expect(try export("stopped", cancelledAt: rank) == [false, false, false])
+                let manifest = try JSONValue(contentsOfFile: folder + "/stopped/manifest.json")
+                #expect(manifest["is_complete"] == false)
+                #expect(manifest["tokens"]?.intValue ?? 0 > tokens)
+                tokens = manifest["tokens"]?.intValue ?? 0
+            }
+            #expect(try export("stopped", cancelledAt: nil) == [true, true, true])
+            let manifest = try JSONValue(contentsOfFile: folder + "/stopped/manifest.json")
+            #expect(manifest["tokens"]?.intValue == documents.tokenCount)
+        }
+    }
+
+    /// Contributions of any size arrive whole and in the order of ranks, in however many pieces they travel.
+    @Test(arguments: [1, 7, 64, 1 << 30]) func collectsInPieces(pieceBytes: Int) throws {
+        let sizes = [5, 0, 64, 200]
+        let bodies = sizes.enumerated().map { rank, size in
+            Data((0..<size).map { UInt8(truncatingIfNeeded: 31 * $0 + rank) })
+        }
+        let found = try ThreadProcesses(count: 4).run { communicator in
+            // A slice, whose indices do not begin at zero.
+            let own = (Data([1, 2, 3]) + bodies[communicator.rank]).dropFirst(3)
+            return try communicator.collect(own, pieceBytes: pieceBytes)
+        }
+        #expect(found == [bodies, [], [], []])
+    }
+
     /// A process that sends something else ends the work with a message.
     @Test func nonsenseIsRefused() throws {
         var encoder = NumberEncoder()

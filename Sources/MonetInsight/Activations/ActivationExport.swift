@@ -133,13 +133,14 @@ public struct ActivationExport {
     /// - `communicator`: processes that run documents in turn, which all do this together; the first one writes, and the
     ///   folder is the same as that of one process.
     /// - `replacing`: discards what is there.
-    /// - `progress`: called after every document; false stops, with all whole shards kept.
+    /// - `progress`: called at the first process after every document; false stops, with what is done kept.
+    /// - `isCancelled`: asked at every process after its documents; true stops all of them, with what is done kept.
     /// - Returns: whether the export is complete.
     /// - Throws: `FileError.alreadyExists` for a complete export, `InsightError.foreignState` for one with other settings,
     ///   `ModelError`, `FileError`.
     public func write(
         to folder: String, replacing: Bool = false, communicator: any Communicator = SingleProcess(),
-        progress: (Progress) -> Bool = { _ in true }
+        progress: (Progress) -> Bool = { _ in true }, isCancelled: () -> Bool = { false }
     ) throws -> Bool {
         guard communicator.isFirst else {
             // Where to begin is what the first process found.
@@ -147,7 +148,7 @@ public struct ActivationExport {
             guard first.count == 1, let document = Int(exactly: first[0]) else {
                 throw ProcessError.unexpectedAnswer(rank: 0, expected: "a document", found: "\(first)")
             }
-            return try run(from: document, communicator) { _ in true }
+            return try run(from: document, communicator, isCancelled) { _ in true }
         }
         let manifest = folder + "/manifest.json"
         guard !folder.isEmpty else {
@@ -174,33 +175,33 @@ public struct ActivationExport {
         let first = shards.last?.endDocument ?? 0
         _ = try communicator.gather([Double(first)])
         var pending = PendingShard()
-        let isComplete = try run(from: first, communicator) { document in
+        let isComplete = try run(from: first, communicator, isCancelled) { document in
             pending.append(document)
             done += document.tokens.count
             let goesOn = progress(
                 Progress(
                     tokens: done, totalTokens: total, newTokens: done - before,
                     seconds: (ContinuousClock.now - began).seconds))
-            if pending.bytes >= shardBytes || !goesOn {
+            if pending.bytes >= shardBytes {
                 try flush(&pending, &shards, folder)
                 try write(shards, isComplete: false, to: manifest)
             }
             return goesOn
         }
-        if !isComplete { return false }
         try flush(&pending, &shards, folder)
-        try write(shards, isComplete: true, to: manifest)
-        return true
+        try write(shards, isComplete: isComplete, to: manifest)
+        return isComplete
     }
 
     /// Runs documents from one on; `take` gets each at the first process, and returns false to stop.
     private func run(
-        from first: Int, _ communicator: any Communicator, take: (DocumentActivations) throws -> Bool
+        from first: Int, _ communicator: any Communicator, _ isCancelled: () -> Bool,
+        take: (DocumentActivations) throws -> Bool
     ) throws -> Bool {
         var iterator = reader.documents(from: first)
         return try communicator.inTurns(
             next: { iterator.nextBatch() }, compute: { try reader.run($0) }, encode: { reader.encoded($0) },
-            decode: { try reader.decoded($0, $1, rank: $2) }
+            decode: { try reader.decoded($0, $1, rank: $2) }, isCancelled: isCancelled
         ) { _, documents in
             for document in documents where try !take(document) { return false }
             return true

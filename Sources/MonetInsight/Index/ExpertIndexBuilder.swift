@@ -117,11 +117,12 @@ public struct ExpertIndexBuilder {
     /// - `communicator`: processes that run batches in turn, which all do this together; the first one counts and writes,
     ///   and the index is the same as that of one process.
     /// - `progress`: called at the first process after every batch; false stops, with the state saved.
+    /// - `isCancelled`: asked at every process after its batches; true stops all of them, with the state saved.
     /// - Returns: whether the index is complete.
     /// - Throws: `InsightError`, `FileError`, `ModelError`, `ProcessError`.
     public func build(
         at path: String, replacing: Bool = false, communicator: any Communicator = SingleProcess(),
-        progress: (Progress) -> Bool = { _ in true }
+        progress: (Progress) -> Bool = { _ in true }, isCancelled: () -> Bool = { false }
     ) throws -> Bool {
         guard communicator.isFirst else {
             // Where to begin is what the first process found.
@@ -131,7 +132,8 @@ public struct ExpertIndexBuilder {
                 throw ProcessError.unexpectedAnswer(rank: 0, expected: "a place", found: "\(first)")
             }
             return try read(
-                from: DocumentReader.Position(document: document, token: token), into: [], nil, communicator
+                from: DocumentReader.Position(document: document, token: token), into: [], nil, communicator,
+                isCancelled
             ) { _ in true }
         }
         let partial = path + ".partial"
@@ -162,7 +164,8 @@ public struct ExpertIndexBuilder {
         // Writing once now shows whether it is possible, before hours are spent.
         try state.write(statistics, next: next)
         _ = try communicator.gather([Double(next.document), Double(next.token)])
-        let isComplete = try read(from: next, into: statistics, state, communicator, progress)
+        let isComplete = try read(
+            from: next, into: statistics, state, communicator, isCancelled, progress)
         guard isComplete else { return false }
         let total = starts[documents.count]
         _ = progress(Progress(tokens: total, totalTokens: total, newTokens: 0, seconds: 0, phase: .writing))
@@ -201,7 +204,7 @@ public struct ExpertIndexBuilder {
     /// Counts documents from `first` on; false if it was stopped.
     private func read(
         from first: DocumentReader.Position, into statistics: [GroupStatistics], _ state: IndexState?,
-        _ communicator: any Communicator, _ progress: (Progress) -> Bool
+        _ communicator: any Communicator, _ isCancelled: () -> Bool, _ progress: (Progress) -> Bool
     ) throws -> Bool {
         let firstToken = starts[first.document] + first.token
         let start = ContinuousClock.now
@@ -209,7 +212,8 @@ public struct ExpertIndexBuilder {
         let reader = DocumentReader(
             model: model, backend: backend, window: window, batchTokens: settings.batchTokens)
         var plans = reader.plans(of: documents, from: first)
-        return try communicator.inTurns(
+        var end = first
+        let isComplete = try communicator.inTurns(
             next: { try plans.next() }, compute: { ($0.tokenCount, try reader.run($0).output.groups) },
             encode: { ListedActivations.encoded($0.1, rows: $0.0) },
             decode: { data, plan, rank in
@@ -218,7 +222,7 @@ public struct ExpertIndexBuilder {
                     try ListedActivations.decoded(
                         data, rows: plan.tokenCount, rank: rank, layout: model.units)
                 )
-            }
+            }, isCancelled: isCancelled
         ) { plan, result in
             let units = result.1
             // Every group has its own statistics.
@@ -227,16 +231,18 @@ public struct ExpertIndexBuilder {
             }
             let now = ContinuousClock.now
             let tokens = starts[plan.end.document] + plan.end.token
-            let goesOn = progress(
+            end = plan.end
+            if (now - saved).seconds > settings.saveSeconds {
+                try state?.write(statistics, next: end)
+                saved = now
+            }
+            return progress(
                 Progress(
                     tokens: tokens, totalTokens: starts[documents.count], newTokens: tokens - firstToken,
                     seconds: (now - start).seconds, phase: .reading))
-            if !goesOn || (now - saved).seconds > settings.saveSeconds {
-                try state?.write(statistics, next: plan.end)
-                saved = now
-            }
-            return goesOn
         }
+        if !isComplete { try state?.write(statistics, next: end) }
+        return isComplete
     }
 
     private func count(

@@ -105,8 +105,7 @@ struct ActivationsCommand: ParsableCommand {
             throw CommandError.malformedInput(
                 source: prompts, reason: "masks such as '\(name)' are given with --mask here")
         }
-        let lines = try TextFile.read(prompts, readsStreams: true)
-            .split(separator: "\n", omittingEmptySubsequences: false).enumerated()
+        let lines = try TextFile.read(prompts, readsStreams: true).lines.enumerated()
             .filter { !$0.element.allSatisfy(\.isWhitespace) }
         let tokens = try lines.map { index, line in
             let json = try JSONValue(parsing: String(line), source: "\(prompts), line \(index + 1)")
@@ -161,14 +160,17 @@ struct ActivationsCommand: ParsableCommand {
         Interruption.install(hangUp: communicator.isShared, termination: communicator.isShared)
         var line = ProgressLine(isQuiet: isQuiet)
         var rate = 0.0
-        let isComplete = try export.write(to: out, replacing: overwrite, communicator: communicator) {
-            progress in
+        let isComplete = try export.write(
+            to: out, replacing: overwrite, communicator: communicator
+        ) { progress in
             rate = Double(progress.newTokens) / max(progress.seconds, 1e-9)
             let left = Double(progress.totalTokens - progress.tokens) / max(rate, 1e-9)
             line.show(
                 "\(progress.tokens.grouped) of \(progress.totalTokens.grouped) tokens  \(rate.text(0)) tokens/s  "
                     + "\(left.durationText) left")
-            return !Interruption.isRequested
+            return true
+        } isCancelled: {
+            Interruption.isRequested
         }
         line.clear()
         guard isComplete else {

@@ -80,8 +80,9 @@ struct IndexBuildCommand: ParsableCommand {
         var line = ProgressLine(isQuiet: isQuiet)
         Interruption.install(hangUp: communicator.isShared, termination: communicator.isShared)
         var rate = 0.0
-        let isComplete = try builder.build(at: out, replacing: overwrite, communicator: communicator) {
-            progress in
+        let isComplete = try builder.build(
+            at: out, replacing: overwrite, communicator: communicator
+        ) { progress in
             if progress.phase == .writing {
                 line.note("writing \(out)")
                 return true
@@ -91,7 +92,9 @@ struct IndexBuildCommand: ParsableCommand {
             line.show(
                 "\(progress.tokens.grouped) of \(progress.totalTokens.grouped) tokens  \(rate.text(0)) tokens/s  \(left.durationText) left"
             )
-            return !Interruption.isRequested
+            return true
+        } isCancelled: {
+            Interruption.isRequested
         }
         line.clear()
         guard isComplete else {
