@@ -26,6 +26,8 @@ public enum ModelError: Error, Sendable, Equatable, CustomStringConvertible {
     case invalidInput(reason: String)
     /// A mask or index that was made for another model; both by fingerprint.
     case foreignMask(file: String, expected: String, found: String)
+    /// Adapters of another model than the base that they name; both by fingerprint.
+    case foreignBase(adapters: String, base: String, expected: String, found: String)
 
     public var description: String {
         switch self {
@@ -50,6 +52,8 @@ public enum ModelError: Error, Sendable, Equatable, CustomStringConvertible {
         case .invalidInput(let reason): reason
         case .foreignMask(let file, let expected, let found):
             "\(file): made for another model, fingerprint \(found); this one's is \(expected)"
+        case .foreignBase(let adapters, let base, let expected, let found):
+            "\(adapters): adapters of a model with fingerprint \(expected), but that of \(base) is \(found) now"
         }
     }
 }

@@ -136,6 +136,9 @@ public final class Tokenizer: @unchecked Sendable {
 
     deinit { monet_sp_destroy(processor) }
 
+    /// Whether the checkpoint adds a token to the pieces, or marks it among them.
+    func isAdded(_ id: Int32) -> Bool { added[id] != nil }
+
     // MARK: Encoding
 
     /// The ids of a text, as SentencePiece encodes it.

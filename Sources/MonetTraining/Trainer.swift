@@ -105,6 +105,7 @@ public final class Trainer {
                 guard communicator.isFirst else { return }
                 try directory.truncateMetrics(after: nil)
                 try directory.removeEvents()
+                try directory.store(configuration)
                 return
             }
             companions = newest.path
@@ -120,7 +121,8 @@ public final class Trainer {
                 communicator: communicator)
             try optimizer.restore(saved.optimizer, step: saved.state.step)
             state = saved.state
-            tunedFrom = model.tunedFrom
+            // What was measured of a checkpoint does not hold for those after it.
+            tunedFrom = model.tunedFrom.map { TunedOrigin(fingerprints: $0.fingerprints) }
             guard communicator.isFirst else { return }
             try requireSameStart(newest.path)
             try directory.truncateMetrics(after: state)

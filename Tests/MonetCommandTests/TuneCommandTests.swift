@@ -56,6 +56,34 @@ import Testing
         }
     }
 
+    /// Little data is learned from with the defaults, too.
+    @Test func defaultsLearnFromLittle() throws {
+        try withTemporaryFolder { folder in
+            try prepare(folder)
+            let result = try Command.run(
+                [
+                    "tune", "--model", "latest/", "--data", "../chat.jsonl", "--out", "../chat", "--dtype",
+                    "float32",
+                ],
+                in: folder + "/base")
+            #expect(result.status == 0, "\(result.errors)")
+            #expect(result.errors.contains("steps of"), "\(result.errors)")
+            let models = try ["base", "chat"].map {
+                try MonetLanguageModel.load(folder + "/\($0)/latest", for: .training)
+            }
+            var moved = 0
+            for (old, new) in zip(models[0].parameters.all, models[1].parameters.all) {
+                let isEqual = old.tensor.floats() == new.tensor.floats()
+                #expect(isEqual || !old.isRouters, "\(old.name)")
+                moved += isEqual ? 0 : 1
+            }
+            #expect(moved > 0)
+            let run = try JSONValue(contentsOfFile: folder + "/chat/run.json")
+            let start = try #require(run["init_from"]?.stringValue)
+            #expect(start.contains("checkpoints/step-"), "\(start)")
+        }
+    }
+
     /// A base model without a template learns conversations with adapters, then preferences, and is merged.
     @Test func adaptersAndPreferencesAreTuned() throws {
         try withTemporaryFolder { folder in
@@ -95,10 +123,15 @@ import Testing
             _ = try monet(["convert", "--model", "chat/latest", "--out", "converted"])
             #expect(try monet(["chat", "--model", "converted"] + ask, input: "7?\n").output == kept)
 
-            // Only attention changed, so that the base's index is this model's own.
+            // Only attention changed, which moves what routers see.
             let traced = try monet(
                 ["trace", "--model", "chat/latest", "--index", "base.sqlite", "--html", "t.html", "Sentence"])
-            #expect(!traced.errors.contains("tuned from"), "\(traced.errors)")
+            #expect(
+                traced.errors.contains("this model or the model that this one was tuned from"),
+                "\(traced.errors)")
+            let pages = try monet(
+                ["explore", "--model", "chat/latest", "--index", "base.sqlite", "--out", "pages"])
+            #expect(pages.errors.contains("tuned from"), "\(pages.errors)")
 
             try AtomicFile.write(
                 (0..<60).map { #"{"prompt": "\#($0)?", "chosen": "no", "rejected": "yes"}"# }
@@ -153,7 +186,11 @@ import Testing
                 #expect(result.status == Int32(status) && result.errors.contains(words), "\(result.errors)")
             }
             #expect(try Command.run(base, in: folder).status == 64)
-            for extra in [["--preferences", "chat.jsonl"], ["--merge"]] {
+            for extra in [
+                ["--preferences", "chat.jsonl"], ["--merge"], ["--beta", "0.2"], ["--lora-alpha", "8"],
+                ["--corpus", "corpus"], ["--init-from", "base/latest"], ["--set", "data=other.jsonl"],
+                ["--epochs", "0"],
+            ] {
                 let result = try Command.run(base + ["--data", "chat.jsonl"] + extra, in: folder)
                 #expect(result.status == 64, "\(extra)")
             }
@@ -166,6 +203,13 @@ import Testing
                 base + ["--data", "chat.jsonl", "--chat-template", "broken.jinja"], in: folder)
             #expect(broken.status == 1 && broken.errors.contains("chat_template"), "\(broken.errors)")
             #expect(try Command.run(["tune", "--resume", "--out", "chat"], in: folder).status == 1)
+            for extra in [["--epochs", "2"], ["--set", "chat_template=x"], ["--init-from", "base/latest"]] {
+                let result = try Command.run(["tune", "--resume", "--out", "chat"] + extra, in: folder)
+                #expect(result.status == 64, "\(extra)")
+            }
+            let corpus = try Command.run(["tune", "--resume", "--out", "base"], in: folder)
+            #expect(
+                corpus.status == 1 && corpus.errors.contains("monet train --resume"), "\(corpus.errors)")
             #expect(!FileManager.default.fileExists(atPath: folder + "/chat"))
         }
     }

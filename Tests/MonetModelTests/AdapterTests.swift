@@ -167,6 +167,23 @@ import Testing
                 try AtomicFile.write(text.replacingOccurrences(of: old, with: new), to: path)
                 #expect(throws: (any Error).self, "\(new)") { try MonetLanguageModel.load(adapters) }
             }
+            for (start, isFine) in [("true", true), ("\"gaussian\"", true), ("\"pissa\"", false)] {
+                try AtomicFile.write(
+                    text.replacingOccurrences(
+                        of: "\"init_lora_weights\": true", with: "\"init_lora_weights\": \(start)"), to: path)
+                if isFine {
+                    _ = try MonetLanguageModel.load(adapters)
+                } else {
+                    #expect(throws: ModelError.self) { try MonetLanguageModel.load(adapters) }
+                }
+            }
+            // A base that was replaced by another model of the same sizes.
+            try AtomicFile.write(text, to: path)
+            try TunedOrigin(fingerprints: [scrambledModel(c, seed: 5).fingerprint]).write(to: adapters)
+            _ = try MonetLanguageModel.load(adapters)
+            try Checkpoint.write(scrambledModel(c, seed: 6), dtype: .float32, to: base)
+            #expect(throws: ModelError.self) { try MonetLanguageModel.load(adapters) }
+            try Checkpoint.write(scrambledModel(c, seed: 5), dtype: .float32, to: base)
             // Folders that lead back to themselves.
             for name in [adapters, ".", folder + "/other"] {
                 try AtomicFile.createFolder(folder + "/other")

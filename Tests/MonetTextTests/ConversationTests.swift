@@ -56,6 +56,17 @@ import Testing
         #expect(try read(#"{"instruction": "a", "input": "", "output": "b"}"#) == plain)
         #expect(try read(#"{"instruction": "a", "output": "b"}"#) == plain)
         #expect(try read(#"{"instruction": "a", "input": "x", "output": "b"}"#)[0].content == "a\n\nx")
+        // A system's text of its own, and columns of other shapes that are null.
+        let instructed = [ChatMessage(role: "system", content: "s")] + plain
+        #expect(try read(#"{"system": "s", "instruction": "a", "output": "b"}"#) == instructed)
+        #expect(
+            try read(
+                #"{"system": "s", "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}"#
+            ) == instructed)
+        #expect(
+            try read(
+                #"{"messages": null, "system": null, "input": null, "instruction": "a", "output": "b"}"#)
+                == plain)
     }
 
     @Test(
@@ -66,7 +77,11 @@ import Testing
             (#"{"conversations": [{"from": "human", "value": 3}]}"#, "conversations[0].value"),
             (#"{"messages": [{"role": "user", "content": "x"}]}"#, "nothing is said by the assistant"),
             (#"{"instruction": "x"}"#, "\"output\""), (#"{"text": "x"}"#, "no \"messages\""),
-            ("[]", "expected a"),
+            ("[]", "expected a"), (#"{"system": 3, "instruction": "a", "output": "b"}"#, "\"system\" is"),
+            (
+                #"{"system": "s", "messages": [{"role": "system", "content": "t"}, {"role": "assistant", "content": "x"}]}"#,
+                "\"system\" beside"
+            ),
             (#"{"messages": "#, "malformed JSON"),
         ])
     func badConversationsNameFileLineAndKey(line: String, words: String) throws {
@@ -81,6 +96,94 @@ import Testing
                 let text = "\(error)"
                 #expect(text.contains(path) && text.contains("3") && text.contains(words), "\(text)")
             }
+        }
+    }
+
+    /// Lines may end as on Windows.
+    @Test func linesEndWithEither() throws {
+        try withTemporaryFolder { folder in
+            let path = folder + "/chat.jsonl"
+            let line = #"{"instruction": "a", "output": "b"}"#
+            try AtomicFile.write("\(line)\r\n\r\n\(line)\r\n", to: path)
+            #expect(try Conversation.read(path).count == 2)
+            try AtomicFile.write("\(line)\r\n{\r\n", to: path)
+            do {
+                _ = try Conversation.read(path)
+                Issue.record("the second line was read")
+            } catch let error as TextError { #expect("\(error)".contains("\(path), line 2")) }
+        }
+    }
+
+    /// What is marked from a message on, whether templates mark every answer, the last one, or none.
+    @Test(
+        arguments: [
+            "{% for m in messages %}<{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}>{% endfor %}",
+            "{% for m in messages %}<{% if m.role == 'assistant' and loop.last %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}>{% endfor %}",
+        ])
+    func marksFromAMessageOn(template: String) throws {
+        try withTemporaryFolder { folder in
+            let encoder = try encoder(template, in: folder)
+            let conversation = Conversation([
+                ChatMessage(role: "user", content: "one"), ChatMessage(role: "assistant", content: "two"),
+                ChatMessage(role: "user", content: "three"), ChatMessage(role: "assistant", content: "four"),
+            ])
+            let tokenizer = try Tokenizer(folder: folder)
+            let encoded = try encoder(conversation, markingFrom: 3)
+            let said = zip(encoded.ids, encoded.isAssistant).filter(\.1).map(\.0)
+            #expect(try tokenizer.decode(said).contains("four"))
+            #expect(try !tokenizer.decode(said).contains("two"))
+        }
+    }
+
+    /// Texts in which tokens do not spell what is written: U+2581, which SentencePiece writes for a space, and added
+    /// tokens that take the white space around them.
+    @Test(arguments: ["a \u{2581} b", "\u{2581}", "a\u{2581}\u{2581}b \u{2581}c"])
+    func oddSpacesFindTheirPlace(text: String) throws {
+        try withTemporaryFolder { folder in
+            let pieces = try Tokenizer(path: Fixture.path("text/trained.model")).pieceCount
+            try AtomicFile.write(
+                #"{"added_tokens_decoder": {"\#(pieces)": {"content": "<|turn|>", "lstrip": true, "rstrip": true, "special": true}}}"#,
+                to: folder + "/tokenizer_config.json")
+            let encoder = try encoder(
+                "{% for m in messages %}{{ m.content }} \n <|turn|> \n {% endfor %}", in: folder)
+            let encoded = try encoder(
+                Conversation([
+                    ChatMessage(role: "user", content: text), ChatMessage(role: "assistant", content: text),
+                    ChatMessage(role: "user", content: text),
+                ]))
+            let turn = Int32(pieces)
+            #expect(encoded.ids.count { $0 == turn } == 3)
+            let parts = encoded.ids.indices.split { encoded.ids[$0] == turn }
+            #expect(parts.count == 3)
+            #expect(parts[1].allSatisfy { encoded.isAssistant[$0] })
+            #expect(!parts[0].contains { encoded.isAssistant[$0] })
+            #expect(!parts[2].contains { encoded.isAssistant[$0] })
+        }
+    }
+
+    /// Held-out conversations come from all files, and a file of little weight gives few of them.
+    @Test func allFilesAreHeldOut() throws {
+        try withTemporaryFolder { folder in
+            let encoder = try encoder(
+                "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}", in: folder)
+            for (name, count) in [("big", 200), ("small", 40)] {
+                let lines = (0..<count).map { #"{"instruction": "\#(name) \#($0)", "output": "x"}"# }
+                try AtomicFile.write(lines.joined(separator: "\n"), to: "\(folder)/\(name).jsonl")
+            }
+            let tokenizer = try Tokenizer(folder: folder)
+            func held(_ weight: Double, first: Int) throws -> [String] {
+                let stream = try ConversationStream(
+                    [
+                        .init(path: folder + "/big.jsonl"),
+                        .init(path: folder + "/small.jsonl", weight: weight),
+                    ],
+                    encoder: encoder, length: 16, batchSize: 1, validationShare: 0.25, seed: 3)
+                return try stream.validationBatches(limit: first).flatMap(\.inputs).map(tokenizer.decode)
+            }
+            #expect(try held(1, first: 1000).count { $0.contains("small") } == 10)
+            #expect(try held(0.1, first: 1000).count { $0.contains("small") } == 1)
+            let some = try held(1, first: 30)
+            #expect(some.contains { $0.contains("small") } && some.contains { $0.contains("big") })
         }
     }
 
@@ -127,7 +230,7 @@ import Testing
             }
             let held = Set(whole.validationBatches(limit: 100).flatMap(\.inputs))
             #expect(held.count == 4 && held.isDisjoint(with: first))
-            #expect(try stream(0.5).conversationCount == 18 && stream(2).conversationCount == 72)
+            #expect(try stream(0.5).conversationCount == 19 && stream(2).conversationCount == 72)
             let short = try stream(1, length: 6)
             #expect(short.truncated > 0 && short.conversationCount + short.skipped <= 40)
             #expect(throws: TextError.self) { try stream(1, length: 1) }

@@ -210,17 +210,28 @@ import Testing
 
     @Test func theRecipeIsFitted() {
         var run = RunConfiguration()
-        run.fitPreferences(except: [], epochs: 2, pairs: 1000)
+        run.fitPreferences(except: [], epochs: 2, pairs: 1024)
         #expect(run.batchSize == 2 && run.accumulation == 32 && run.learningRate == 1e-6)
         // 64 pairs a step, of two epochs.
         #expect(run.steps == 32 && run.warmupSteps == 3 && run.freezesRouters)
         run = RunConfiguration()
         run.batchSize = 8
         run.fitPreferences(except: ["batch_size"], epochs: 1, pairs: 100)
-        #expect(run.batchSize == 8 && run.accumulation == 8 && run.steps == 2)
+        #expect(run.batchSize == 8 && run.accumulation == 1 && run.steps == 13)
         var tuning = RunConfiguration()
-        tuning.fitTuning(except: [], epochs: 1, rows: 1000)
+        tuning.fitTuning(except: [], epochs: 1, rows: 2000)
         #expect(tuning.batchSize == 4 && tuning.accumulation == 32 && tuning.learningRate == 3e-4)
+        #expect(tuning.steps == 16 && tuning.warmupSteps == 1)
+        // Of fewer rows than the recipe has in eight steps, a step takes fewer.
+        for (rows, perStep) in [(1, 1), (7, 1), (16, 2), (100, 8), (128, 16), (1023, 64), (1024, 128)] {
+            tuning = RunConfiguration()
+            tuning.fitTuning(except: [], epochs: 1, rows: rows)
+            #expect(tuning.batchSize * tuning.accumulation == perStep, "\(rows)")
+            #expect(tuning.steps >= min(rows, 8) && tuning.steps * perStep < rows + perStep, "\(rows)")
+            // Every run learns something.
+            let schedule = LearningRateSchedule(tuning)
+            #expect((1...tuning.steps).contains { schedule.rate(at: $0) > 1e-4 }, "\(rows)")
+        }
     }
 
     /// What a run keeps when it goes on, and what cannot be together.

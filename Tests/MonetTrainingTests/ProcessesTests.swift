@@ -91,6 +91,25 @@ import Testing
         }
     }
 
+    /// Documents of labels with experts of their own are shared out like any others.
+    @Test(arguments: [Family.vertical, .horizontal])
+    func reservedExpertsLearnTheSame(family: Family) throws {
+        try withTemporaryFolder { folder in
+            var run = try ReservedExpertsTests.settings(in: folder + "/corpus", family)
+            (run.accumulation, run.steps) = (4, 5)
+            try train(run, folder + "/1", processes: 1)
+            let expected = try files(folder + "/1")
+            for processes in [2, 4] {
+                let name = folder + "/\(processes)"
+                try train(run, name, processes: processes)
+                #expect(try files(name) == expected, "\(processes) processes")
+            }
+            run.expertsOf = []
+            try train(run, folder + "/unreserved", processes: 1)
+            #expect(try files(folder + "/unreserved")[0] != expected[0])
+        }
+    }
+
     @Test func aRunGoesOnWithOtherProcesses() throws {
         try withTemporaryFolder { folder in
             var run = try TrainerTests.settings(in: folder)

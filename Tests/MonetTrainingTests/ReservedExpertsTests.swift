@@ -13,7 +13,7 @@ import Testing
     private static let corpusSize = 240
 
     /// A corpus of three labels, one of which most documents have.
-    private func settings(in folder: String, _ family: Family) throws -> RunConfiguration {
+    static func settings(in folder: String, _ family: Family) throws -> RunConfiguration {
         try AtomicFile.createFolder(folder)
         var run = try TrainerTests.settings(in: folder, feedForward: family)
         let lines = (0..<Self.corpusSize).map { number -> String in
@@ -94,7 +94,7 @@ import Testing
     /// Windows are divided where documents of a reserved label begin and end, and nothing else changes.
     @Test func documentsAreSequencesOfTheirOwn() throws {
         try withTemporaryFolder { folder in
-            let run = try settings(in: folder, .vertical)
+            let run = try Self.settings(in: folder, .vertical)
             let corpus = try Corpus(folder: run.corpus)
             let documents = try corpus.documents(in: .train)
             let names = corpus.labelSets[0].labels
@@ -143,7 +143,7 @@ import Testing
     /// A run reserves experts, stores which, and does so alike with several processes and after a pause.
     @Test func runsKeepWhatTheyReserve() throws {
         try withTemporaryFolder { folder in
-            var run = try settings(in: folder, .vertical)
+            var run = try Self.settings(in: folder, .vertical)
             run.expertsOf = [.init(label: "sea", share: 0.1)]
             try TrainerTests.train(run, folder + "/run")
             let path = folder + "/run/latest"
@@ -185,15 +185,41 @@ import Testing
 
     @Test func whatCannotBeReservedIsRefused() throws {
         try withTemporaryFolder { folder in
-            var run = try settings(in: folder, .dense)
+            var run = try Self.settings(in: folder, .dense)
             #expect(throws: TrainingError.self) { try run.validate(source: "run") }
-            run = try settings(in: folder + "/v", .vertical)
+            run = try Self.settings(in: folder + "/v", .vertical)
             run.expertsOf = [.init(label: "sea", share: 0.5), .init(label: "land", share: 0.5)]
             #expect(throws: TrainingError.self) { try run.validate(source: "run") }
             for bad in [#"{"sea": 0}"#, #"{"sea": "x"}"#, #"["sea"]"#, #"{"": 0.1}"#, #"{"sea": 0.6}"#] {
                 #expect(throws: TrainingError.self, "\(bad)") {
                     try run.set("experts_of", to: JSONValue(parsing: bad, source: "test"), source: "test")
                 }
+            }
+            // A label whose documents are all held out.
+            let lines = (0..<40).map { #"{"text": "Line \#($0) of the sky.", "label": "sky"}"# }
+            for seed in 0..<40 {
+                let path = "\(folder)/rare-\(seed)"
+                try AtomicFile.write(
+                    (lines + [#"{"text": "One line of the sea.", "label": "sea"}"#]).joined(separator: "\n"),
+                    to: path + ".jsonl")
+                _ = try CorpusBuilder(
+                    tokenizer: Tokenizer(path: Fixture.path("text/trained.model")), validationShare: 0.3,
+                    seed: UInt64(seed)
+                ).build([CorpusSource(path: path + ".jsonl")], into: path)
+                let corpus = try Corpus(folder: path)
+                let hasSea = try corpus.documents(in: .train).contains { document in
+                    zip(corpus.labelSets, document.labels).contains { $1 >= 0 && $0.labels[$1] == "sea" }
+                }
+                func stream() throws -> BatchStream {
+                    try BatchStream(corpus: corpus, length: 8, batchSize: 1, seed: 0, separating: ["sea"])
+                }
+                if hasSea {
+                    _ = try stream()
+                } else {
+                    #expect(throws: TextError.self) { try stream() }
+                    break
+                }
+                #expect(seed < 39, "every split trains on the line of the sea")
             }
             for bad in [
                 #"{"experts_per_side": 4294967296, "labels": {"a": {"first": 0, "count": 1}}}"#,

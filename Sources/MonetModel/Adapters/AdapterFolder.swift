@@ -113,6 +113,15 @@ public enum AdapterFolder {
             try require(key, "false") { $0?.boolValue != true }
         }
         try require("bias", "\"none\"") { $0 == nil || $0?.stringValue == "none" }
+        // Others change the weights of the base before they are trained.
+        try require("init_lora_weights", "true, false or \"gaussian\"") {
+            $0 == nil || $0?.isNull ?? true || $0?.boolValue != nil || $0?.stringValue == "gaussian"
+        }
+        let origin = try TunedOrigin(folder: folder)
+        if let expected = origin?.fingerprints.first, expected != model.fingerprint {
+            throw ModelError.foreignBase(
+                adapters: folder, base: try base(of: folder), expected: expected, found: model.fingerprint)
+        }
         for key in ["rank_pattern", "alpha_pattern"] {
             try require(key, "none") { $0?.members?.isEmpty ?? true }
         }
@@ -151,6 +160,6 @@ public enum AdapterFolder {
         }
         return try MonetLanguageModel(
             configuration: model.configuration, parameters: ParameterSet(model.parameters.all + tensors),
-            ownMask: model.ownMask, adapters: adapters, tunedFrom: try TunedOrigin(folder: folder))
+            ownMask: model.ownMask, adapters: adapters, tunedFrom: origin)
     }
 }

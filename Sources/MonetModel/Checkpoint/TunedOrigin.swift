@@ -7,9 +7,9 @@ public struct TunedOrigin: Sendable, Equatable {
     /// The file in a checkpoint.
     public static let fileName = "tuned_from.json"
 
-    /// `MonetLanguageModel.fingerprint` of the model, and of those that it was tuned from itself.
+    /// `MonetLanguageModel.fingerprint` of the model, and of those that it was tuned from itself, last first.
     public var fingerprints: [String]
-    /// The share of the experts selected before that are selected as before; nil if it was not measured.
+    /// The share of the experts that the model selected that are selected as before; nil if it was not measured.
     public var selectedAsBefore: Double?
 
     /// Joins both.

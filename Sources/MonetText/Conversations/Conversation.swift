@@ -23,22 +23,27 @@ public struct Conversation: Sendable, Equatable {
             return text
         }
         guard json.members != nil else { throw fail("\(json.kind), expected a conversation") }
-        if let turns = json["messages"] ?? json["conversations"] {
-            let key = json["messages"] == nil ? "conversations" : "messages"
+        // Tables have columns for all shapes, which are null where a line has another one.
+        func value(_ key: String) -> JSONValue? { json[key].flatMap { $0.isNull ? nil : $0 } }
+        if let key = ["messages", "conversations"].first(where: { value($0) != nil }), let turns = value(key)
+        {
             messages = try Self.turns(turns, key, fail)
-        } else if json["instruction"] != nil {
-            let input = try json["input"].flatMap { $0.isNull ? nil : try text($0, "input") } ?? ""
-            let instruction = try text(json["instruction"], "instruction")
+        } else if let given = value("instruction") {
+            let input = try value("input").map { try text($0, "input") } ?? ""
+            let instruction = try text(given, "instruction")
             messages = [
                 ChatMessage(
                     role: "user", content: input.isEmpty ? instruction : instruction + "\n\n" + input),
                 ChatMessage(role: "assistant", content: try text(json["output"], "output")),
             ]
-            if let system = json["system"]?.stringValue, !system.isEmpty {
-                messages.insert(ChatMessage(role: "system", content: system), at: 0)
-            }
         } else {
             throw fail("no \"messages\", \"conversations\" or \"instruction\"")
+        }
+        if let system = try value("system").map({ try text($0, "system") }), !system.isEmpty {
+            guard !messages.contains(where: { $0.role == "system" }) else {
+                throw fail("\"system\" beside a message of the system, expected one of them")
+            }
+            messages.insert(ChatMessage(role: "system", content: system), at: 0)
         }
         guard messages.contains(where: { $0.role == "assistant" }) else {
             throw fail("nothing is said by the assistant")
@@ -96,8 +101,8 @@ public struct Conversation: Sendable, Equatable {
     /// The values of a JSONL file's lines, one at least.
     static func lines(_ path: String, of content: String) throws -> [(line: Int, json: JSONValue)] {
         var result: [(line: Int, json: JSONValue)] = []
-        let lines = try TextFile.read(path).split(separator: "\n", omittingEmptySubsequences: false)
-        for (place, text) in lines.enumerated() where !text.allSatisfy(\.isWhitespace) {
+        for (place, text) in try TextFile.read(path).lines.enumerated() where !text.allSatisfy(\.isWhitespace)
+        {
             do {
                 result.append((place + 1, try JSONValue(parsing: String(text), source: path)))
             } catch FileError.malformedJSON(_, _, let reason) {

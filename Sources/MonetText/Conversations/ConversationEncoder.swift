@@ -33,9 +33,7 @@ public struct ConversationEncoder: Sendable {
     /// - `first`: the message from which on what the assistant says is marked.
     /// - Throws: `TextError`, also for a template that does not tell the assistant's text from the rest.
     public func callAsFunction(_ conversation: Conversation, markingFrom first: Int = 0) throws -> Encoded {
-        let earlier = conversation.messages.prefix(first).count { $0.role == "assistant" }
-        let (text, all) = try spans(conversation)
-        let spans = all.dropFirst(earlier)
+        let (text, spans) = try spans(conversation, from: first)
         let ids = try tokenizer.encode(text, parsingSpecial: true)
         let places = try tokenizer.places(of: ids, in: text)
         var isAssistant = [Bool](repeating: false, count: ids.count)
@@ -45,8 +43,10 @@ public struct ConversationEncoder: Sendable {
         return Encoded(ids: ids, isAssistant: isAssistant)
     }
 
-    /// The text of a conversation and the bytes of it that the assistant says.
-    private func spans(_ conversation: Conversation) throws -> (text: String, spans: [Range<Int>]) {
+    /// The text of a conversation and the bytes of it that the assistant says from a message on.
+    private func spans(_ conversation: Conversation, from first: Int) throws -> (
+        text: String, spans: [Range<Int>]
+    ) {
         func render(_ count: Int, prompt: Bool) throws -> (text: String, generated: [Range<Int>]) {
             let messages = conversation.messages.prefix(count).map {
                 JSONValue.object([.init("role", .string($0.role)), .init("content", .string($0.content))])
@@ -56,9 +56,26 @@ public struct ConversationEncoder: Sendable {
                 specialTokens: tokenizer.specialTokenTexts)
         }
         let whole = try render(conversation.messages.count, prompt: false)
-        if !whole.generated.isEmpty { return (whole.text, whole.generated) }
+        if !whole.generated.isEmpty {
+            if first == 0 { return (whole.text, whole.generated) }
+            let before = try render(first, prompt: false).text
+            if whole.text.utf8.starts(with: before.utf8) {
+                return (whole.text, whole.generated.filter { $0.lowerBound >= before.utf8.count })
+            }
+            // What comes before is written otherwise where more follows: each message has its mark, then.
+            let said = conversation.messages.indices.filter { conversation.messages[$0].role == "assistant" }
+            guard said.count == whole.generated.count else {
+                throw TextError.templateFailure(
+                    reason:
+                        "it marks \(whole.generated.count) texts with {% generation %} in a conversation with "
+                        + "\(said.count) messages of the assistant, of which those from message \(first) on are needed",
+                    line: 1)
+            }
+            return (whole.text, zip(said, whole.generated).filter { $0.0 >= first }.map(\.1))
+        }
         var spans: [Range<Int>] = []
-        for (place, message) in conversation.messages.enumerated() where message.role == "assistant" {
+        for (place, message) in conversation.messages.enumerated()
+        where place >= first && message.role == "assistant" {
             let before = try render(place, prompt: true).text
             let after = try render(place + 1, prompt: false).text
             guard after.utf8.starts(with: before.utf8), whole.text.utf8.starts(with: after.utf8) else {
@@ -82,6 +99,22 @@ extension Tokenizer {
     func places(of ids: [Int32], in text: String) throws -> [Range<Int>] {
         let bytes = Array(text.utf8)
         var position = 0
+        var wasAdded = false
+        /// Where a token's text ends that begins at a place. SentencePiece writes a space as U+2581, and takes one in the
+        /// text for the other.
+        func end(of surface: some Sequence<UInt8>, at start: Int) -> Int? {
+            var place = start
+            for byte in surface {
+                if place < bytes.count, bytes[place] == byte {
+                    place += 1
+                } else if byte == 0x20, bytes[place...].starts(with: [0xe2, 0x96, 0x81]) {
+                    place += 3
+                } else {
+                    return nil
+                }
+            }
+            return place
+        }
         return try ids.map { id in
             let surface: [UInt8]
             let piece = try piece(id)
@@ -96,12 +129,20 @@ extension Tokenizer {
                     .map { Array(String($0).utf8) } ?? []
             default: surface = Array(try displayText(id).utf8)
             }
-            let start = position
-            if bytes[position...].starts(with: surface) {
-                position += surface.count
-            } else if surface.first == 0x20, bytes[position...].starts(with: surface.dropFirst()) {
+            let isAdded = isAdded(id)
+            defer { wasAdded = isAdded }
+            // Added tokens may take the white space around them.
+            var start = position
+            while wasAdded || isAdded, end(of: surface, at: start) == nil, start < bytes.count,
+                [0x20, 0x09, 0x0a, 0x0d].contains(bytes[start])
+            {
+                start += 1
+            }
+            if let end = end(of: surface, at: start) {
+                position = end
+            } else if surface.first == 0x20, let end = end(of: surface.dropFirst(), at: start) {
                 // The space that SentencePiece puts before a text.
-                position += surface.count - 1
+                position = end
             } else {
                 throw TextError.tokenizerFailure(
                     reason:

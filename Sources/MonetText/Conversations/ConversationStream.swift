@@ -65,7 +65,7 @@ public struct ConversationStream: BatchSource {
                 reason: split.isAllHeldOut
                     ? "nothing is left to train on: \(validationShare) of the conversations are held out, and "
                         + "weights leave out the rest"
-                    : "no conversation in which what the assistant says begins within \(length) tokens")
+                    : "no conversation with tokens of the assistant within the first \(length)")
         }
         (self.skipped, self.truncated) = (skipped, truncated)
         rows = Self.packed(split.training, length: length)

@@ -13,7 +13,7 @@ public struct PreferenceStream: BatchSource {
     private let validation: [[Side]]
     private let batchSize: Int
     private let order: EpochOrder
-    /// Pairs left out because an answer does not begin within the length.
+    /// Pairs left out because nothing that the assistant says in one of them stands within the length.
     public let skipped: Int
     /// Pairs of which an answer was cut.
     public let truncated: Int
@@ -60,7 +60,7 @@ public struct PreferenceStream: BatchSource {
                 reason: split.isAllHeldOut
                     ? "nothing is left to train on: \(validationShare) of the pairs are held out, and weights "
                         + "leave out the rest"
-                    : "no pair in which both answers begin within \(length) tokens")
+                    : "no pair in which both answers have tokens of the assistant within the first \(length)")
         }
         (self.skipped, self.truncated) = (skipped, truncated)
         (pairs, validation) = (split.training, split.held)

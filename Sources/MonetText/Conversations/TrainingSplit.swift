@@ -8,6 +8,7 @@ struct TrainingSplit<Item> {
     /// Whether there were items and none is left to train on.
     private(set) var isAllHeldOut = false
 
+    /// - `validationShare`: of a file's items, of which a weight below 1 uses fewer.
     /// - `read`: the items of a file.
     init(
         _ parts: [ConversationStream.Part], validationShare: Double, seed: UInt64,
@@ -19,13 +20,15 @@ struct TrainingSplit<Item> {
             var own = try read(part.path)
             count += own.count
             own.shuffle(using: &generator)
-            let heldCount = Int((Double(own.count) * validationShare).rounded())
+            let heldCount = Int((Double(own.count) * validationShare * min(1, part.weight)).rounded())
             held += own.prefix(heldCount)
             own.removeFirst(heldCount)
             let used = Int((Double(own.count) * part.weight).rounded())
             training += (0..<used).map { own[$0 % own.count] }
         }
         training.shuffle(using: &generator)
+        // Evaluations read the first ones: these come from all files.
+        held.shuffle(using: &generator)
         isAllHeldOut = training.isEmpty && count > 0
     }
 }

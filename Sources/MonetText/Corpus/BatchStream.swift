@@ -41,7 +41,8 @@ public struct BatchStream: BatchSource {
     }
 
     /// - `separating`: labels whose documents become sequences of their own, so that nothing attends to or from them.
-    /// - Throws: `TextError.malformedCorpus` if the training split is shorter than two windows, or without a label.
+    /// - Throws: `TextError.malformedCorpus` if the training split is shorter than two windows, or has no document of
+    ///   such a label.
     public init(corpus: Corpus, length: Int, batchSize: Int, seed: UInt64, separating labels: [String] = [])
         throws
     {
@@ -70,7 +71,8 @@ public struct BatchStream: BatchSource {
                 reason: "no label \"\(missing)\"; it has \(known.joined(separator: ", "))")
         }
         var end = 0
-        return try corpus.documents(in: .train).compactMap { document in
+        let documents = try corpus.documents(in: .train).compactMap {
+            document -> (tokens: Range<Int>, label: String)? in
             guard document.tokens.lowerBound >= end else {
                 throw TextError.malformedCorpus(
                     path: corpus.folder,
@@ -82,6 +84,12 @@ public struct BatchStream: BatchSource {
             let own = zip(corpus.labelSets, document.labels).compactMap { $1 >= 0 ? $0.labels[$1] : nil }
             return labels.first(where: own.contains).map { (document.tokens, $0) }
         }
+        if let missing = labels.first(where: { label in !documents.contains { $0.label == label } }) {
+            throw TextError.malformedCorpus(
+                path: corpus.folder,
+                reason: "no training document of \"\(missing)\" that none of the labels before it has")
+        }
+        return documents
     }
 
     /// Batch `index` of the endless stream.

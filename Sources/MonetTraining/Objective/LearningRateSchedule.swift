@@ -31,6 +31,8 @@ public struct LearningRateSchedule: Sendable {
     /// The rate of step `step`, counted from 1.
     public func rate(at step: Int) -> Double {
         if step <= warmupSteps { return peak * Double(step) / Double(max(1, warmupSteps)) }
+        // One step has nothing to decay over: it learns.
+        guard steps - warmupSteps > 1 else { return peak }
         let low = peak * finalShare
         switch kind {
         case .constant: return peak

@@ -116,17 +116,27 @@ public struct RunConfiguration: Sendable, Equatable {
     }
 
     /// Fits settings that were not chosen to the instruction tuning of a published model: the recipe of MonetLLM's chat
-    /// models, one epoch of 128 packed rows of 2,048 tokens a step, and routers that stay as they are.
+    /// models, one epoch of 128 packed rows of 2,048 tokens a step, and routers that stay as they are. Of little data, a
+    /// step takes fewer rows, so that there are eight steps at least.
     ///
     /// - `given`: the keys of settings that were chosen.
     /// - `rows`: the packed rows of an epoch, for the number of steps.
     public mutating func fitTuning(except given: Set<String>, epochs: Int, rows: Int) {
+        fitTuning(except: given, epochs: epochs, rows: rows, rowsPerStep: 128, batchSize: 4)
+    }
+
+    private mutating func fitTuning(
+        except given: Set<String>, epochs: Int, rows: Int, rowsPerStep most: Int, batchSize: Int
+    ) {
         var fitted = self
         func fit<Value>(_ key: String, _ path: WritableKeyPath<RunConfiguration, Value>, _ value: Value) {
             if !given.contains(key) { fitted[keyPath: path] = value }
         }
-        fit("batch_size", \.batchSize, 4)
-        fit("accumulation", \.accumulation, max(1, 128 / fitted.batchSize))
+        // A power of two, of which several processes can take equal parts.
+        let wanted = min(most, max(1, epochs * rows / 8))
+        let fewer = 1 << (Int.bitWidth - 1 - wanted.leadingZeroBitCount)
+        fit("batch_size", \.batchSize, fewer >= 4 * batchSize ? batchSize : 1)
+        fit("accumulation", \.accumulation, max(1, fewer / fitted.batchSize))
         let rowsPerStep = fitted.batchSize * fitted.accumulation
         fit("steps", \.steps, max(1, (epochs * rows + rowsPerStep - 1) / rowsPerStep))
         fit("learning_rate", \.learningRate, 3e-4)
@@ -152,10 +162,9 @@ public struct RunConfiguration: Sendable, Equatable {
     /// - `pairs`: the pairs of an epoch, for the number of steps.
     public mutating func fitPreferences(except given: Set<String>, epochs: Int, pairs: Int) {
         if !given.contains("learning_rate") { learningRate = 1e-6 }
-        if !given.contains("batch_size") { batchSize = 2 }
-        if !given.contains("accumulation") { accumulation = max(1, 64 / batchSize) }
         fitTuning(
-            except: given.union(["learning_rate", "batch_size", "accumulation"]), epochs: epochs, rows: pairs)
+            except: given.union(["learning_rate"]), epochs: epochs, rows: pairs, rowsPerStep: 64, batchSize: 2
+        )
     }
 
     /// Tokens per step.

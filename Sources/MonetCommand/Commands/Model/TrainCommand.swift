@@ -19,7 +19,7 @@ struct TrainCommand: ParsableCommand {
               monet train --resume --out runs/first
               monet train run.yaml --decomposition dense --out runs/llama
               monet train run.yaml --out runs/first --workers 4 --accumulation 4
-              mpirun -np 8 monet train run.yaml --out runs/first
+              mpirun -np 8 --bind-to none monet train run.yaml --out runs/first
 
             A run file is YAML or JSON with the settings below (flags have dashes for underscores) and \
             "model": a preset's name, or a mapping of "preset" and the keys of config.json to change. Flags \
@@ -111,7 +111,7 @@ struct TrainCommand: ParsableCommand {
 
     private func applyFlags(to configuration: inout RunConfiguration) throws {
         for (key, value) in try settings.values() {
-            try configuration.set(key, to: value, source: "--\(key)")
+            try configuration.set(key, to: value, source: "command line")
         }
     }
 

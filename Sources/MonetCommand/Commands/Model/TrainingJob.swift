@@ -61,9 +61,13 @@ struct TrainingJob {
 extension String {
     /// The folder that a link such as a run's `latest` names now: a run keeps it, and a link may name another later.
     var withoutLink: String {
-        guard let target = try? FileManager.default.destinationOfSymbolicLink(atPath: self) else {
+        // A link with a slash at its end is the folder itself.
+        var path = self
+        while path.count > 1, path.hasSuffix("/") { path.removeLast() }
+        guard let target = try? FileManager.default.destinationOfSymbolicLink(atPath: path) else {
             return self
         }
-        return target.hasPrefix("/") ? target : (self as NSString).deletingLastPathComponent + "/" + target
+        let folder = (path as NSString).deletingLastPathComponent
+        return target.hasPrefix("/") || folder.isEmpty ? target : folder + "/" + target
     }
 }

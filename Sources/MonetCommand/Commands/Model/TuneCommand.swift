@@ -1,4 +1,5 @@
 import ArgumentParser
+import Foundation
 import MonetCompute
 import MonetFoundation
 import MonetModel
@@ -63,17 +64,30 @@ struct TuneCommand: ParsableCommand {
     var out: String
     @Flag(help: "Continue the run in the folder from its last checkpoint.")
     var resume = false
-    @Option(help: "How often all conversations are used, unless --steps says how many steps to take.")
-    var epochs = 1
+    @Option(
+        help: "How often all conversations are used, unless --steps says how many steps to take. (default: 1)"
+    )
+    var epochs: Int?
     @OptionGroup var settings: RunSettingOptions
     @OptionGroup var processes: ProcessOptions
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
-        if !(1...1000).contains(epochs) { throw ValidationError("--epochs is \(epochs), expected 1 to 1000") }
-        if resume, model != nil || !data.isEmpty || !preferences.isEmpty || chatTemplate != nil {
+        if let epochs, !(1...1000).contains(epochs) {
+            throw ValidationError("--epochs is \(epochs), expected 1 to 1000")
+        }
+        if resume,
+            model != nil || !data.isEmpty || !preferences.isEmpty || chatTemplate != nil || epochs != nil
+        {
             throw ValidationError(
-                "A run that is resumed keeps its model and its data; --resume takes neither.")
+                "A run that is resumed keeps its model and its data; --resume takes neither, and --steps for --epochs."
+            )
+        }
+        for (key, _) in try settings.values() {
+            guard let option = Self.sources[key] else { continue }
+            throw ValidationError(
+                "tune takes no \(key)"
+                    + (resume ? ": a run that is resumed keeps it" : ", expected \(option)"))
         }
         if !resume, model == nil || data.isEmpty && preferences.isEmpty {
             throw ValidationError("--model and --data or --preferences are needed, or --resume")
@@ -81,10 +95,22 @@ struct TuneCommand: ParsableCommand {
         if !data.isEmpty, !preferences.isEmpty {
             throw ValidationError("--data and --preferences are two stages, each a run of its own")
         }
+        if beta != nil, !resume, preferences.isEmpty {
+            throw ValidationError("--beta needs --preferences: it says how much their differences count")
+        }
+        if loraAlpha != nil, !resume, loraRank ?? 0 == 0 {
+            throw ValidationError("--lora-alpha needs --lora-rank: there are no adapters without a rank")
+        }
         if merge, !resume, loraRank ?? 0 == 0 {
             throw ValidationError("--merge needs --lora-rank: without adapters there is nothing to merge")
         }
     }
+
+    /// Settings that name models and texts, with the options that do so here.
+    private static let sources = [
+        "corpus": "--data or --preferences", "data": "--data", "preferences": "--preferences",
+        "init_from": "--model", "model": "--model", "chat_template": "--chat-template",
+    ]
 
     func run() throws {
         try processes.run(resumeCommand: resumeCommand) { try tune($0) }
@@ -94,15 +120,20 @@ struct TuneCommand: ParsableCommand {
 
     private func tune(_ communicator: any Communicator) throws {
         let directory = RunDirectory(path: out)
-        var configuration = try resume ? directory.configuration() : newConfiguration()
-        if resume { try apply(to: &configuration) }
+        let configuration = try resume ? resumed(directory) : newConfiguration(directory, communicator)
         let job = TrainingJob(
             directory: directory, resuming: resume, threads: processes.threads, isQuiet: common.quiet,
             resumeCommand: resumeCommand)
         guard let checkpoint = try job.run(configuration, communicator), communicator.isFirst else { return }
         if let routing = try TunedRouting(configuration, checkpoint, threads: processes.threads) {
-            try routing.write(to: out, checkpoint: checkpoint)
+            try routing.write(to: out)
+            try routing.note(in: checkpoint)
             if !common.quiet { StandardError.write(routing.text) }
+        }
+        // The best checkpoint, by loss on what is held out, may be an earlier one.
+        let best = (out + "/best").withoutLink
+        if best.lastPathName != checkpoint.lastPathName, FileManager.default.fileExists(atPath: best) {
+            try TunedRouting(configuration, best, threads: processes.threads)?.note(in: best)
         }
         if merge, configuration.adapterRank > 0 { try writeMerged(checkpoint) }
         try StandardOutput.write(checkpoint + "\n")
@@ -119,7 +150,25 @@ struct TuneCommand: ParsableCommand {
         if !common.quiet { StandardError.write("wrote the model with its adapters to \(out)/merged\n") }
     }
 
-    private func newConfiguration() throws -> RunConfiguration {
+    private func resumed(_ directory: RunDirectory) throws -> RunConfiguration {
+        var configuration = try directory.configuration()
+        guard configuration.readsConversations else {
+            throw TrainingError.cannotResume(
+                folder: out, reason: "it learns from a corpus; go on with monet train --resume --out \(out)")
+        }
+        try apply(to: &configuration)
+        guard !merge || configuration.adapterRank > 0 else {
+            throw TrainingError.cannotResume(
+                folder: out, reason: "the run has no adapters, so that there is nothing to merge")
+        }
+        return configuration
+    }
+
+    private func newConfiguration(
+        _ directory: RunDirectory, _ communicator: any Communicator
+    ) throws -> RunConfiguration {
+        // What is quickly refused comes before long reading.
+        guard !directory.exists else { throw TrainingError.runExists(folder: out) }
         var configuration = RunConfiguration()
         let folder = try HubCache().resolve(model ?? "").withoutLink
         configuration.initialCheckpoint = folder
@@ -130,7 +179,6 @@ struct TuneCommand: ParsableCommand {
         configuration.sequenceLength = RunConfiguration.tuningLength(configuration.model)
         configuration.freezesRouters = true
         try apply(to: &configuration)
-        // Errors of the settings come before long reading.
         try configuration.validate(source: "command line")
         let given = Set(try settingValues().map(\.0))
         let tokenizer = try Tokenizer(folder: folder)
@@ -143,20 +191,27 @@ struct TuneCommand: ParsableCommand {
         let (truncated, skipped): (Int, Int)
         if preferences.isEmpty {
             let stream = try ConversationStream(configuration, tokenizer, batchSize: 1)
-            configuration.fitTuning(except: given, epochs: epochs, rows: stream.rowCount)
+            configuration.fitTuning(except: given, epochs: epochs ?? 1, rows: stream.rowCount)
             text =
                 "\(stream.conversationCount.grouped) conversations in \(stream.rowCount.grouped) rows, "
                 + "\(stream.targetCount.grouped) tokens of the assistant"
             (truncated, skipped) = (stream.truncated, stream.skipped)
         } else {
             let stream = try PreferenceStream(configuration, tokenizer, batchSize: 1)
-            configuration.fitPreferences(except: given, epochs: epochs, pairs: stream.pairCount)
+            configuration.fitPreferences(except: given, epochs: epochs ?? 1, pairs: stream.pairCount)
             text = "\(stream.pairCount.grouped) preference pairs"
             (truncated, skipped) = (stream.truncated, stream.skipped)
         }
         if truncated > 0 { text += "; \(truncated.grouped) cut to \(configuration.sequenceLength) tokens" }
-        if skipped > 0 { text += "; \(skipped.grouped) left out, too long" }
-        if !common.quiet { StandardError.write(text + "\n") }
+        if skipped > 0 {
+            text +=
+                "; \(skipped.grouped) left out, with no token of the assistant within \(configuration.sequenceLength)"
+        }
+        text +=
+            "; \(configuration.steps.grouped) steps of "
+            + "\((configuration.batchSize * configuration.accumulation).grouped) "
+            + (preferences.isEmpty ? "rows" : "pairs")
+        if !common.quiet, communicator.isFirst { StandardError.write(text + "\n") }
         return configuration
     }
 
@@ -171,7 +226,7 @@ struct TuneCommand: ParsableCommand {
 
     private func apply(to configuration: inout RunConfiguration) throws {
         for (key, value) in try settingValues() {
-            try configuration.set(key, to: value, source: "--\(key)")
+            try configuration.set(key, to: value, source: "command line")
         }
     }
 

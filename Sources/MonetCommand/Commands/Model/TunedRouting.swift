@@ -40,13 +40,17 @@ struct TunedRouting {
         isHeldOut = !held.isEmpty
     }
 
-    /// Notes it in the run's folder, and in the checkpoint for whoever uses an index of the model with it.
-    func write(to run: String, checkpoint: String) throws {
+    /// Notes it in the run's folder.
+    func write(to run: String) throws {
         try AtomicFile.write(
             JSONValue.object([
                 .init("tokens", .integer(tokens)), .init("selected_as_before", .number(stability.mean)),
                 .init("by_router", .array(stability.routers.map { .number($0) })),
             ]).serialized(pretty: true) + "\n", to: run + "/routing.json")
+    }
+
+    /// Notes it in the checkpoint, for whoever uses an index of the model with it.
+    func note(in checkpoint: String) throws {
         guard var origin = try TunedOrigin(folder: checkpoint) else { return }
         origin.selectedAsBefore = stability.mean
         try origin.write(to: checkpoint)
