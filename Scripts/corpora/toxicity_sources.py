@@ -83,9 +83,11 @@ def is_held_out(text: str) -> bool:
 
 def write(out: str, cache: str) -> None:
     """Writes OUT/comments.jsonl, OUT/prompts.jsonl and OUT/text/{offensive,inoffensive}.jsonl."""
-    os.makedirs(os.path.join(out, "text"), exist_ok=True)
+    os.makedirs(out, exist_ok=True)
     names = ["comments.jsonl", "prompts.jsonl", "text/offensive.jsonl", "text/inoffensive.jsonl"]
-    files = {name: open(os.path.join(out, name + ".partial"), "w", encoding="utf-8") for name in names}
+    # Outside of the folder of texts, where whatever lies is read.
+    partial = {name: os.path.join(out, os.path.basename(name) + ".partial") for name in names}
+    files = {name: open(path, "w", encoding="utf-8") for name, path in partial.items()}
     counts = {"offensive": 0, "inoffensive": 0}
     prompts = []
     for text, category, is_offensive in documents(cache):
@@ -106,8 +108,9 @@ def write(out: str, cache: str) -> None:
     for prompt in prompts:
         files["prompts.jsonl"].write(json.dumps(prompt, ensure_ascii=False) + "\n")
     counts["prompts"] = len(prompts)
+    os.makedirs(os.path.join(out, "text"), exist_ok=True)
     for name, file in files.items():
         file.close()
-        os.replace(os.path.join(out, name + ".partial"), os.path.join(out, name))
+        os.replace(partial[name], os.path.join(out, name))
     for label, count in counts.items():
         print(f"{label:24} {count:8,} documents", file=sys.stderr)

@@ -8,7 +8,7 @@
 // objects. Its header is not needed, and a machine without the library builds the package as well.
 typedef void *handle;
 
-enum { THREAD_SERIALIZED = 2, VERSION_CAPACITY = 8192 };
+enum { THREAD_SERIALIZED = 2, TYPE_SHARED = 0, VERSION_CAPACITY = 8192 };
 
 static struct {
     int (*initialized)(int *);
@@ -20,9 +20,11 @@ static struct {
     int (*send)(const void *, int, handle, int, int, handle, handle *);
     int (*receive)(void *, int, handle, int, int, handle, handle *);
     int (*test)(handle *, int *, void *);
+    int (*split_type)(handle, int, int, handle, handle *);
+    int (*free)(handle *);
     int (*finalize)(void);
     int (*abort)(handle, int);
-    handle world, byte, errors_return;
+    handle world, byte, errors_return, no_info;
 } mpi;
 
 static const char *const NAMES[] = {
@@ -60,11 +62,14 @@ int monet_mpi_load(char *message, size_t capacity) {
         {"MPI_Isend", (void **)&mpi.send},
         {"MPI_Irecv", (void **)&mpi.receive},
         {"MPI_Test", (void **)&mpi.test},
+        {"MPI_Comm_split_type", (void **)&mpi.split_type},
+        {"MPI_Comm_free", (void **)&mpi.free},
         {"MPI_Finalize", (void **)&mpi.finalize},
         {"MPI_Abort", (void **)&mpi.abort},
         {"ompi_mpi_comm_world", &mpi.world},
         {"ompi_mpi_byte", &mpi.byte},
         {"ompi_mpi_errors_return", &mpi.errors_return},
+        {"ompi_mpi_info_null", &mpi.no_info},
     };
     for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
         *symbols[i].place = dlsym(opened, symbols[i].name);
@@ -86,6 +91,15 @@ int monet_mpi_init(int *rank, int *size) {
     if (!status) status = mpi.rank(mpi.world, rank);
     if (!status) status = mpi.size(mpi.world, size);
     return status;
+}
+
+int monet_mpi_neighbours(int *count) {
+    handle neighbours = NULL;
+    int status = mpi.split_type(mpi.world, TYPE_SHARED, 0, mpi.no_info, &neighbours);
+    if (status) return status;
+    status = mpi.size(neighbours, count);
+    int freed = mpi.free(&neighbours);
+    return status ? status : freed;
 }
 
 void monet_mpi_version(char *text, size_t capacity) {

@@ -35,12 +35,6 @@ public final class OpenMPI: Communicator {
         return nil
     }
 
-    /// Processes of the job on this machine, as far as the launcher says.
-    private static func processesOnThisMachine(_ environment: [String: String]) -> Int {
-        let keys = ["OMPI_COMM_WORLD_LOCAL_SIZE", "PMIX_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE"]
-        return max(1, keys.lazy.compactMap { environment[$0].flatMap { Int($0) } }.first ?? 1)
-    }
-
     /// Joins the job.
     ///
     /// - Throws: `ProcessError.openMPIUnavailable`, `ProcessError.failed`, `ProcessError.notJoined`.
@@ -56,7 +50,12 @@ public final class OpenMPI: Communicator {
             throw ProcessError.notJoined(started: started, starter: name)
         }
         (self.rank, self.count) = (Int(rank), Int(count))
-        processesOnThisMachine = min(Int(count), Self.processesOnThisMachine(environment))
+        var neighbours: Int32 = 1
+        let found = count > 1 ? monet_mpi_neighbours(&neighbours) : 0
+        guard found == 0 else {
+            throw ProcessError.failed(operation: "count the processes of this machine", code: Int(found))
+        }
+        processesOnThisMachine = max(1, Int(neighbours))
         var version = [CChar](repeating: 0, count: 512)
         monet_mpi_version(&version, version.count)
         self.version = Self.text(version).split(separator: ",").first.map(String.init) ?? "Open MPI"

@@ -4,10 +4,10 @@ import Testing
 
 /// Weights that a backend has packed once are multiplied as if they were packed for every product.
 @Suite struct PackedWeightsTests {
-    private func backend() -> CPUBackend {
+    private func backend() -> any Backend {
         CPUBackend(
             pool: WorkerPool(threadCount: 2), precision: .bfloat16, isBatchInvariant: true
-        ).packingInvariantProducts
+        ).forManyRows
     }
 
     private func values(_ shape: [Int], seed: Int) -> Tensor {

@@ -38,7 +38,7 @@ import Testing
         }
     }
 
-    private static var backends: [CPUBackend] {
+    private static var backends: [any Backend] {
         let kernels =
             Kernels.available.compactMap(Kernels.init(named:))
             + [true, false].map { Kernels(table: emulated_kernels(), bfloat16OutrunsFloat32: $0) }
@@ -48,13 +48,13 @@ import Testing
                     pool: WorkerPool(threadCount: $0.0), instructionSet: set, precision: $0.1,
                     isBatchInvariant: true)
             }
-            return backends + [backends[1].packingInvariantProducts]
+            return backends + [backends[1].forManyRows]
         }
     }
 
     private struct Runner {
         let model: MonetLanguageModel
-        let backend: CPUBackend
+        let backend: any Backend
         let cacheType: DType
 
         /// Logits of every token of the first sequence, read in pieces beside others.

@@ -17,6 +17,9 @@ int monet_mpi_load(char *message, size_t capacity);
 // Joins the job that this process was started in and gives its place; 0, or MPI's error.
 int monet_mpi_init(int *rank, int *size);
 
+// How many of the job's processes share this one's memory; all of them call this. 0, or MPI's error.
+int monet_mpi_neighbours(int *count);
+
 // The library's name and version.
 void monet_mpi_version(char *text, size_t capacity);
 

@@ -3,6 +3,7 @@ import Foundation
 import Logging
 import MonetCompute
 import MonetFoundation
+import MonetInsight
 import MonetModel
 import MonetText
 
@@ -136,14 +137,25 @@ struct InputOptions: ParsableArguments {
 }
 
 extension MonetLanguageModel {
+    /// Checks that an index is of this model or of one that it was tuned from, and says how far it holds.
+    ///
+    /// - Throws: `InsightError`.
+    func accept(_ index: ExpertIndex, _ logger: Logger) throws {
+        try index.require(self)
+        noteOrigin(of: index.path, index.modelFingerprint, logger)
+    }
+
     /// Says how far a mask or an index holds that was made for the model that this one was tuned from.
     func noteOrigin(of path: String, _ fingerprint: String, _ logger: Logger) {
-        guard let tunedFrom, fingerprint != self.fingerprint else { return }
-        let share = tunedFrom.selectedAsBefore.map {
-            "\((100 * $0).text(1))% of that model's experts are selected as before"
+        guard let tunedFrom else { return }
+        // Adapters change attention alone, which fingerprints leave out.
+        let isLast = fingerprint == tunedFrom.fingerprints.first
+        guard isLast || fingerprint != self.fingerprint else { return }
+        let share = tunedFrom.selectedAsBefore.flatMap { share in
+            isLast ? "\((100 * share).text(1))% of that model's experts are selected as before" : nil
         }
         logger.warning(
-            "\(path) was made for the model that this one was tuned from: \(share ?? "how many of its experts are still selected was not measured")"
+            "\(path) was made for \(fingerprint == self.fingerprint ? "this model or " : "")\(isLast ? "the model" : "a model") that this one was tuned from: \(share ?? "how many of its experts are still selected was not measured")"
         )
     }
 }

@@ -58,10 +58,15 @@ struct Workers {
         try job.leave()
     }
 
-    /// The processors of this machine, divided among the processes on it.
-    static func threadsPerProcess(_ communicator: any Communicator) -> Int? {
+    /// The processors that this process may use, divided among the processes that may use the same: those of a machine,
+    /// unless a launcher binds each to its own. All processes call this.
+    ///
+    /// - Throws: `ProcessError`.
+    static func threadsPerProcess(_ communicator: any Communicator) throws -> Int? {
         guard communicator.isShared else { return nil }
-        return max(1, ProcessorLimits.usableProcessors / communicator.processesOnThisMachine)
+        let places = try communicator.gather(Data(ProcessorLimits.place.utf8))
+        let sharing = places.count { $0 == places[communicator.rank] }
+        return max(1, ProcessorLimits.usableProcessors / max(1, sharing))
     }
 
     private static var executable: String {

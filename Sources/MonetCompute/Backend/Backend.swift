@@ -11,6 +11,10 @@ public protocol Backend: Sendable {
     /// Whether attention reads caches whose first rows belong to several sequences (`AttentionCache.beginning`);
     /// false unless a device says otherwise.
     var sharesBeginnings: Bool { get }
+    /// The name of the arithmetic: backends of one name give equal results; `name` unless a device says otherwise.
+    var arithmeticName: String { get }
+    /// The same device for passes of many rows; itself unless a device says otherwise.
+    var forManyRows: any Backend { get }
 
     // MARK: Memory
 
@@ -182,4 +186,6 @@ extension Backend {
 
 extension Backend {
     public var sharesBeginnings: Bool { false }
+    public var arithmeticName: String { name }
+    public var forManyRows: any Backend { self }
 }

@@ -45,7 +45,7 @@ public struct CPUBackend: Backend {
     /// The same backend for passes of many rows: its batch-invariant products in bfloat16 pack both operands for
     /// integer products, if this processor has them. The packed weights are kept as long as the backend, as far as
     /// memory has room.
-    public var packingInvariantProducts: CPUBackend {
+    public var forManyRows: any Backend {
         guard isBatchInvariant else { return self }
         var policy = policy
         policy.packsInvariantProducts = true

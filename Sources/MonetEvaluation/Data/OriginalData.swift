@@ -89,7 +89,7 @@ enum OriginalData {
     private static func labels(beside path: String) -> [String]? {
         let stem = (path as NSString).deletingPathExtension
         guard let text = try? TextFile.read(stem + "-labels.lst") else { return nil }
-        return text.split(separator: "\n").map { $0.trimmingCharacters(in: .whitespaces) }.filter {
+        return text.lines.map { $0.trimmingCharacters(in: .whitespaces) }.filter {
             !$0.isEmpty
         }
     }

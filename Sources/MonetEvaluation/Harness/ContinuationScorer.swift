@@ -60,7 +60,7 @@ package struct ContinuationScorer {
     /// - `backend`: a processor's batch-invariant one in bfloat16 runs as is fastest for many rows.
     package init(model: MonetLanguageModel, backend: any Backend, mask: UnitMask? = nil) {
         self.model = model
-        self.backend = (backend as? CPUBackend)?.packingInvariantProducts ?? backend
+        self.backend = backend.forManyRows
         self.mask = mask
     }
 

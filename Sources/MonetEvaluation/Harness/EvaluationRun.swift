@@ -140,8 +140,7 @@ public struct EvaluationRun {
             "mask": .string(String(StableHash.of(mask?.description ?? ""), radix: 16)),
             "own_mask": .string(String(StableHash.of(model.ownMask?.description ?? ""), radix: 16)),
             "context": .integer(tokens.context), "seed": .string("\(seed)"),
-            "backend": .string(
-                (backend as? CPUBackend)?.packingInvariantProducts.arithmeticName ?? backend.name),
+            "backend": .string(backend.forManyRows.arithmeticName),
             // What is generated depends on these, which the prompts do not show.
             "generation": .array(
                 tasks.map(\.definition).filter { $0.outputType == .generation }.map { task in

@@ -23,7 +23,7 @@ public struct RunComparison: Sendable {
         public init(folder: String, name: String) throws {
             let path = folder + "/metrics.jsonl"
             var metrics: [String: [(step: Int, value: Double)]] = [:]
-            let lines = try TextFile.read(path).split(separator: "\n", omittingEmptySubsequences: false)
+            let lines = try TextFile.read(path).lines
             for (place, line) in lines.enumerated() where !line.isEmpty {
                 // A run that goes on may just be writing its last line.
                 guard let json = try? JSONValue(parsing: String(line), source: path),
@@ -88,16 +88,20 @@ public struct RunComparison: Sendable {
     /// The last values of every run, with a heading: `run`, then one column for each metric that any run has.
     public var table: [[String]] {
         let columns: [(title: String, value: (Run) -> String?)] = [
-            ("steps", { "\($0.step)" }), ("tokens", { $0.last("tokens").map { Int($0).grouped } }),
+            ("steps", { "\($0.step)" }), ("tokens", { Self.whole($0.last("tokens")) }),
             ("loss", { $0.last("loss").map { String(format: "%.4f", $0) } }),
             ("held-out loss", { $0.last("eval_loss").map { String(format: "%.4f", $0) } }),
             ("lowest", { $0.lowest("eval_loss").map { String(format: "%.4f", $0) } }),
             ("experts alive", { $0.last("eval_alive_experts").map { String(format: "%.1f%%", 100 * $0) } }),
             ("selected per head", { $0.last("selected_per_head").map { String(format: "%.2f", $0) } }),
-            ("tokens/s", { $0.last("tokens_per_second").map { Int($0).grouped } }),
+            ("tokens/s", { Self.whole($0.last("tokens_per_second")) }),
         ]
         return [["run"] + columns.map(\.title)]
             + runs.map { run in [run.name] + columns.map { $0.value(run) ?? "–" } }
+    }
+
+    private static func whole(_ value: Double?) -> String? {
+        value.flatMap { Int(exactly: $0.rounded()) }?.grouped
     }
 
     /// A page with the curves and the table.

@@ -110,8 +110,8 @@ struct UnlearnMatrixCommand: ParsableCommand {
         try overwriting.check(svg, html)
         if let tasks { return try measureTasks(tasks) }
         let (model, tokenizer) = try modelOptions.load(common.logger)
-        let index = try ExpertIndex(path: index ?? "", model: model)
-        model.noteOrigin(of: index.path, index.modelFingerprint, common.logger)
+        let index = try ExpertIndex(path: index ?? "")
+        try model.accept(index, common.logger)
         let documents = try documentOptions.documents(
             tokenizer: tokenizer, modelFolder: modelOptions.model, split: .validation)
         var plan = UnlearningComparison.Plan()

@@ -123,7 +123,7 @@ struct ExpertsFindCommand: ParsableCommand {
     private func find(_ text: String, in index: ExpertIndex) throws -> [FoundExpert] {
         let folder = try HubCache().resolve(model ?? index.modelPath)
         let model = try MonetLanguageModel.load(folder)
-        try index.require(model)
+        try model.accept(index, common.logger)
         let tokenizer = try Tokenizer(folder: folder)
         let ids = try tokenizer.encode(text, addBegin: tokenizer.addsBegin)
         let scores = try MeanScores(of: ids, model: model, backend: try compute.backend())

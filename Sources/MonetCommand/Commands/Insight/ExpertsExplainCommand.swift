@@ -55,7 +55,7 @@ struct ExpertsExplainCommand: ParsableCommand {
         }
         let folder = try HubCache().resolve(model ?? index.modelPath)
         let model = try MonetLanguageModel.load(folder)
-        try index.require(model)
+        try model.accept(index, common.logger)
         let explanation = try SelfExplanation(
             model: model, tokenizer: Tokenizer(folder: folder), backend: try compute.backend(), prompt: prompt
         )

@@ -103,7 +103,7 @@ struct ExpertsShowCommand: ParsableCommand {
         guard effects || (html != nil && !noScores) else { return nil }
         do {
             let loaded = try MonetLanguageModel.load(HubCache().resolve(model ?? index.modelPath))
-            try index.require(loaded)
+            try loaded.accept(index, common.logger)
             return loaded
         } catch let error where !effects && model == nil {
             if !common.quiet {

@@ -125,7 +125,7 @@ struct ExplainCommand: ParsableCommand {
         let index = try ExpertIndex(path: indexOptions.index, writable: !dryRun)
         let folder = try HubCache().resolve(model ?? index.modelPath)
         let model = try MonetLanguageModel.load(folder)
-        try index.require(model)
+        try model.accept(index, common.logger)
         let tokenizer = try Tokenizer(folder: folder)
         let backend = try compute.backend()
         let (chosen, known) = try chosen(index)

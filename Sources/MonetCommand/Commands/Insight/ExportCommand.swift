@@ -76,6 +76,7 @@ struct ExportCommand: ParsableCommand {
         let index = try ExpertIndex(path: indexOptions.index)
         let folder = try HubCache().resolve(model ?? index.modelPath)
         let model = try MonetLanguageModel.load(folder)
+        try model.accept(index, common.logger)
         let backend = try compute.backend()
         Interruption.install()
         var line = ProgressLine(isQuiet: common.quiet)

@@ -59,7 +59,7 @@ struct PairsCommand: ParsableCommand {
         let index = try ExpertIndex(path: indexOptions.index)
         let folder = try HubCache().resolve(model ?? index.modelPath)
         let model = try MonetLanguageModel.load(folder)
-        try index.require(model)
+        try model.accept(index, common.logger)
         let documents = try reading.documents(
             tokenizer: try? Tokenizer(folder: folder), modelFolder: folder, split: split)
         var settings = PairTest.Settings()

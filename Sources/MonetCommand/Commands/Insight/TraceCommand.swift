@@ -42,8 +42,8 @@ struct TraceCommand: ParsableCommand {
         tokens: [UnitID: [String]], corpus: String?
     ) {
         guard let index else { return ([:], nil) }
-        let opened = try ExpertIndex(path: index, model: model)
-        model.noteOrigin(of: index, opened.modelFingerprint, common.logger)
+        let opened = try ExpertIndex(path: index)
+        try model.accept(opened, common.logger)
         let experts = trace.listed.map(\.expert)
         let tokens = try opened.topTokens(of: experts, count: 5)
         return (Dictionary(zip(experts, tokens), uniquingKeysWith: { first, _ in first }), opened.corpus)

@@ -41,7 +41,11 @@ struct ExploreCommand: ParsableCommand {
     func run() throws {
         try OverwriteOption.check([out], overwrite: overwriting.overwrite, isFolder: true)
         let index = try ExpertIndex(path: indexOptions.index)
-        let loaded = try model.map { try MonetLanguageModel.load(HubCache().resolve($0)) }
+        let loaded = try model.map { path in
+            let model = try MonetLanguageModel.load(HubCache().resolve(path))
+            try model.accept(index, common.logger)
+            return model
+        }
         var explorer = try StaticExplorer(index: index, model: loaded, backend: try compute.backend())
         explorer.expertsPerList = experts
         Interruption.install()

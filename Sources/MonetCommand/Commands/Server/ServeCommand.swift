@@ -151,7 +151,11 @@ struct ServeCommand: AsyncParsableCommand {
                 )
             }
             var explorer = ExplorerSources()
-            explorer.index = try index.map { try ExpertIndex(path: $0, model: model, writable: !readOnly) }
+            explorer.index = try index.map { path in
+                let index = try ExpertIndex(path: path, writable: !readOnly)
+                try model.accept(index, logger)
+                return index
+            }
             explorer.corpus = try corpus.map { try Corpus(folder: $0) }
             (explorer.maskFolder, explorer.resultFolder) = (maskDir, results)
             let served = try ServedModel(

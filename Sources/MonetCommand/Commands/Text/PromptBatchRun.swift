@@ -36,8 +36,7 @@ struct PromptBatchRun {
         }
         let text = try TextFile.read(prompts, readsStreams: true)
         var lines: [PromptLine] = []
-        for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated()
-        where !line.allSatisfy(\.isWhitespace) {
+        for (index, line) in text.lines.enumerated() where !line.allSatisfy(\.isWhitespace) {
             let json = try JSONValue(parsing: String(line), source: "\(prompts), line \(index + 1)")
             lines.append(
                 try PromptLine(

@@ -62,7 +62,7 @@ struct TokenizerTrainCommand: ParsableCommand {
         var sample = LineSample(bytes: Int(megabytes * 1e6))
         for source in all {
             try source.forEachDocument { document in
-                for line in document.text.split(separator: "\n") { sample.add(line) }
+                for line in document.text.lines where !line.isEmpty { sample.add(line) }
             }
         }
         let lines = sample.lines

@@ -12,6 +12,20 @@ public enum ProcessorLimits {
         return max(1, count)
     }
 
+    /// The processors that this process may use, as a text that is equal for two processes on one machine if they share
+    /// these.
+    public static var place: String {
+        func text(_ path: String) -> String { (try? String(contentsOfFile: path, encoding: .utf8)) ?? "" }
+        let allowed = text("/proc/self/status").split(separator: "\n").first {
+            $0.hasPrefix("Cpus_allowed_list:")
+        }
+        // Foundation's may ask the network.
+        var name = [CChar](repeating: 0, count: 256)
+        gethostname(&name, name.count - 1)
+        let host = String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        return [text("/proc/sys/kernel/random/boot_id"), host, String(allowed ?? "")].joined(separator: "\n")
+    }
+
     /// The number of processors whose time the cgroup grants, if it is limited (cgroup v2 or v1).
     static func cgroupQuota() -> Double? {
         func numbers(_ path: String) -> [Double] {

@@ -31,7 +31,11 @@ struct MaskRandomCommand: ParsableCommand {
         try output.overwriting.check(output.out)
         let model = try modelOptions.load(common.logger, for: .conversion).model
         let mask = try MaskOptions.read(like, for: model, common.logger).mask
-        let counts = try index.map { try ExpertIndex(path: $0, model: model).firingCounts() }
+        let counts = try index.map { path in
+            let index = try ExpertIndex(path: path)
+            try model.accept(index, common.logger)
+            return try index.firingCounts()
+        }
         let random = counts?.matchedMask(mask, seed: seed) ?? mask.randomOfEqualSize(seed: seed)
         var recipe: [JSONValue.Member] = [
             .init("kind", "random"), .init("like", .string(like)),

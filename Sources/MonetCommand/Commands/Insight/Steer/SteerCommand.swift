@@ -54,8 +54,7 @@ struct ContrastOptions: ParsableArguments {
             return (try read(positive), try read(negative))
         }
         var texts: (positive: [[Int32]], negative: [[Int32]]) = ([], [])
-        let lines = try TextFile.read(pairs, readsStreams: true)
-            .split(separator: "\n", omittingEmptySubsequences: false)
+        let lines = try TextFile.read(pairs, readsStreams: true).lines
         for (number, line) in lines.enumerated() where !line.allSatisfy(\.isWhitespace) {
             let source = "\(pairs), line \(number + 1)"
             let json = try JSONValue(parsing: String(line), source: source)

@@ -113,7 +113,7 @@ struct SteerSweepCommand: ParsableCommand {
         let backend = try compute.backend()
         Interruption.install()
         // What is quickly refused comes first.
-        let lines = try TextFile.read(prompts, readsStreams: true).split(separator: "\n")
+        let lines = try TextFile.read(prompts, readsStreams: true).lines
             .filter { !$0.allSatisfy(\.isWhitespace) }
         let (kind, name) = try effect(tokenizer)
         let effect = try SteeringEffect(
