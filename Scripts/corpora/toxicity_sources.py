@@ -85,7 +85,7 @@ def write(out: str, cache: str) -> None:
     """Writes OUT/comments.jsonl, OUT/prompts.jsonl and OUT/text/{offensive,inoffensive}.jsonl."""
     os.makedirs(out, exist_ok=True)
     names = ["comments.jsonl", "prompts.jsonl", "text/offensive.jsonl", "text/inoffensive.jsonl"]
-    # Outside of the folder of texts, where whatever lies is read.
+    # Outside of the folder of texts, because every file in that folder is read.
     partial = {name: os.path.join(out, os.path.basename(name) + ".partial") for name in names}
     files = {name: open(path, "w", encoding="utf-8") for name, path in partial.items()}
     counts = {"offensive": 0, "inoffensive": 0}

@@ -2,7 +2,7 @@ extension StringProtocol {
     /// The lines of a text without their ends, LF or CRLF: to Swift, CRLF is one character and no LF.
     ///
     /// A text that ends with an end of line has an empty last line.
-    public var lines: [SubSequence] {
+    package var lines: [SubSequence] {
         split(omittingEmptySubsequences: false) { $0 == "\n" || $0 == "\r\n" }
     }
 }

@@ -136,8 +136,13 @@ public final class Tokenizer: @unchecked Sendable {
 
     deinit { monet_sp_destroy(processor) }
 
-    /// Whether the checkpoint adds a token to the pieces, or marks it among them.
-    func isAdded(_ id: Int32) -> Bool { added[id] != nil }
+    /// Whether a token takes the white space before and after it.
+    func strips(_ id: Int32) -> (left: Bool, right: Bool) {
+        (added[id]?.stripsLeft ?? false, added[id]?.stripsRight ?? false)
+    }
+
+    /// Whether a byte is white space that tokens take.
+    static func isStripped(_ byte: UInt8) -> Bool { [0x20, 0x09, 0x0a, 0x0d].contains(byte) }
 
     // MARK: Encoding
 
@@ -294,7 +299,7 @@ public final class Tokenizer: @unchecked Sendable {
     private func segments(_ text: String, at tokens: [(text: [UInt8], token: AddedToken)]) -> [Segment] {
         let starts = Set(tokens.map { $0.text[0] })
         let bytes = Array(text.utf8)
-        func isSpace(_ place: Int) -> Bool { [0x20, 0x09, 0x0a, 0x0d].contains(bytes[place]) }
+        func isSpace(_ place: Int) -> Bool { Self.isStripped(bytes[place]) }
         var result: [Segment] = []
         var pending = 0
         var position = 0

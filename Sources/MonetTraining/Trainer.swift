@@ -109,7 +109,11 @@ public final class Trainer {
                 return
             }
             companions = newest.path
-            let saved = try directory.load(newest.path)
+            let saved: (model: MonetLanguageModel, optimizer: SafetensorsFile, state: RunDirectory.State)
+            do { saved = try directory.load(newest.path) } catch let error as ModelError {
+                guard case .foreignBase = error else { throw error }
+                throw TrainingError.cannotResume(folder: directory.path, reason: "\(error)")
+            }
             guard saved.model.configuration.shapes() == configuration.model.shapes() else {
                 throw TrainingError.cannotResume(
                     folder: directory.path, reason: "\(newest.path) holds a model of other sizes")
@@ -154,8 +158,7 @@ public final class Trainer {
         }
         let model = try MonetLanguageModel.load(start, for: .conversion)
         let own = model.fingerprint
-        return TunedOrigin(
-            fingerprints: [own] + (model.tunedFrom?.fingerprints ?? []).filter { $0 != own })
+        return TunedOrigin(fingerprints: [own] + (model.tunedFrom?.fingerprints ?? []))
     }
 
     /// Checks what a run cannot change when it goes on: adapters, and experts reserved for labels.
@@ -178,9 +181,9 @@ public final class Trainer {
         }
     }
 
-    /// Checks that the model that adapters change, or that preference pairs refer to, is the one of the run's start.
+    /// Checks that the model that preference pairs refer to is the one of the run's start; adapters check their base.
     private func requireSameStart(_ checkpoint: String) throws {
-        guard model.adapters != nil || !configuration.preferences.isEmpty,
+        guard !configuration.preferences.isEmpty,
             let known = tunedFrom?.fingerprints.first, let found = try origin()?.fingerprints.first,
             known != found
         else { return }

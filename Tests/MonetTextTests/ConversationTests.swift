@@ -137,7 +137,9 @@ import Testing
 
     /// Texts in which tokens do not spell what is written: U+2581, which SentencePiece writes for a space, and added
     /// tokens that take the white space around them.
-    @Test(arguments: ["a \u{2581} b", "\u{2581}", "a\u{2581}\u{2581}b \u{2581}c"])
+    @Test(arguments: [
+        "\u{1F600}", "\u{FFFF} \u{1F600}x", "a \u{2581} b", "\u{2581}", "a\u{2581}\u{2581}b \u{2581}c",
+    ])
     func oddSpacesFindTheirPlace(text: String) throws {
         try withTemporaryFolder { folder in
             let pieces = try Tokenizer(path: Fixture.path("text/trained.model")).pieceCount
@@ -155,7 +157,8 @@ import Testing
             #expect(encoded.ids.count { $0 == turn } == 3)
             let parts = encoded.ids.indices.split { encoded.ids[$0] == turn }
             #expect(parts.count == 3)
-            #expect(parts[1].allSatisfy { encoded.isAssistant[$0] })
+            // The first token may be the space that SentencePiece puts before a text, which is nowhere in it.
+            #expect(parts[1].dropFirst().allSatisfy { encoded.isAssistant[$0] })
             #expect(!parts[0].contains { encoded.isAssistant[$0] })
             #expect(!parts[2].contains { encoded.isAssistant[$0] })
         }

@@ -222,12 +222,22 @@ import Testing
         tuning.fitTuning(except: [], epochs: 1, rows: 2000)
         #expect(tuning.batchSize == 4 && tuning.accumulation == 32 && tuning.learningRate == 3e-4)
         #expect(tuning.steps == 16 && tuning.warmupSteps == 1)
+        // Steps that were chosen are those of the recipe.
+        tuning = RunConfiguration()
+        tuning.steps = 1000
+        tuning.fitTuning(except: ["steps"], epochs: 1, rows: 100)
+        #expect(tuning.batchSize * tuning.accumulation == 128 && tuning.steps == 1000)
         // Of fewer rows than the recipe has in eight steps, a step takes fewer.
         for (rows, perStep) in [(1, 1), (7, 1), (16, 2), (100, 8), (128, 16), (1023, 64), (1024, 128)] {
             tuning = RunConfiguration()
             tuning.fitTuning(except: [], epochs: 1, rows: rows)
             #expect(tuning.batchSize * tuning.accumulation == perStep, "\(rows)")
             #expect(tuning.steps >= min(rows, 8) && tuning.steps * perStep < rows + perStep, "\(rows)")
+            for processes in [2, 4, 16] {
+                var shared = RunConfiguration()
+                shared.fitTuning(except: [], epochs: 1, rows: rows, processes: processes)
+                #expect(SummationTree.divides(shared.accumulation, among: processes), "\(rows), \(processes)")
+            }
             // Every run learns something.
             let schedule = LearningRateSchedule(tuning)
             #expect((1...tuning.steps).contains { schedule.rate(at: $0) > 1e-4 }, "\(rows)")

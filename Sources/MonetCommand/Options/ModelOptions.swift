@@ -149,8 +149,10 @@ extension MonetLanguageModel {
     func noteOrigin(of path: String, _ fingerprint: String, _ logger: Logger) {
         guard let tunedFrom else { return }
         // Adapters change attention alone, which fingerprints leave out.
-        let isLast = fingerprint == tunedFrom.fingerprints.first
-        guard isLast || fingerprint != self.fingerprint else { return }
+        let isLast =
+            fingerprint == tunedFrom.fingerprints.first
+            && tunedFrom.fingerprints.count { $0 == fingerprint } == 1
+        guard tunedFrom.fingerprints.contains(fingerprint) else { return }
         let share = tunedFrom.selectedAsBefore.flatMap { share in
             isLast ? "\((100 * share).text(1))% of that model's experts are selected as before" : nil
         }

@@ -66,7 +66,10 @@ struct Workers {
         guard communicator.isShared else { return nil }
         let places = try communicator.gather(Data(ProcessorLimits.place.utf8))
         let sharing = places.count { $0 == places[communicator.rank] }
-        return max(1, ProcessorLimits.usableProcessors / max(1, sharing))
+        let own = ProcessorLimits.usableProcessors / max(1, sharing)
+        // A quota of time holds for all processes of the machine, wherever they are bound.
+        let granted = ProcessorLimits.quota.map { Int($0.rounded(.up)) / communicator.processesOnThisMachine }
+        return max(1, min(own, granted ?? own))
     }
 
     private static var executable: String {

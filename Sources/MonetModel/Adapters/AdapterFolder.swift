@@ -113,9 +113,9 @@ public enum AdapterFolder {
             try require(key, "false") { $0?.boolValue != true }
         }
         try require("bias", "\"none\"") { $0 == nil || $0?.stringValue == "none" }
-        // Others change the weights of the base before they are trained.
-        try require("init_lora_weights", "true, false or \"gaussian\"") {
-            $0 == nil || $0?.isNull ?? true || $0?.boolValue != nil || $0?.stringValue == "gaussian"
+        // These change the weights of the base before adapters are trained.
+        try require("init_lora_weights", "another start, which leaves the base as it is") { value in
+            !["pissa", "olora", "corda", "loftq"].contains { value?.stringValue?.hasPrefix($0) ?? false }
         }
         let origin = try TunedOrigin(folder: folder)
         if let expected = origin?.fingerprints.first, expected != model.fingerprint {

@@ -7,7 +7,8 @@ public struct TunedOrigin: Sendable, Equatable {
     /// The file in a checkpoint.
     public static let fileName = "tuned_from.json"
 
-    /// `MonetLanguageModel.fingerprint` of the model, and of those that it was tuned from itself, last first.
+    /// `MonetLanguageModel.fingerprint` of the model, and of those that it was tuned from itself, last first. Models
+    /// that differ by adapters alone have the same.
     public var fingerprints: [String]
     /// The share of the experts that the model selected that are selected as before; nil if it was not measured.
     public var selectedAsBefore: Double?

@@ -99,7 +99,6 @@ extension Tokenizer {
     func places(of ids: [Int32], in text: String) throws -> [Range<Int>] {
         let bytes = Array(text.utf8)
         var position = 0
-        var wasAdded = false
         /// Where a token's text ends that begins at a place. SentencePiece writes a space as U+2581, and takes one in the
         /// text for the other.
         func end(of surface: some Sequence<UInt8>, at start: Int) -> Int? {
@@ -115,7 +114,11 @@ extension Tokenizer {
             }
             return place
         }
+        func skipWhiteSpace() {
+            while position < bytes.count, Self.isStripped(bytes[position]) { position += 1 }
+        }
         return try ids.map { id in
+            if strips(id).left { skipWhiteSpace() }
             let surface: [UInt8]
             let piece = try piece(id)
             switch try kind(id) {
@@ -129,15 +132,7 @@ extension Tokenizer {
                     .map { Array(String($0).utf8) } ?? []
             default: surface = Array(try displayText(id).utf8)
             }
-            let isAdded = isAdded(id)
-            defer { wasAdded = isAdded }
-            // Added tokens may take the white space around them.
-            var start = position
-            while wasAdded || isAdded, end(of: surface, at: start) == nil, start < bytes.count,
-                [0x20, 0x09, 0x0a, 0x0d].contains(bytes[start])
-            {
-                start += 1
-            }
+            let start = position
             if let end = end(of: surface, at: start) {
                 position = end
             } else if surface.first == 0x20, let end = end(of: surface.dropFirst(), at: start) {
@@ -149,6 +144,7 @@ extension Tokenizer {
                         "the token \"\(try displayText(id))\" is not what stands at byte \(position) of the text"
                 )
             }
+            defer { if strips(id).right { skipWhiteSpace() } }
             return start..<position
         }
     }

@@ -8,7 +8,7 @@ struct TrainingSplit<Item> {
     /// Whether there were items and none is left to train on.
     private(set) var isAllHeldOut = false
 
-    /// - `validationShare`: of a file's items, of which a weight below 1 uses fewer.
+    /// - `validationShare`: the share that is held out of the items that are used of each file.
     /// - `read`: the items of a file.
     init(
         _ parts: [ConversationStream.Part], validationShare: Double, seed: UInt64,

@@ -87,7 +87,7 @@ public struct BatchStream: BatchSource {
         if let missing = labels.first(where: { label in !documents.contains { $0.label == label } }) {
             throw TextError.malformedCorpus(
                 path: corpus.folder,
-                reason: "no training document of \"\(missing)\" that none of the labels before it has")
+                reason: "no training document has the label \"\(missing)\" and none of those before it")
         }
         return documents
     }

@@ -121,21 +121,25 @@ public struct RunConfiguration: Sendable, Equatable {
     ///
     /// - `given`: the keys of settings that were chosen.
     /// - `rows`: the packed rows of an epoch, for the number of steps.
-    public mutating func fitTuning(except given: Set<String>, epochs: Int, rows: Int) {
-        fitTuning(except: given, epochs: epochs, rows: rows, rowsPerStep: 128, batchSize: 4)
+    /// - `processes`: those that share a step's rows.
+    public mutating func fitTuning(except given: Set<String>, epochs: Int, rows: Int, processes: Int = 1) {
+        fitTuning(
+            except: given, epochs: epochs, rows: rows, processes: processes, rowsPerStep: 128, batchSize: 4)
     }
 
     private mutating func fitTuning(
-        except given: Set<String>, epochs: Int, rows: Int, rowsPerStep most: Int, batchSize: Int
+        except given: Set<String>, epochs: Int, rows: Int, processes: Int, rowsPerStep most: Int,
+        batchSize: Int
     ) {
         var fitted = self
         func fit<Value>(_ key: String, _ path: WritableKeyPath<RunConfiguration, Value>, _ value: Value) {
             if !given.contains(key) { fitted[keyPath: path] = value }
         }
-        // A power of two, of which several processes can take equal parts.
-        let wanted = min(most, max(1, epochs * rows / 8))
-        let fewer = 1 << (Int.bitWidth - 1 - wanted.leadingZeroBitCount)
-        fit("batch_size", \.batchSize, fewer >= 4 * batchSize ? batchSize : 1)
+        let wanted = given.contains("steps") ? most : min(most, max(1, epochs * rows / 8))
+        // Powers of two, of which each process can take an equal part.
+        var fewer = 1 << (Int.bitWidth - 1 - wanted.leadingZeroBitCount)
+        while fewer < processes { fewer *= 2 }
+        fit("batch_size", \.batchSize, fewer / batchSize >= max(4, processes) ? batchSize : 1)
         fit("accumulation", \.accumulation, max(1, fewer / fitted.batchSize))
         let rowsPerStep = fitted.batchSize * fitted.accumulation
         fit("steps", \.steps, max(1, (epochs * rows + rowsPerStep - 1) / rowsPerStep))
@@ -160,10 +164,14 @@ public struct RunConfiguration: Sendable, Equatable {
     ///
     /// - `given`: the keys of settings that were chosen.
     /// - `pairs`: the pairs of an epoch, for the number of steps.
-    public mutating func fitPreferences(except given: Set<String>, epochs: Int, pairs: Int) {
+    /// - `processes`: those that share a step's pairs.
+    public mutating func fitPreferences(
+        except given: Set<String>, epochs: Int, pairs: Int, processes: Int = 1
+    ) {
         if !given.contains("learning_rate") { learningRate = 1e-6 }
         fitTuning(
-            except: given.union(["learning_rate"]), epochs: epochs, rows: pairs, rowsPerStep: 64, batchSize: 2
+            except: given.union(["learning_rate"]), epochs: epochs, rows: pairs, processes: processes,
+            rowsPerStep: 64, batchSize: 2
         )
     }
 

@@ -80,7 +80,7 @@ struct TuneCommand: ParsableCommand {
             model != nil || !data.isEmpty || !preferences.isEmpty || chatTemplate != nil || epochs != nil
         {
             throw ValidationError(
-                "A run that is resumed keeps its model and its data; --resume takes neither, and --steps for --epochs."
+                "A run that is resumed keeps its model and its data; --resume takes neither. To train longer, give --steps instead of --epochs."
             )
         }
         for (key, _) in try settings.values() {
@@ -191,14 +191,16 @@ struct TuneCommand: ParsableCommand {
         let (truncated, skipped): (Int, Int)
         if preferences.isEmpty {
             let stream = try ConversationStream(configuration, tokenizer, batchSize: 1)
-            configuration.fitTuning(except: given, epochs: epochs ?? 1, rows: stream.rowCount)
+            configuration.fitTuning(
+                except: given, epochs: epochs ?? 1, rows: stream.rowCount, processes: communicator.count)
             text =
                 "\(stream.conversationCount.grouped) conversations in \(stream.rowCount.grouped) rows, "
                 + "\(stream.targetCount.grouped) tokens of the assistant"
             (truncated, skipped) = (stream.truncated, stream.skipped)
         } else {
             let stream = try PreferenceStream(configuration, tokenizer, batchSize: 1)
-            configuration.fitPreferences(except: given, epochs: epochs ?? 1, pairs: stream.pairCount)
+            configuration.fitPreferences(
+                except: given, epochs: epochs ?? 1, pairs: stream.pairCount, processes: communicator.count)
             text = "\(stream.pairCount.grouped) preference pairs"
             (truncated, skipped) = (stream.truncated, stream.skipped)
         }

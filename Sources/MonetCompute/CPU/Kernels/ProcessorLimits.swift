@@ -8,7 +8,7 @@ public enum ProcessorLimits {
         var count = ProcessInfo.processInfo.activeProcessorCount
         let allowed = Int(monet_affinity_count())
         if allowed > 0 { count = min(count, allowed) }
-        if let quota = cgroupQuota() { count = min(count, max(1, Int(quota.rounded(.up)))) }
+        if let quota { count = min(count, max(1, Int(quota.rounded(.up)))) }
         return max(1, count)
     }
 
@@ -19,7 +19,7 @@ public enum ProcessorLimits {
         let allowed = text("/proc/self/status").split(separator: "\n").first {
             $0.hasPrefix("Cpus_allowed_list:")
         }
-        // Foundation's may ask the network.
+        // Foundation's name of the host may need a network.
         var name = [CChar](repeating: 0, count: 256)
         gethostname(&name, name.count - 1)
         let host = String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
@@ -27,7 +27,7 @@ public enum ProcessorLimits {
     }
 
     /// The number of processors whose time the cgroup grants, if it is limited (cgroup v2 or v1).
-    static func cgroupQuota() -> Double? {
+    public static var quota: Double? {
         func numbers(_ path: String) -> [Double] {
             guard let text = try? String(contentsOfFile: path, encoding: .utf8) else { return [] }
             return text.split(whereSeparator: \.isWhitespace).compactMap { Double($0) }
