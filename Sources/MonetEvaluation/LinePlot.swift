@@ -117,6 +117,8 @@ public struct LinePlot: Sendable {
     /// Round ticks that enclose two numbers.
     package static func scale(_ least: Double, _ most: Double) -> (ticks: [Double], low: Double, high: Double)
     {
+        // Differences and ticks of larger numbers would be infinite.
+        let (least, most) = (max(-1e300, min(1e300, least)), max(-1e300, min(1e300, most)))
         let span = max(most - least, max(abs(most), 1e-9) * 1e-3)
         let rough = span / 4
         let power = pow(10, floor(log10(rough)))

@@ -23,16 +23,21 @@ public final class OpenMPI: Communicator {
         starter(environment) != nil
     }
 
-    /// What started this process as one of several, and how many there are, if known.
+    /// What started this process as one of several, and how many there are, if known. One that was started alone, as in
+    /// a shell that `srun` opened, needs no library.
     private static func starter(_ environment: [String: String]) -> (name: String, count: Int?)? {
-        if let count = environment["OMPI_COMM_WORLD_SIZE"] { return ("mpirun", Int(count)) }
-        if environment["PMIX_RANK"] != nil {
-            return ("a PMIx launcher", environment["SLURM_NTASKS"].flatMap { Int($0) })
-        }
-        if environment["SLURM_PROCID"] != nil, environment["SLURM_STEP_NUM_TASKS"] ?? "1" != "1" {
-            return ("srun", environment["SLURM_STEP_NUM_TASKS"].flatMap { Int($0) })
-        }
-        return nil
+        let tasks = environment["SLURM_STEP_NUM_TASKS"] ?? environment["SLURM_NTASKS"]
+        let starter: (name: String, count: Int?)? =
+            if let count = environment["OMPI_COMM_WORLD_SIZE"] {
+                ("mpirun", Int(count))
+            } else if environment["PMIX_RANK"] != nil {
+                ("a PMIx launcher", tasks.flatMap { Int($0) })
+            } else if environment["SLURM_PROCID"] != nil {
+                ("srun", Int(environment["SLURM_STEP_NUM_TASKS"] ?? "1"))
+            } else {
+                nil
+            }
+        return starter?.count == 1 ? nil : starter
     }
 
     /// Joins the job.

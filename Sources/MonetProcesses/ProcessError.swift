@@ -10,6 +10,8 @@ public enum ProcessError: Error, Sendable, Equatable, CustomStringConvertible {
     case unexpectedAnswer(rank: Int, expected: String, found: String)
     /// The job's processes do not see each other.
     case notJoined(started: Int, starter: String)
+    /// Another number of processes was asked for than a launcher started.
+    case otherNumber(asked: Int, started: Int)
     /// `mpirun` was not found or could not be run.
     case launcherUnavailable(reason: String)
 
@@ -27,6 +29,8 @@ public enum ProcessError: Error, Sendable, Equatable, CustomStringConvertible {
         case .notJoined(let started, let starter):
             "\(starter) started \(started) processes, but each of them is alone in Open MPI's view; "
                 + "start them with mpirun, or with srun --mpi=pmix"
+        case .otherNumber(let asked, let started):
+            "--workers is \(asked), but a launcher has started \(started) processes; leave it out here"
         case .launcherUnavailable(let reason):
             "mpirun cannot be run: \(reason). Install Open MPI (Debian: apt-get install openmpi-bin)"
         }

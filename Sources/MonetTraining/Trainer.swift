@@ -109,6 +109,11 @@ public final class Trainer {
                 return
             }
             companions = newest.path
+            guard newest.step <= configuration.steps else {
+                throw TrainingError.cannotResume(
+                    folder: directory.path,
+                    reason: "\(newest.path) is beyond the last step, \(configuration.steps)")
+            }
             let saved: (model: MonetLanguageModel, optimizer: SafetensorsFile, state: RunDirectory.State)
             do { saved = try directory.load(newest.path) } catch let error as ModelError {
                 guard case .foreignBase = error else { throw error }
@@ -125,6 +130,14 @@ public final class Trainer {
                 communicator: communicator)
             try optimizer.restore(saved.optimizer, step: saved.state.step)
             state = saved.state
+            if let known = state.text, known != text.source.fingerprint {
+                throw TrainingError.cannotResume(
+                    folder: directory.path,
+                    reason: "\(text.name): what it reads is not what the run has read so far"
+                        + (configuration.readsConversations
+                            ? ": other files, or another template, seed, sequence_length or validation_share"
+                            : ""))
+            }
             // What was measured of a checkpoint does not hold for those after it.
             tunedFrom = model.tunedFrom.map { TunedOrigin(fingerprints: $0.fingerprints) }
             guard communicator.isFirst else { return }
@@ -343,7 +356,7 @@ public final class Trainer {
         _ step: Int, from first: Int, gradient: GradientStep, learningRate: Double,
         watch: inout DivergenceWatch
     ) throws -> (result: GradientStep.Result, norm: Double) {
-        let result: GradientStep.Result
+        var result: GradientStep.Result
         do {
             result = try gradient(microBatches: configuration.accumulation) {
                 text.source.batch(from: first + $0 * configuration.batchSize)
@@ -361,6 +374,7 @@ public final class Trainer {
         let clip = configuration.gradientClip
         let scale = clip > 0 && norm > clip ? clip / (norm + 1e-6) : 1
         try optimizer.update(result.gradients, learningRate: learningRate, gradientScale: scale, on: backend)
+        (result.cost.parameterBytes, result.cost.parameterSeconds) = optimizer.parameterCost
         return (result, norm)
     }
 
@@ -390,6 +404,7 @@ public final class Trainer {
         let moments = try optimizer.state()
         if let logs {
             try logs.metrics.synchronize()
+            state.text = text.source.fingerprint
             state.metricsBytes = logs.metrics.size
             state.events = try logs.board.position()
             companions = try directory.save(

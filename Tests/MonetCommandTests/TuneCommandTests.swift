@@ -84,6 +84,38 @@ import Testing
         }
     }
 
+    /// A base whose `config.json` has keys of other programs, and a template that writes the time.
+    @Test func runsOfForeignBasesGoOn() throws {
+        try withTemporaryFolder { folder in
+            try prepare(folder)
+            let path = folder + "/base/latest/config.json"
+            let members = try #require(JSONValue(contentsOfFile: path).members)
+            try AtomicFile.write(
+                JSONValue.object(members + [.init("pad_token_id", .null)]).serialized(), to: path)
+            let template = folder + "/base/latest/chat_template.jinja"
+            try AtomicFile.write("{{ strftime_now('%H:%M:%S') }}" + TextFile.read(template), to: template)
+            let tuned = try Command.run(
+                [
+                    "tune", "--model", "base/latest", "--data", "chat.jsonl", "--out", "chat", "--steps", "2",
+                    "--batch-size", "2", "--accumulation", "1", "--sequence-length", "32",
+                ], in: folder)
+            #expect(tuned.status == 0, "\(tuned.errors)")
+            #expect(
+                try JSONValue(contentsOfFile: folder + "/chat/latest/config.json")["pad_token_id"] == .null)
+            let go = ["tune", "--resume", "--out", "chat", "--steps"]
+            // The next second has come.
+            usleep(1_100_000)
+            let resumed = try Command.run(go + ["3"], in: folder)
+            #expect(resumed.status == 0, "\(resumed.errors)")
+            let data = folder + "/chat.jsonl"
+            try AtomicFile.write(
+                TextFile.read(data) + "\n" + #"{"instruction": "more", "output": "x"}"#, to: data)
+            let other = try Command.run(go + ["4"], in: folder)
+            #expect(
+                other.status == 1 && other.errors.contains("not what the run has read"), "\(other.errors)")
+        }
+    }
+
     /// A base model without a template learns conversations with adapters, then preferences, and is merged.
     @Test func adaptersAndPreferencesAreTuned() throws {
         try withTemporaryFolder { folder in

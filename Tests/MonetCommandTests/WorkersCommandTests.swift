@@ -49,6 +49,17 @@ struct WorkersCommandTests {
         return result
     }
 
+    /// Takes two more steps after a run's last checkpoint.
+    private func goesOn(_ folder: String, workers: Int) throws {
+        let latest = try FileManager.default.destinationOfSymbolicLink(atPath: folder + "/run/latest")
+        let step = try #require(latest.split(separator: "-").last.flatMap { Int($0) })
+        let resumed = try Command.run(
+            ["train", "--resume", "--out", "run", "--steps", "\(step + 2)", "--workers", "\(workers)"],
+            in: folder)
+        #expect(resumed.status == 0, "\(resumed.errors)")
+        #expect(resumed.errors.contains("step \(step + 2)/"), "\(resumed.errors)")
+    }
+
     @Test(arguments: [0, 1])
     func aProcessThatDiesEndsAll(rank: Int) throws {
         try withTemporaryFolder { folder in
@@ -65,11 +76,9 @@ struct WorkersCommandTests {
             #expect(
                 result.errors.contains("signal 9") && result.errors.contains("monet train --resume --out run")
             )
-            #expect(ContinuousClock.now - start < .seconds(60), "it hung")
+            #expect(ContinuousClock.now - start < .seconds(30), "it hung")
             #expect(ranks(of: folder).isEmpty)
-            let resumed = try Command.run(
-                ["train", "--resume", "--out", "run", "--steps", "6", "--workers", "4"], in: folder)
-            #expect(resumed.status == 0, "\(resumed.errors)")
+            try goesOn(folder, workers: 4)
         }
     }
 
@@ -102,11 +111,9 @@ struct WorkersCommandTests {
                 usleep(100_000)
             }
             #expect(running.wait().status == 128 + SIGINT)
-            #expect(ContinuousClock.now - start < .seconds(60), "it hung")
+            #expect(ContinuousClock.now - start < .seconds(30), "it hung")
             #expect(ranks(of: folder).isEmpty)
-            let resumed = try Command.run(
-                ["train", "--resume", "--out", "run", "--steps", "6", "--workers", "2"], in: folder)
-            #expect(resumed.status == 0, "\(resumed.errors)")
+            try goesOn(folder, workers: 2)
         }
     }
 
@@ -165,8 +172,31 @@ struct WorkersCommandTests {
             try Data().write(to: URL(fileURLWithPath: checkpoints))
             let failed = running.wait()
             #expect(failed.status == 1)
-            #expect(failed.errors.contains("run/checkpoints"), "\(failed.errors)")
+            let reason = try #require(failed.errors.range(of: "monet: ", options: .backwards)).lowerBound
+            #expect(failed.errors[reason...].contains("run/checkpoints"), "\(failed.errors)")
             #expect(!failed.errors.contains("MPI_ABORT"))
+            // With the folder back in its place, the run goes on.
+            try FileManager.default.removeItem(atPath: checkpoints)
+            try FileManager.default.moveItem(atPath: folder + "/kept", toPath: checkpoints)
+            try goesOn(folder, workers: 2)
+        }
+    }
+
+    /// Without a number of micro-batches, processes divide the batch; a dense model's checkpoint says of itself what that
+    /// of one process says.
+    @Test func defaultsAreShared() throws {
+        try withTemporaryFolder { folder in
+            try makeCorpus(folder)
+            let dense = ["train", "run.yaml", "--decomposition", "dense", "--steps", "4"]
+            let two = try Command.run(dense + ["--out", "two", "--workers", "2"], in: folder)
+            #expect(two.status == 0, "\(two.errors)")
+            #expect(two.errors.contains("accumulation 2, batch_size 2"), "\(two.errors)")
+            let one = try Command.run(
+                dense + ["--out", "one", "--accumulation", "2", "--batch-size", "2"], in: folder)
+            #expect(one.status == 0, "\(one.errors)")
+            #expect(try model(folder + "/one") == model(folder + "/two"))
+            let texts = try ["one", "two"].map { try TextFile.read(folder + "/\($0)/latest/config.json") }
+            #expect(texts[0] == texts[1] && !texts[0].contains("moe_"), "\(texts[1])")
         }
     }
 

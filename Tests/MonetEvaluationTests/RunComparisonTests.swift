@@ -34,6 +34,20 @@ import Testing
         }
     }
 
+    /// Damaged files may hold any number.
+    @Test(arguments: ["1.7e308", "-1.7e308", "1e-320", "9007199254740992"])
+    func extremeNumbersAreDrawn(number: String) throws {
+        try withTemporaryFolder { folder in
+            try write(
+                [
+                    #"{"step":1,"loss":2,"grad_norm":1.7e308}"#,
+                    #"{"step":9007199254740991,"loss":\#(number),"grad_norm":\#(number)}"#,
+                ], to: folder)
+            let svg = try RunComparison(folders: [folder]).svg(title: "t")
+            #expect(!svg.contains("nan") && !svg.contains("inf"))
+        }
+    }
+
     @Test func foldersOfOneNameAreToldApart() throws {
         try withTemporaryFolder { folder in
             for name in ["a", "b"] { try write([#"{"step":1,"loss":7}"#], to: folder + "/\(name)/run") }

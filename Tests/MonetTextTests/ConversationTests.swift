@@ -114,10 +114,49 @@ import Testing
         }
     }
 
+    /// Files as Alpaca and ShareGPT are distributed: one list, on one line or many.
+    @Test func listsAreRead() throws {
+        try withTemporaryFolder { folder in
+            let path = folder + "/alpaca.json"
+            let entry = #"{"instruction": "a", "output": "b"}"#
+            for list in ["[\(entry),\(entry)]", "\n[\n  \(entry),\n  \(entry)\n]\n"] {
+                try AtomicFile.write(list, to: path)
+                #expect(try Conversation.read(path).count == 2)
+            }
+            for (list, words) in [
+                ("[\(entry), {}]", "\(path)[1]: no \"messages\""), ("[\(entry), 3]", "\(path)[1]: "),
+                ("[]", "no conversations"), ("[\(entry)", path),
+            ] {
+                try AtomicFile.write(list, to: path)
+                do {
+                    _ = try Conversation.read(path)
+                    Issue.record("\(list) was read")
+                } catch { #expect("\(error)".contains(words), "\(error)") }
+            }
+        }
+    }
+
+    /// A template that writes the date writes that of the run.
+    @Test func datesAreThoseOfTheRun() throws {
+        try withTemporaryFolder { folder in
+            _ = try encoder(
+                "{{ strftime_now('%Y %j') }}{% for m in messages %}{{ m.content }}{% endfor %}", in: folder)
+            let tokenizer = try Tokenizer(folder: folder)
+            let conversation = Conversation([ChatMessage(role: "assistant", content: "x")])
+            let years = try [0.0, 400 * 86400].map { seconds in
+                let encoder = try ConversationEncoder(
+                    tokenizer, date: Date(timeIntervalSince1970: seconds + 43200))
+                return try String(tokenizer.decode(encoder(conversation).ids).prefix(8))
+            }
+            #expect(years == ["1970 001", "1971 036"])
+        }
+    }
+
     /// What is marked from a message on, whether templates mark every answer, the last one, or none.
     @Test(
         arguments: [
             "{% for m in messages %}<{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}>{% endfor %}",
+            "{% for m in messages %}<{{ m.content }}>{% endfor %}",
             "{% for m in messages %}<{% if m.role == 'assistant' and loop.last %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}>{% endfor %}",
         ])
     func marksFromAMessageOn(template: String) throws {
@@ -187,6 +226,68 @@ import Testing
             #expect(try held(0.1, first: 1000).count { $0.contains("small") } == 1)
             let some = try held(1, first: 30)
             #expect(some.contains { $0.contains("small") } && some.contains { $0.contains("big") })
+        }
+    }
+
+    /// Another text, another part held out, or another length is another stream; the same files are the same.
+    @Test func streamsHaveFingerprints() throws {
+        try withTemporaryFolder { folder in
+            let encoder = try encoder(
+                "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}", in: folder)
+            let path = folder + "/chat.jsonl"
+            func write(_ count: Int) throws {
+                let lines = (0..<count).map { #"{"instruction": "\#($0)", "output": "x"}"# }
+                try AtomicFile.write(lines.joined(separator: "\n"), to: path)
+            }
+            func fingerprint(share: Double = 0.25, seed: UInt64 = 3, weight: Double = 1, length: Int = 16)
+                throws
+                -> String
+            {
+                try ConversationStream(
+                    [.init(path: path, weight: weight)], encoder: encoder, length: length, batchSize: 1,
+                    validationShare: share, seed: seed
+                ).fingerprint
+            }
+            try write(40)
+            let first = try fingerprint()
+            #expect(try fingerprint() == first)
+            var all = try [
+                first, fingerprint(share: 0.5), fingerprint(seed: 4), fingerprint(weight: 0.5),
+                fingerprint(length: 8),
+            ]
+            try write(41)
+            all.append(try fingerprint())
+            #expect(Set(all).count == all.count)
+        }
+    }
+
+    /// A weight that leaves nothing of a file is an error, not a file that goes missing.
+    @Test func weightsThatUseNothingAreRefused() throws {
+        try withTemporaryFolder { folder in
+            let encoder = try encoder(
+                "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}", in: folder)
+            for (name, count) in [("big", 200), ("small", 40)] {
+                let lines = (0..<count).map { #"{"instruction": "\#(name) \#($0)", "output": "x"}"# }
+                try AtomicFile.write(lines.joined(separator: "\n"), to: "\(folder)/\(name).jsonl")
+            }
+            func files(_ weight: Double) throws -> [UsedFile] {
+                try ConversationStream(
+                    [
+                        .init(path: folder + "/big.jsonl"),
+                        .init(path: folder + "/small.jsonl", weight: weight),
+                    ],
+                    encoder: encoder, length: 16, batchSize: 1, validationShare: 0.1, seed: 3
+                ).files
+            }
+            do {
+                _ = try files(0.01)
+                Issue.record("it was read")
+            } catch let error as TextError {
+                #expect("\(error)".contains("small.jsonl: a weight of 0.01 uses none of its 40"), "\(error)")
+            }
+            // Of the 20 that half of it holds, two are held out.
+            let half = try files(0.5)
+            #expect(half.map(\.used) == [180, 19] && half.map(\.heldOut) == [20, 2])
         }
     }
 

@@ -152,7 +152,11 @@ import Testing
             #expect(found.chosen.messages == expected && found.commonCount == 1, "\(text)")
             #expect(found.rejected.messages.last?.content == "5")
         }
+        let instructed = try pair(#"{"system": "s", "prompt": "2+2?", "chosen": "4", "rejected": "5"}"#)
+        #expect(instructed.chosen.messages == [ChatMessage(role: "system", content: "s")] + expected)
+        #expect(instructed.commonCount == 2)
         for (text, word) in [
+            (#"{"system": 3, "prompt": "a", "chosen": "b", "rejected": "c"}"#, "\"system\" is"),
             ("[1]", "expected a preference pair"), (#"{"chosen": "a", "rejected": "b"}"#, "answers nothing"),
             (#"{"prompt": "a", "chosen": "b"}"#, "no \"rejected\""),
             (#"{"prompt": "a", "chosen": "b", "rejected": "b"}"#, "are the same"),
@@ -233,7 +237,7 @@ import Testing
             tuning.fitTuning(except: [], epochs: 1, rows: rows)
             #expect(tuning.batchSize * tuning.accumulation == perStep, "\(rows)")
             #expect(tuning.steps >= min(rows, 8) && tuning.steps * perStep < rows + perStep, "\(rows)")
-            for processes in [2, 4, 16] {
+            for processes in [2, 3, 4, 6, 16] {
                 var shared = RunConfiguration()
                 shared.fitTuning(except: [], epochs: 1, rows: rows, processes: processes)
                 #expect(SummationTree.divides(shared.accumulation, among: processes), "\(rows), \(processes)")

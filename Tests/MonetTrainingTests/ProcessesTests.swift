@@ -202,6 +202,58 @@ import Testing
         }
     }
 
+    /// In a step of micro-batches of 1 and 3 sequences, every token weighs the same in losses and in what the running
+    /// statistics of routers move towards.
+    @Test func tokensWeighTheSame() throws {
+        try withTemporaryFolder { folder in
+            let run = try TrainerTests.settings(in: folder)
+            let corpus = try Corpus(folder: run.corpus)
+            let batches = try [1, 3].map {
+                try BatchStream(corpus: corpus, length: 8, batchSize: $0, seed: 3).batch(from: 1)
+            }
+            let backend = ReferenceBackend()
+            func step(_ batches: [BatchStream.Batch]) throws -> (losses: TrainingLosses, means: [Double]) {
+                let model = try scrambledModel(run.model, seed: 4).moved(to: backend)
+                let step = GradientStep(
+                    model: model, parameters: model.parameters.trainable,
+                    objective: TrainingObjective(
+                        uniformity: .full, uniformityWeight: 0.5, ambiguityWeight: 0.1, momentum: 0.5),
+                    backend: backend)
+                let losses = try step(microBatches: batches.count) { batches[$0] }.losses
+                return (
+                    losses,
+                    model.parameters.all.filter { $0.name.hasSuffix("running_mean") }
+                        .flatMap { $0.tensor.floats().map(Double.init) }
+                )
+            }
+            let (together, first, second) = try (step(batches), step([batches[0]]), step([batches[1]]))
+            let ambiguity = 0.25 * first.losses.ambiguity + 0.75 * second.losses.ambiguity
+            #expect(abs(together.losses.ambiguity - ambiguity) < 1e-6 * ambiguity)
+            let loss = 0.25 * first.losses.languageModel + 0.75 * second.losses.languageModel
+            #expect(abs(together.losses.languageModel - loss) < 1e-6 * loss)
+            #expect(!together.means.isEmpty && first.means != second.means)
+            // Weights in float32.
+            for (found, parts) in zip(together.means, zip(first.means, second.means)) {
+                #expect(abs(found - (0.25 * parts.0 + 0.75 * parts.1)) < 1e-6, "\(found)")
+            }
+        }
+    }
+
+    @Test func launchersOfOneProcessNeedNoLibrary() {
+        let many: [[String: String]] = [
+            ["OMPI_COMM_WORLD_SIZE": "2"], ["PMIX_RANK": "0"], ["PMIX_RANK": "0", "SLURM_NTASKS": "4"],
+            ["SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"],
+        ]
+        for environment in many { #expect(OpenMPI.isStarted(environment), "\(environment)") }
+        let one: [[String: String]] = [
+            [:], ["OMPI_COMM_WORLD_SIZE": "1"], ["PMIX_RANK": "0", "SLURM_NTASKS": "1"],
+            ["SLURM_PROCID": "0"],
+            // A shell of one task in an allocation for more.
+            ["PMIX_RANK": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "8"], ["SLURM_NTASKS": "8"],
+        ]
+        for environment in one { #expect(!OpenMPI.isStarted(environment), "\(environment)") }
+    }
+
     @Test func whoeverDoesNotAnswerIsNamed() throws {
         let job = ThreadProcesses(count: 3)
         #expect(throws: ProcessError.noAnswer(rank: 2, seconds: 0)) {

@@ -1,3 +1,4 @@
+import Foundation
 import MonetFoundation
 import MonetModel
 import MonetTraining
@@ -34,6 +35,33 @@ import Testing
         }
         #expect(try fitted("small-vd", steps: 10).sequenceLength == 512)
         #expect(try fitted("4.1B-vd", steps: 10).sequenceLength == 512)
+    }
+
+    /// Processes get a part of a step each, and the step keeps its size as far as it can be divided.
+    @Test(arguments: [
+        (1, false, 8, 1), (2, false, 4, 2), (4, false, 2, 4), (3, false, 2, 3), (16, false, 1, 16),
+        (4, true, 2, 4), (3, true, 8, 1),
+    ])
+    func processesShareAStep(processes: Int, isBatchGiven: Bool, batch: Int, accumulation: Int) {
+        var run = RunConfiguration()
+        run.fitDefaults(except: isBatchGiven ? ["batch_size"] : [], processes: processes)
+        #expect(run.batchSize == batch && run.accumulation == accumulation)
+        run = RunConfiguration()
+        run.accumulation = 6
+        run.fitDefaults(except: ["accumulation"], processes: processes)
+        #expect(run.batchSize == 8 && run.accumulation == 6)
+    }
+
+    @Test func datesAreWrittenAndRead() throws {
+        var run = RunConfiguration()
+        try run.set("template_date", to: "2026-11-30T06:29:18Z", source: "test")
+        #expect(run.templateDate == Date(timeIntervalSince1970: 1_796_020_158))
+        #expect(run.json()["template_date"]?.stringValue == "2026-11-30T06:29:18Z")
+        try run.set("template_date", to: .null, source: "test")
+        #expect(run.templateDate == nil)
+        for bad in ["yesterday", 3] as [JSONValue] {
+            #expect(throws: TrainingError.self) { try run.set("template_date", to: bad, source: "test") }
+        }
     }
 
     @Test func whatIsGivenStays() throws {

@@ -368,6 +368,37 @@ import Testing
                 == run)
     }
 
+    /// Also a model from a checkpoint whose `config.json` has keys of other programs, or of another family.
+    @Test(arguments: ["tiny-vd", "tiny-llama"])
+    func modelsOfCheckpointsSurviveTheRunFile(preset: String) throws {
+        var run = RunConfiguration()
+        run.corpus = "c"
+        let whole = try MonetConfiguration.preset(preset).json()
+        run.model = try MonetConfiguration(
+            json: .object(
+                (whole.members ?? []) + [.init("pad_token_id", .null), .init("mystery", ["deep": 3])]),
+            file: "config.json")
+        let text = run.json().serialized()
+        let stored = try RunConfiguration(stored: JSONValue(parsing: text, source: "x"), source: "x")
+        #expect(stored == run && stored.json().serialized() == text)
+        #expect(stored.model.json().serialized() == run.model.json().serialized())
+        // By hand, the same keys are taken for mistakes.
+        #expect(throws: TrainingError.self) {
+            try RunConfiguration(json: JSONValue(parsing: text, source: "x"), source: "x")
+        }
+    }
+
+    /// A mapping that names another family than the default's does not take over its keys.
+    @Test func aMappingOfAnotherFamilyIsThatAlone() throws {
+        let run = try RunConfiguration(
+            json: JSONValue(
+                parsing: #"{"corpus": "c", "model": {"model_type": "llama", "hidden_act": "silu", "intermediate_size": 64}}"#,
+                source: "x"),
+            source: "x")
+        #expect(run.model.experts == nil)
+        #expect(run.model.json()["moe_experts"] == nil && run.model.json()["auto_map"] == nil)
+    }
+
     @Test func aFullDeviceIsAnError() throws {
         // Linux's device that is always full.
         guard FileManager.default.fileExists(atPath: "/dev/full") else { return }

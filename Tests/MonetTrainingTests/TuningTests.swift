@@ -117,6 +117,40 @@ import Testing
         }
     }
 
+    /// A run that goes on reads what it has read, or says that it cannot; it may become longer.
+    @Test func otherTextsAreNotResumed() throws {
+        try withTemporaryFolder { folder in
+            let run = try settings(in: folder)
+            try TrainerTests.train(run, folder + "/run", stopAfter: 3)
+            let text = try TextFile.read(folder + "/chat.jsonl")
+            let changes: [(String, (inout RunConfiguration) throws -> Void)] = [
+                (
+                    "what it reads",
+                    { _ in
+                        try AtomicFile.write(
+                            text + #"\#n{"instruction": "more", "output": "x"}"#, to: folder + "/chat.jsonl")
+                    }
+                ), ("what it reads", { $0.seed += 1 }), ("what it reads", { $0.validationShare = 0.3 }),
+                (
+                    "what it reads",
+                    { $0.chatTemplate = "{% for m in messages %}<{{ m.content }}>{% endfor %}" }
+                ), ("beyond the last step", { $0.steps = 2 }),
+            ]
+            for (words, change) in changes {
+                var other = run
+                try change(&other)
+                do {
+                    try TrainerTests.train(other, folder + "/run", resuming: true)
+                    Issue.record("it went on, expected \(words)")
+                } catch let error as TrainingError { #expect("\(error)".contains(words), "\(error)") }
+                try AtomicFile.write(text, to: folder + "/chat.jsonl")
+            }
+            var longer = run
+            longer.steps = 10
+            try TrainerTests.train(longer, folder + "/run", resuming: true)
+        }
+    }
+
     @Test func whatDoesNotFitTogetherIsRefused() throws {
         try withTemporaryFolder { folder in
             var run = try settings(in: folder)

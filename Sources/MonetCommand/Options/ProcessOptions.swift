@@ -17,10 +17,15 @@ struct WorkerOptions: ParsableArguments {
     ///
     /// - `resumeCommand`: what goes on with work that ended early.
     func run(resumeCommand: String, _ body: (any Communicator) throws -> Void) throws {
-        if let workers, !OpenMPI.isStarted() {
+        if let workers, workers > 1, !OpenMPI.isStarted() {
             return try Workers(count: workers, resumeCommand: resumeCommand).run()
         }
-        try Workers.join(body)
+        try Workers.join { communicator in
+            if let workers, workers != communicator.count {
+                throw ProcessError.otherNumber(asked: workers, started: communicator.count)
+            }
+            try body(communicator)
+        }
     }
 }
 

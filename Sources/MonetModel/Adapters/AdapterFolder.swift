@@ -39,7 +39,7 @@ public enum AdapterFolder {
             metadata: ["format": "pt"], to: folder + "/" + tensorFile)
     }
 
-    /// The checkpoint that a folder's adapters change: as named, or beside the folder if it moved with it.
+    /// The checkpoint that a folder's adapters change: as named, from the working folder or from the adapters' own.
     ///
     /// - Throws: `FileError`, `ModelError.invalidConfiguration`.
     public static func base(of folder: String) throws -> String {
@@ -55,6 +55,11 @@ public enum AdapterFolder {
             if FileManager.default.fileExists(atPath: candidate, isDirectory: &isFolder), isFolder.boolValue {
                 return candidate
             }
+        }
+        guard !name.hasPrefix("/") else {
+            throw ModelError.invalidConfiguration(
+                file: path, key: "base_model_name_or_path", found: name,
+                expected: "a folder that is there: where the model that these adapters change lies now")
         }
         // A model of the hub, in Hugging Face's cache.
         return try HubCache().resolve(name)

@@ -12,7 +12,7 @@ public struct Conversation: Sendable, Equatable {
     /// and `value`; Alpaca's `instruction`, `input` and `output`.
     ///
     /// - Throws: `TextError.malformedSource` naming file, line and key.
-    public init(json: JSONValue, path: String, line: Int) throws {
+    public init(json: JSONValue, path: String, line: Int?) throws {
         func fail(_ reason: String) -> TextError {
             .malformedSource(path: path, line: line, reason: reason)
         }
@@ -39,15 +39,24 @@ public struct Conversation: Sendable, Equatable {
         } else {
             throw fail("no \"messages\", \"conversations\" or \"instruction\"")
         }
-        if let system = try value("system").map({ try text($0, "system") }), !system.isEmpty {
-            guard !messages.contains(where: { $0.role == "system" }) else {
-                throw fail("\"system\" beside a message of the system, expected one of them")
-            }
-            messages.insert(ChatMessage(role: "system", content: system), at: 0)
-        }
+        messages = try Self.turns(messages, afterSystemOf: json, fail)
         guard messages.contains(where: { $0.role == "assistant" }) else {
             throw fail("nothing is said by the assistant")
         }
+    }
+
+    /// Turns, after the text of the system that may stand beside them.
+    static func turns(_ turns: [ChatMessage], afterSystemOf json: JSONValue, _ fail: (String) -> TextError)
+        throws -> [ChatMessage]
+    {
+        guard let value = json["system"], !value.isNull, value.stringValue != "" else { return turns }
+        guard let text = value.stringValue else {
+            throw fail("\"system\" is \(value.kind), expected a text")
+        }
+        guard !turns.contains(where: { $0.role == "system" }) else {
+            throw fail("\"system\" beside a message of the system, expected one of them")
+        }
+        return [ChatMessage(role: "system", content: text)] + turns
     }
 
     /// A list of turns under a key, each of `role` and `content` or `from` and `value`.
@@ -84,30 +93,38 @@ public struct Conversation: Sendable, Equatable {
         "model": "assistant", "chatgpt": "assistant",
     ]
 
-    /// The conversations of a JSONL file.
+    /// The conversations of a file.
     ///
     /// - Throws: `FileError`, `TextError.malformedSource`.
     public static func read(_ path: String) throws -> [Conversation] {
-        try readLines(path).map(\.conversation)
-    }
-
-    /// The same with the line of each.
-    static func readLines(_ path: String) throws -> [(line: Int, conversation: Conversation)] {
-        try lines(path, of: "conversations").map { line, json in
-            (line, try Conversation(json: json, path: path, line: line))
+        try entries(path, of: "conversations").map {
+            try Conversation(json: $0.json, path: $0.path, line: $0.line)
         }
     }
 
-    /// The values of a JSONL file's lines, one at least.
-    static func lines(_ path: String, of content: String) throws -> [(line: Int, json: JSONValue)] {
-        var result: [(line: Int, json: JSONValue)] = []
-        for (place, text) in try TextFile.read(path).lines.enumerated() where !text.allSatisfy(\.isWhitespace)
-        {
-            do {
-                result.append((place + 1, try JSONValue(parsing: String(text), source: path)))
-            } catch FileError.malformedJSON(_, _, let reason) {
-                throw TextError.malformedSource(
-                    path: path, line: place + 1, reason: "malformed JSON: \(reason)")
+    /// A value of a file, with how errors name its place.
+    struct Entry {
+        let path: String
+        let line: Int?
+        let json: JSONValue
+    }
+
+    /// The values of a file, one at least: those of a JSONL file's lines, or of one list.
+    static func entries(_ path: String, of content: String) throws -> [Entry] {
+        let text = try TextFile.read(path)
+        var result: [Entry] = []
+        if text.first(where: { !$0.isWhitespace }) == "[" {
+            guard let values = try JSONValue(parsing: text, source: path).arrayValue else { return [] }
+            result = values.enumerated().map { Entry(path: "\(path)[\($0)]", line: nil, json: $1) }
+        } else {
+            for (place, line) in text.lines.enumerated() where !line.allSatisfy(\.isWhitespace) {
+                do {
+                    let json = try JSONValue(parsing: String(line), source: path)
+                    result.append(Entry(path: path, line: place + 1, json: json))
+                } catch FileError.malformedJSON(_, _, let reason) {
+                    throw TextError.malformedSource(
+                        path: path, line: place + 1, reason: "malformed JSON: \(reason)")
+                }
             }
         }
         guard !result.isEmpty else {

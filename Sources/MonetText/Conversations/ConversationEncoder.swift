@@ -17,14 +17,17 @@ public struct ConversationEncoder: Sendable {
 
     private let template: ChatTemplate
     private let tokenizer: Tokenizer
+    private let date: Date
 
     /// - `template`: in place of the tokenizer's own.
+    /// - `date`: what `strftime_now` takes for now.
     /// - Throws: `TextError.missingTemplate` if there is none and the tokenizer is not a chat model's.
-    public init(_ tokenizer: Tokenizer, template: String? = nil) throws {
+    public init(_ tokenizer: Tokenizer, template: String? = nil, date: Date = Date()) throws {
         guard let source = template ?? tokenizer.chatTemplate else {
             throw TextError.missingTemplate(path: tokenizer.chatTemplatePath)
         }
         self.tokenizer = tokenizer
+        self.date = date
         self.template = try ChatTemplate(source)
     }
 
@@ -53,7 +56,7 @@ public struct ConversationEncoder: Sendable {
             }
             return try template.rendering(
                 messages: .array(Array(messages)), addGenerationPrompt: prompt,
-                specialTokens: tokenizer.specialTokenTexts)
+                specialTokens: tokenizer.specialTokenTexts, date: date)
         }
         let whole = try render(conversation.messages.count, prompt: false)
         if !whole.generated.isEmpty {

@@ -27,6 +27,9 @@ public struct ConversationStream: BatchSource {
     private let validation: [[Sequence]]
     private let batchSize: Int
     private let order: EpochOrder
+    /// How much of each file is used.
+    public let files: [UsedFile]
+    public let fingerprint: String
     /// Conversations left out because nothing that the assistant says fits into a row.
     public let skipped: Int
     /// Conversations cut to the length of a row.
@@ -43,12 +46,14 @@ public struct ConversationStream: BatchSource {
     ) throws {
         self.batchSize = batchSize
         var (skipped, truncated) = (0, 0)
-        let split = try TrainingSplit(parts, validationShare: validationShare, seed: seed) {
-            path -> [Sequence] in
-            try Conversation.readLines(path).compactMap { line, conversation in
+        let split = try TrainingSplit(
+            parts, validationShare: validationShare, seed: seed, content: "conversations"
+        ) { path -> [Sequence] in
+            try Conversation.entries(path, of: "conversations").compactMap { entry in
+                let conversation = try Conversation(json: entry.json, path: entry.path, line: entry.line)
                 let encoded: ConversationEncoder.Encoded
                 do { encoded = try encoder(conversation) } catch let error as TextError {
-                    throw TextError.malformedSource(path: path, line: line, reason: "\(error)")
+                    throw TextError.malformedSource(path: entry.path, line: entry.line, reason: "\(error)")
                 }
                 let (inputs, targets) = encoded.training(length: length)
                 guard targets.contains(where: { $0 >= 0 }) else {
@@ -67,10 +72,11 @@ public struct ConversationStream: BatchSource {
                         + "weights leave out the rest"
                     : "no conversation with tokens of the assistant within the first \(length)")
         }
-        (self.skipped, self.truncated) = (skipped, truncated)
+        (self.skipped, self.truncated, files) = (skipped, truncated, split.files)
         rows = Self.packed(split.training, length: length)
         validation = Self.packed(split.held, length: length)
         order = EpochOrder(count: rows.count, seed: seed)
+        fingerprint = Checksum(of: (rows + validation).map { $0.map { ($0.inputs, $0.targets) } }).text
     }
 
     private static func packed(_ sequences: [Sequence], length: Int) -> [[Sequence]] {

@@ -14,10 +14,10 @@ public struct PreferencePair: Sendable, Equatable {
     }
 
     /// Reads one in the shapes that `trl` reads: `chosen` and `rejected` as texts or lists of messages, after a `prompt`
-    /// that is a text or a list, or with the prompt in both.
+    /// that is a text or a list, or with the prompt in both. A `system` text may stand beside them.
     ///
     /// - Throws: `TextError.malformedSource` naming file, line and key.
-    public init(json: JSONValue, path: String, line: Int) throws {
+    public init(json: JSONValue, path: String, line: Int?) throws {
         func fail(_ reason: String) -> TextError {
             .malformedSource(path: path, line: line, reason: reason)
         }
@@ -32,7 +32,8 @@ public struct PreferencePair: Sendable, Equatable {
             let own = try messages(key, text: "assistant")
             // Lists may repeat the prompt, or its last messages.
             let repeated = (0...prompt.count).last { own.starts(with: prompt.suffix($0)) } ?? 0
-            let all = prompt + own.dropFirst(repeated)
+            let all = try Conversation.turns(
+                prompt + own.dropFirst(repeated), afterSystemOf: json, fail)
             guard all.contains(where: { $0.role == "user" }) else {
                 throw fail("\"\(key)\" answers nothing: no \"prompt\", and no message of a user")
             }

@@ -13,6 +13,9 @@ public struct PreferenceStream: BatchSource {
     private let validation: [[Side]]
     private let batchSize: Int
     private let order: EpochOrder
+    /// How much of each file is used.
+    public let files: [UsedFile]
+    public let fingerprint: String
     /// Pairs left out because nothing that the assistant says in one of them stands within the length.
     public let skipped: Int
     /// Pairs of which an answer was cut.
@@ -30,17 +33,19 @@ public struct PreferenceStream: BatchSource {
     ) throws {
         self.batchSize = batchSize
         var (skipped, truncated) = (0, 0)
-        let split = try TrainingSplit(parts, validationShare: validationShare, seed: seed) {
-            path -> [[Side]] in
-            try Conversation.lines(path, of: "preference pairs").compactMap { line, json in
-                let pair = try PreferencePair(json: json, path: path, line: line)
+        let split = try TrainingSplit(
+            parts, validationShare: validationShare, seed: seed, content: "pairs"
+        ) { path -> [[Side]] in
+            try Conversation.entries(path, of: "preference pairs").compactMap { entry in
+                let pair = try PreferencePair(json: entry.json, path: entry.path, line: entry.line)
                 var isCut = false
                 let sides = try [pair.chosen, pair.rejected].map { conversation -> Side in
                     let encoded: ConversationEncoder.Encoded
                     do {
                         encoded = try encoder(conversation, markingFrom: pair.commonCount)
                     } catch let error as TextError {
-                        throw TextError.malformedSource(path: path, line: line, reason: "\(error)")
+                        throw TextError.malformedSource(
+                            path: entry.path, line: entry.line, reason: "\(error)")
                     }
                     let (inputs, targets) = encoded.training(length: length)
                     if inputs.count < encoded.ids.count - 1 { isCut = true }
@@ -62,9 +67,10 @@ public struct PreferenceStream: BatchSource {
                         + "leave out the rest"
                     : "no pair in which both answers have tokens of the assistant within the first \(length)")
         }
-        (self.skipped, self.truncated) = (skipped, truncated)
+        (self.skipped, self.truncated, files) = (skipped, truncated, split.files)
         (pairs, validation) = (split.training, split.held)
         order = EpochOrder(count: pairs.count, seed: seed)
+        fingerprint = Checksum(of: (pairs + validation).map { $0.map { ($0.inputs, $0.targets) } }).text
     }
 
     /// Pairs of an epoch.

@@ -8,29 +8,48 @@ struct TrainingSplit<Item> {
     /// Whether there were items and none is left to train on.
     private(set) var isAllHeldOut = false
 
+    /// How much of each file is used.
+    private(set) var files: [UsedFile] = []
+
     /// - `validationShare`: the share that is held out of the items that are used of each file.
+    /// - `content`: what the items are called.
     /// - `read`: the items of a file.
+    /// - Throws: `TextError.malformedSource` for a weight that uses nothing of a file.
     init(
         _ parts: [ConversationStream.Part], validationShare: Double, seed: UInt64,
-        read: (_ path: String) throws -> [Item]
+        content: String, read: (_ path: String) throws -> [Item]
     ) throws {
         var generator = SplitMix64(seed: seed)
         var count = 0
         for part in parts {
             var own = try read(part.path)
             count += own.count
+            guard own.isEmpty || (Double(own.count) * part.weight).rounded() > 0 else {
+                throw TextError.malformedSource(
+                    path: part.path, line: nil,
+                    reason: "a weight of \(part.weight) uses none of its \(own.count) \(content)")
+            }
             own.shuffle(using: &generator)
             let heldCount = Int((Double(own.count) * validationShare * min(1, part.weight)).rounded())
             held += own.prefix(heldCount)
             own.removeFirst(heldCount)
             let used = Int((Double(own.count) * part.weight).rounded())
             training += (0..<used).map { own[$0 % own.count] }
+            files.append(UsedFile(path: part.path, used: used, heldOut: heldCount))
         }
         training.shuffle(using: &generator)
         // Evaluations read the first ones: these come from all files.
         held.shuffle(using: &generator)
         isAllHeldOut = training.isEmpty && count > 0
     }
+}
+
+/// How much of a file a run uses.
+public struct UsedFile: Sendable, Equatable {
+    /// The file.
+    public let path: String
+    /// Conversations or pairs of an epoch, and those held out.
+    public let used: Int, heldOut: Int
 }
 
 /// An endless stream of the numbers below a count, every epoch in another order.
@@ -77,5 +96,21 @@ extension ConversationEncoder.Encoded {
     func training(length: Int) -> (inputs: [Int32], targets: [Int32]) {
         let count = max(0, min(ids.count - 1, length))
         return (Array(ids.prefix(count)), (0..<count).map { isAssistant[$0 + 1] ? ids[$0 + 1] : -1 })
+    }
+}
+
+extension Checksum {
+    /// Of rows of sequences with their targets, all in order.
+    init(of rows: [[(inputs: [Int32], targets: [Int32])]]) {
+        self.init()
+        func add(_ numbers: [Int32]) { numbers.withUnsafeBytes { update($0) } }
+        for row in rows {
+            add([Int32(truncatingIfNeeded: row.count)])
+            for sequence in row {
+                add([Int32(truncatingIfNeeded: sequence.inputs.count)])
+                add(sequence.inputs)
+                add(sequence.targets)
+            }
+        }
     }
 }

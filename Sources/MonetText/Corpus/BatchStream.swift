@@ -6,6 +6,8 @@ public protocol BatchSource: Sendable {
     func batch(from first: Int) -> BatchStream.Batch
     /// Held-out batches, at most `limit`.
     func validationBatches(limit: Int) -> [BatchStream.Batch]
+    /// Another one means another text, or another part of it held out.
+    var fingerprint: String { get }
 }
 
 /// Windows of a corpus in a shuffled, repeatable order.
@@ -59,6 +61,9 @@ public struct BatchStream: BatchSource {
                 reason: "\(corpus.tokenCount(.train)) training tokens are too few for sequences of \(length)")
         }
     }
+
+    /// That of the corpus's description, which counts its bytes, documents and tokens.
+    public var fingerprint: String { corpus.fingerprint }
 
     private static func documents(of corpus: Corpus, _ labels: [String]) throws -> [(
         tokens: Range<Int>, label: String

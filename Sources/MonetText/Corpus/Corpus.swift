@@ -14,6 +14,8 @@ public struct Corpus: Sendable {
     public let labelSets: [LabelSet]
     /// Bytes of text before encoding.
     public let textBytes: Int
+    /// A checksum of the description, which counts bytes, documents and tokens.
+    let fingerprint: String
     private let shards: [CorpusSplit: [Shard]]
 
     private struct Shard: Sendable {
@@ -85,6 +87,7 @@ public struct Corpus: Sendable {
             }
         }
         self.folder = folder
+        fingerprint = try Checksum(contentsOfFile: path).text
         self.vocabularySize = vocabularySize
         labelSets = sets
         textBytes = json["text_bytes"]?.intValue ?? 0

@@ -38,6 +38,8 @@ public final class AdamW {
     /// The number of updates so far.
     public private(set) var step = 0
 
+    /// What sending the last step's parameters took.
+    private(set) var parameterCost = (bytes: 0, seconds: 0.0)
     private typealias Moments = (first: Tensor, second: Tensor)
 
     /// An optimizer before its first step.
@@ -140,6 +142,9 @@ public final class AdamW {
     /// - `changed`: which parameters were updated.
     private func shareParameters(_ changed: [Bool]) throws {
         guard communicator.isShared else { return }
+        let begun = ContinuousClock.now
+        var bytes = 0
+        defer { parameterCost = (bytes, (ContinuousClock.now - begun).seconds) }
         let others = (0..<communicator.count).filter { $0 != communicator.rank }
         let all = shards.pieces.indices.filter { changed[shards.pieces[$0].parameter] }
         for start in stride(from: 0, to: all.count, by: Self.piecesAtOnce) {
@@ -150,6 +155,7 @@ public final class AdamW {
                 if shards.isOwn(piece) {
                     let buffer = tensor.withUnsafeBytes { TransferBuffer($0) }
                     for other in others {
+                        bytes += tensor.byteCount
                         transfers.append(try communicator.send(buffer, to: other, tag: .parameters))
                     }
                 } else {

@@ -70,7 +70,7 @@ public struct TrainingObjective: Sendable {
 
     /// The forward pass of a micro-batch, recorded for its gradient.
     ///
-    /// - `share`: 1 over the number of micro-batches.
+    /// - `share`: the share of the micro-batch in the tokens of the step.
     /// - `batch`: where the mean probabilities of all of them will be.
     func forward(
         model: MonetLanguageModel, sequences: [ForwardSequence], share: Double, batch: UniformityBatch?,

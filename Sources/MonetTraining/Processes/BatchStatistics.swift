@@ -85,20 +85,21 @@ struct BatchStatistics: Sendable {
         }
     }
 
-    /// The statistics of the batch that some micro-batches of equal size make up. Variances are those around the
-    /// common mean.
+    /// The statistics of the batch that some micro-batches make up, in which every token weighs the same. Variances are
+    /// those around the common mean.
     init(of parts: [BatchStatistics]) {
         self = parts[0]
         guard parts.count > 1 else { return }
-        let share = 1 / Double(parts.count)
         for index in routers.indices {
+            let count = parts.reduce(0) { $0 + $1.routers[index].count }
+            let shares = parts.map { Double($0.routers[index].count) / Double(max(1, count)) }
             routers[index] = Router(
-                layer: routers[index].layer, count: parts.reduce(0) { $0 + $1.routers[index].count },
+                layer: routers[index].layer, count: count,
                 sides: routers[index].sides.indices.map { side in
                     let sides = parts.map { $0.routers[index].sides[side] }
                     func average(_ values: [[Double]]) -> [Double] {
                         (values.first ?? []).indices.map { place in
-                            values.reduce(0) { $0 + $1[place] } * share
+                            zip(values, shares).reduce(0) { $0 + $1.0[place] * $1.1 }
                         }
                     }
                     let mean = average(sides.map(\.mean))

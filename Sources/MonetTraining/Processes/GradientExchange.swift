@@ -25,6 +25,9 @@ final class GradientExchange: @unchecked Sendable {
         /// Seconds from the first piece to the last, and of these, those in which nothing was left but to wait.
         var seconds = 0.0
         var waited = 0.0
+        /// The same of the parameters that were sent after the update, for which everything waits.
+        var parameterBytes = 0
+        var parameterSeconds = 0.0
     }
 
     /// Bytes under way beyond which the backward pass waits.

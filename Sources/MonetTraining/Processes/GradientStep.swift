@@ -76,6 +76,8 @@ package final class GradientStep {
             return (tokens: targets.count, counted: targets.count { $0 >= 0 })
         }
         let counted = max(1, sizes.reduce(0) { $0 + $1.counted })
+        let total = max(1, sizes.reduce(0) { $0 + $1.tokens })
+        let tokenShares = sizes.map { Double($0.tokens) / Double(total) }
         let variables = ParameterVariables { [indexOfName] in indexOfName[$0] == nil }
         if exchange != nil {
             variables.onGradient = { [unowned self] parameter in
@@ -86,8 +88,8 @@ package final class GradientStep {
         var passes = Passes(neighbours: communicator.processesOnThisMachine)
         func forward(_ index: Int) throws -> ForwardOutput {
             let output = try objective.forward(
-                model: model, sequences: sequences(batch(index)), share: share, batch: uniformityBatch,
-                backend: backend, variables: variables)
+                model: model, sequences: sequences(batch(index)), share: tokenShares[index],
+                batch: uniformityBatch, backend: backend, variables: variables)
             passes.note(output, index)
             return output
         }
@@ -126,7 +128,7 @@ package final class GradientStep {
             with: statistics.runningStatistics(on: backend), momentum: Float(objective.momentum))
         // Every counted token weighs the same, or every pair, of which micro-batches have equally many.
         result.losses = try mean(
-            own.compactMap { passes.losses[$0] },
+            own.compactMap { passes.losses[$0] }, tokenShares: tokenShares,
             shares: sizes.map { objective.preferences == nil ? Double($0.counted) / Double(counted) : share })
         if count > 1, !statistics.routers.isEmpty { result.losses.uniformity = statistics.uniformity }
         result.losses.total = objective.total(result.losses)
@@ -236,8 +238,11 @@ package final class GradientStep {
 
     /// The mean of all processes' losses, added in the order of micro-batches.
     ///
-    /// - `shares`: the share of each micro-batch in the tokens that count.
-    private func mean(_ own: [TrainingLosses], shares: [Double]) throws -> TrainingLosses {
+    /// - `tokenShares`: the share of each micro-batch in all tokens.
+    /// - `shares`: its share in the tokens that count.
+    private func mean(_ own: [TrainingLosses], tokenShares: [Double], shares: [Double]) throws
+        -> TrainingLosses
+    {
         let all = try communicator.gather(own.flatMap(\.numbers))
         let losses = all.flatMap { numbers in
             stride(
@@ -246,7 +251,9 @@ package final class GradientStep {
             .map { TrainingLosses(Array(numbers[$0..<($0 + TrainingLosses.count)])) }
         }
         var mean = TrainingLosses()
-        for part in losses { mean.add(part, share: 1 / Double(losses.count)) }
+        for (part, share) in zip(losses, objective.preferences == nil ? tokenShares : shares) {
+            mean.add(part, share: share)
+        }
         mean.languageModel = zip(losses, shares).reduce(0) { $0 + $1.0.languageModel * $1.1 }
         return mean
     }

@@ -41,6 +41,8 @@ final class Logs {
             scalars += [
                 ("exchange_bytes", Double(exchange.bytes)), ("exchange_seconds", exchange.seconds),
                 ("exchange_wait_seconds", exchange.waited),
+                ("parameter_bytes", Double(exchange.parameterBytes)),
+                ("parameter_seconds", exchange.parameterSeconds),
             ]
         }
         try write(

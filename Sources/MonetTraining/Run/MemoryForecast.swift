@@ -75,7 +75,7 @@ public struct MemoryForecast: Sendable, Equatable {
         let written = communicator.isShared ? 2 * gradientBytes : 0
         gradients = gradientBytes * (1 + sums) + shared + (communicator.isFirst ? written : 0)
         activations = values * passes
-        rest = max(0, before - state) + (gradients + activations) / 20 + 48 << 20
+        rest = max(0, before - state) + (gradients + activations) / 20 + state / 100 + 48 << 20
         let growing =
             gradients - (communicator.isFirst ? written : 0) + activations + rest - max(0, before - state)
         // No process looks at what is left while another still rehearses.

@@ -24,6 +24,8 @@ public struct RunConfiguration: Sendable, Equatable {
     public var expertsOf: [ReservedShare] = []
     /// The chat template of conversations, in place of the checkpoint's own.
     public var chatTemplate: String?
+    /// What a template that writes the date takes for now, so that a run that goes on later reads the same.
+    public var templateDate: Date?
     /// The rank of adapters of attention, which are then all that is trained; 0 to train the model itself.
     public var adapterRank = 0
     /// α of the adapters, whose change is multiplied by α / rank; 0 for twice the rank.
@@ -92,9 +94,21 @@ public struct RunConfiguration: Sendable, Equatable {
     /// - A tenth of the steps warm up; a hundredth lies between reports, a tenth between evaluations, a fifth
     ///   between checkpoints, each within limits.
     ///
+    /// - Several processes divide the sequences of a step, as far as `batchSize` can be divided among them: each gets a
+    ///   micro-batch.
+    ///
     /// - `given`: the keys of settings that were chosen.
-    public mutating func fitDefaults(except given: Set<String>) {
+    /// - `processes`: those that share a step's sequences.
+    public mutating func fitDefaults(except given: Set<String>, processes: Int = 1) {
         var fitted = self
+        if processes > 1, !given.contains("accumulation") {
+            if !given.contains("batch_size") {
+                fitted.batchSize = max(1, batchSize / processes)
+                fitted.accumulation = processes
+            } else if batchSize % processes == 0 {
+                (fitted.batchSize, fitted.accumulation) = (batchSize / processes, processes)
+            }
+        }
         func fit<Value>(_ key: String, _ path: WritableKeyPath<RunConfiguration, Value>, _ value: Value) {
             if !given.contains(key) { fitted[keyPath: path] = value }
         }
@@ -136,11 +150,13 @@ public struct RunConfiguration: Sendable, Equatable {
             if !given.contains(key) { fitted[keyPath: path] = value }
         }
         let wanted = given.contains("steps") ? most : min(most, max(1, epochs * rows / 8))
-        // Powers of two, of which each process can take an equal part.
-        var fewer = 1 << (Int.bitWidth - 1 - wanted.leadingZeroBitCount)
-        while fewer < processes { fewer *= 2 }
-        fit("batch_size", \.batchSize, fewer / batchSize >= max(4, processes) ? batchSize : 1)
-        fit("accumulation", \.accumulation, max(1, fewer / fitted.batchSize))
+        /// At most so many micro-batches of rows that each process gets an equal part, a power of two.
+        func microBatches(of rows: Int) -> Int {
+            let each = max(1, wanted / rows / processes)
+            return processes << (Int.bitWidth - 1 - each.leadingZeroBitCount)
+        }
+        fit("batch_size", \.batchSize, wanted / batchSize >= max(4, processes) ? batchSize : 1)
+        fit("accumulation", \.accumulation, microBatches(of: fitted.batchSize))
         let rowsPerStep = fitted.batchSize * fitted.accumulation
         fit("steps", \.steps, max(1, (epochs * rows + rowsPerStep - 1) / rowsPerStep))
         fit("learning_rate", \.learningRate, 3e-4)
@@ -149,7 +165,8 @@ public struct RunConfiguration: Sendable, Equatable {
         fit("weight_decay", \.weightDecay, 0)
         fit("beta2", \.beta2, 0.999)
         fit("freeze_routers", \.freezesRouters, true)
-        fitted.fitDefaults(except: given.union(["sequence_length", "learning_rate", "warmup_steps"]))
+        fitted.fitDefaults(
+            except: given.union(["sequence_length", "learning_rate", "warmup_steps", "accumulation"]))
         self = fitted
     }
 
@@ -212,6 +229,25 @@ public struct RunConfiguration: Sendable, Equatable {
         try validate(source: source)
     }
 
+    /// Reads settings in the form that `json()` gives. Their model is whole, with whatever else its checkpoint's
+    /// `config.json` says.
+    ///
+    /// - Throws: `TrainingError.invalidSetting`, `ModelError`.
+    public init(stored json: JSONValue, source: String) throws {
+        guard let members = json.members else {
+            throw TrainingError.invalidSetting(
+                source: source, key: "", found: json.kind, expected: "a mapping")
+        }
+        for member in members {
+            if member.key == Self.modelKey, member.value.members != nil {
+                model = try MonetConfiguration(json: member.value, file: source)
+            } else {
+                try set(member.key, to: member.value, source: source)
+            }
+        }
+        try validate(source: source)
+    }
+
     /// Changes one setting.
     ///
     /// - Throws: `TrainingError.invalidSetting`, `ModelError`.
@@ -266,7 +302,10 @@ public struct RunConfiguration: Sendable, Equatable {
                 merged.append(member)
             }
         }
-        return try MonetConfiguration(json: .object(merged), file: source)
+        var result = try MonetConfiguration(json: .object(merged), file: source)
+        // Keys of the model that the mapping began with, which another family does not have.
+        result.otherMembers.removeAll { other in !members.contains { $0.key == other.key } }
+        return result
     }
 
     /// Checks that the settings fit together.
@@ -353,7 +392,9 @@ public struct RunConfiguration: Sendable, Equatable {
         guard !SummationTree.divides(accumulation, among: processes) else { return }
         throw TrainingError.invalidSetting(
             source: "run", key: "accumulation", found: "\(accumulation) micro-batches a step",
-            expected: "\(processes) processes times a power of two, such as \(processes) or \(2 * processes)")
+            expected:
+                "\(processes) processes times a power of two, such as \(processes) or \(2 * processes), with a "
+                + "batch_size that is as much smaller (now \(batchSize))")
     }
 
     /// The settings in the form of a run file.

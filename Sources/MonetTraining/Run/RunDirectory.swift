@@ -47,7 +47,7 @@ public struct RunDirectory: Sendable {
     public func configuration() throws -> RunConfiguration {
         guard exists else { throw TrainingError.cannotResume(folder: path, reason: "there is no run.json") }
         return try RunConfiguration(
-            json: JSONValue(contentsOfFile: configurationPath), source: configurationPath)
+            stored: JSONValue(contentsOfFile: configurationPath), source: configurationPath)
     }
 
     /// Replaces the stored settings.
@@ -81,6 +81,8 @@ public struct RunDirectory: Sendable {
         var metricsBytes: Int?
         /// The same of the TensorBoard events.
         var events: TensorBoardWriter.Position?
+        /// Of the text that the run reads; nil in checkpoints of earlier versions.
+        var text: String?
         /// Checksums of the checkpoint's tensors, by file; empty in checkpoints of earlier versions.
         var checksums: [String: String] = [:]
 
@@ -115,6 +117,7 @@ public struct RunDirectory: Sendable {
             guard bestStep ?? 0 <= step else { throw fail("best_step", "at most the step \(step)") }
             sequences = try count("sequences")
             tokens = try count("tokens")
+            text = json["text"]?.stringValue
             let stored = json["checksums"] ?? .object([])
             guard let members = stored.members else {
                 throw fail("checksums", "names of files with their checksums")
@@ -132,6 +135,7 @@ public struct RunDirectory: Sendable {
             return [
                 "step": .integer(step), "best_loss": bestLoss.map { .number($0) } ?? .null,
                 "best_step": number(bestStep), "sequences": number(sequences), "tokens": number(tokens),
+                "text": text.map { .string($0) } ?? .null,
                 "checksums": .object(
                     checksums.sorted { $0.key < $1.key }.map { .init($0.key, .string($0.value)) }),
             ]

@@ -1,3 +1,4 @@
+import Foundation
 import MonetCompute
 import MonetFoundation
 import MonetText
@@ -29,6 +30,14 @@ public struct RunSetting: Sendable {
         } write: { run, value in
             if !value.isNull, value.stringValue?.isEmpty ?? true { return "the text of a template" }
             run.chatTemplate = value.stringValue
+            return nil
+        },
+        RunSetting("template_date") {
+            $0.templateDate.map { .string($0.ISO8601Format()) } ?? .null
+        } write: { run, value in
+            let date = value.stringValue.flatMap { try? Date($0, strategy: .iso8601) }
+            if !value.isNull, date == nil { return "a time such as 2026-11-30T12:00:00Z" }
+            run.templateDate = date
             return nil
         },
         flag("freeze_routers", \.freezesRouters),

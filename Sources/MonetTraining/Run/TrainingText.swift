@@ -50,11 +50,17 @@ struct TrainingText: Sendable {
     }
 }
 
+extension RunConfiguration {
+    fileprivate func encoder(_ tokenizer: Tokenizer) throws -> ConversationEncoder {
+        try ConversationEncoder(tokenizer, template: chatTemplate, date: templateDate ?? Date())
+    }
+}
+
 extension ConversationStream {
     /// The conversations of a run.
     public init(_ run: RunConfiguration, _ tokenizer: Tokenizer, batchSize: Int? = nil) throws {
         try self.init(
-            run.conversations, encoder: ConversationEncoder(tokenizer, template: run.chatTemplate),
+            run.conversations, encoder: run.encoder(tokenizer),
             length: run.sequenceLength,
             batchSize: batchSize ?? run.batchSize, validationShare: run.validationShare, seed: run.seed)
     }
@@ -64,7 +70,7 @@ extension PreferenceStream {
     /// The preference pairs of a run.
     public init(_ run: RunConfiguration, _ tokenizer: Tokenizer, batchSize: Int? = nil) throws {
         try self.init(
-            run.preferences, encoder: ConversationEncoder(tokenizer, template: run.chatTemplate),
+            run.preferences, encoder: run.encoder(tokenizer),
             length: run.sequenceLength,
             batchSize: batchSize ?? run.batchSize, validationShare: run.validationShare, seed: run.seed)
     }

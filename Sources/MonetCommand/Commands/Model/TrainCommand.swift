@@ -19,7 +19,7 @@ struct TrainCommand: ParsableCommand {
               monet train --resume --out runs/first
               monet train run.yaml --decomposition dense --out runs/llama
               monet train run.yaml --out runs/first --workers 4 --accumulation 4
-              mpirun -np 8 --bind-to none monet train run.yaml --out runs/first
+              mpirun -np 8 --bind-to none monet train run.yaml --out runs/first --accumulation 8
 
             A run file is YAML or JSON with the settings below (flags have dashes for underscores) and \
             "model": a preset's name, or a mapping of "preset" and the keys of config.json to change. Flags \
@@ -28,7 +28,9 @@ struct TrainCommand: ParsableCommand {
             with the same result as an uninterrupted run.
 
             Several processes, started by --workers, mpirun or srun, share the micro-batches of a step (see \
-            --accumulation) and need a common folder; any number of them gives the same parameters, bit for bit.
+            --accumulation) and need a common folder; any number of them gives the same parameters, bit for bit, unless "gradient_exchange" is \
+            "bfloat16", which halves what they send and is inexact. Without --accumulation, each gets a part of the \
+            batch.
 
             Settings: \(RunSetting.all.map(\.key).joined(separator: ", ")).
             """)
@@ -65,7 +67,7 @@ struct TrainCommand: ParsableCommand {
             configuration = try directory.configuration()
             try applyFlags(to: &configuration)
         } else {
-            configuration = try newConfiguration()
+            configuration = try newConfiguration(communicator)
         }
         if let decomposition {
             configuration.model = try configuration.model.converted(to: decomposition.family)
@@ -80,7 +82,7 @@ struct TrainCommand: ParsableCommand {
 
     /// The run file's settings, overridden by the flags; what neither names is taken from the corpus or
     /// the checkpoint to start from.
-    private func newConfiguration() throws -> RunConfiguration {
+    private func newConfiguration(_ communicator: any Communicator) throws -> RunConfiguration {
         var members: [JSONValue.Member] = []
         if let runFile { members = try Self.readRunFile(runFile).members ?? [] }
         if let preset {
@@ -105,7 +107,16 @@ struct TrainCommand: ParsableCommand {
         } else if model?["vocab_size"] == nil, !configuration.corpus.isEmpty {
             configuration.model.vocabularySize = try Corpus(folder: configuration.corpus).vocabularySize
         }
-        configuration.fitDefaults(except: Set(members.map(\.key) + (try settings.values().map(\.0))))
+        let given = configuration
+        configuration.fitDefaults(
+            except: Set(members.map(\.key) + (try settings.values().map(\.0))),
+            processes: communicator.count)
+        if configuration.accumulation != given.accumulation, communicator.isFirst, !common.quiet {
+            StandardError.write(
+                "\(communicator.count) processes share a step: accumulation \(configuration.accumulation), batch_size "
+                    + "\(configuration.batchSize); with these settings, other numbers of processes give the same\n"
+            )
+        }
         return configuration
     }
 

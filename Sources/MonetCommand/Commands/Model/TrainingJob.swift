@@ -32,6 +32,9 @@ struct TrainingJob {
         report.note(
             "training on \(backend.name)" + (communicator.isShared ? ", \(communicator.count) processes" : "")
         )
+        if communicator.isShared, configuration.gradientFormat != .float32 {
+            report.note("gradients are exchanged in \(configuration.gradientFormat.rawValue): inexact")
+        }
         let outcome = try trainer.run(shouldStop: { Interruption.isRequested }, report: { report.show($0) })
         report.end()
         report.note("tensors took \(HostMemory.peak.byteText) at most")
@@ -53,7 +56,7 @@ struct TrainingJob {
         guard communicator.isShared else { return own }
         let all = try communicator.gather(Data(own.json().serialized().utf8))
         return try RunConfiguration(
-            json: JSONValue(parsing: String(decoding: all[0], as: UTF8.self), source: "process 0"),
+            stored: JSONValue(parsing: String(decoding: all[0], as: UTF8.self), source: "process 0"),
             source: "process 0")
     }
 }

@@ -19,7 +19,7 @@ struct TuneCommand: ParsableCommand {
               monet tune --model runs/chat/latest --preferences pairs.jsonl --out runs/preferred
               monet tune --resume --out runs/chat
 
-            Conversations are JSONL: "messages" of "role" and "content", ShareGPT's "conversations", or Alpaca's \
+            Conversations are JSONL, or one list in JSON: "messages" of "role" and "content", ShareGPT's "conversations", or Alpaca's \
             "instruction", "input" and "output". FILE=0.5 uses half of a file, FILE=2 all of it twice. The \
             checkpoint's chat template writes them as text; the loss counts what the assistant says. Rows of about \
             equal length hold several conversations, of which none attends to another.
@@ -187,8 +187,13 @@ struct TuneCommand: ParsableCommand {
                 source: tokenizer.chatTemplatePath,
                 reason: "no chat_template; a base model needs one, given with --chat-template")
         }
+        if configuration.templateDate == nil,
+            (configuration.chatTemplate ?? tokenizer.chatTemplate ?? "").contains("strftime_now")
+        {
+            configuration.templateDate = Date(timeIntervalSince1970: Date().timeIntervalSince1970.rounded())
+        }
         var text: String
-        let (truncated, skipped): (Int, Int)
+        let (truncated, skipped, files): (Int, Int, [UsedFile])
         if preferences.isEmpty {
             let stream = try ConversationStream(configuration, tokenizer, batchSize: 1)
             configuration.fitTuning(
@@ -196,13 +201,13 @@ struct TuneCommand: ParsableCommand {
             text =
                 "\(stream.conversationCount.grouped) conversations in \(stream.rowCount.grouped) rows, "
                 + "\(stream.targetCount.grouped) tokens of the assistant"
-            (truncated, skipped) = (stream.truncated, stream.skipped)
+            (truncated, skipped, files) = (stream.truncated, stream.skipped, stream.files)
         } else {
             let stream = try PreferenceStream(configuration, tokenizer, batchSize: 1)
             configuration.fitPreferences(
                 except: given, epochs: epochs ?? 1, pairs: stream.pairCount, processes: communicator.count)
             text = "\(stream.pairCount.grouped) preference pairs"
-            (truncated, skipped) = (stream.truncated, stream.skipped)
+            (truncated, skipped, files) = (stream.truncated, stream.skipped, stream.files)
         }
         if truncated > 0 { text += "; \(truncated.grouped) cut to \(configuration.sequenceLength) tokens" }
         if skipped > 0 {
@@ -213,7 +218,15 @@ struct TuneCommand: ParsableCommand {
             "; \(configuration.steps.grouped) steps of "
             + "\((configuration.batchSize * configuration.accumulation).grouped) "
             + (preferences.isEmpty ? "rows" : "pairs")
-        if !common.quiet, communicator.isFirst { StandardError.write(text + "\n") }
+        if !common.quiet, communicator.isFirst {
+            if files.count > 1 {
+                for file in files {
+                    StandardError.write(
+                        "\(file.path): \(file.used.grouped) an epoch, \(file.heldOut.grouped) held out\n")
+                }
+            }
+            StandardError.write(text + "\n")
+        }
         return configuration
     }
 

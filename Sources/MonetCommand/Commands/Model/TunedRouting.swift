@@ -11,6 +11,7 @@ struct TunedRouting {
     private let tokens: Int
     /// Whether the texts were held out of training.
     private let isHeldOut: Bool
+    private let areRoutersFrozen: Bool
 
     /// Compares the model that a run started from with its checkpoint, on held-out texts of the run or, without any, on
     /// those learned; nil for a model without experts.
@@ -38,6 +39,7 @@ struct TunedRouting {
         self.stability = stability
         tokens = sequences.reduce(0) { $0 + $1.count }
         isHeldOut = !held.isEmpty
+        areRoutersFrozen = run.freezesRouters
     }
 
     /// Notes it in the run's folder.
@@ -58,7 +60,9 @@ struct TunedRouting {
 
     var text: String {
         "\((100 * stability.mean).text(1))% of the experts that the model selected before are selected as before "
-            + "(\(isHeldOut ? "held-out conversations" : "conversations learned")); an expert index of the model is "
-            + "valid for the tuned one to that degree\n"
+            + "(\(isHeldOut ? "held-out conversations" : "conversations learned")); "
+            + (areRoutersFrozen
+                ? "an expert index of the model is valid for the tuned one to that degree\n"
+                : "routers were trained, so that the tuned model needs an index and masks of its own\n")
     }
 }
