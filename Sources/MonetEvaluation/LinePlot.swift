@@ -40,6 +40,8 @@ public struct LinePlot: Sendable {
     public var conditions: [(name: String, detail: String)]
     /// The panels, from top to bottom.
     public var panels: [Panel]
+    /// Places at which a line begins anew, because what stands there does not follow from what stands before.
+    public var gaps: Set<Int> = []
 
     /// Joins the parts.
     public init(title: String, conditions: [(name: String, detail: String)], panels: [Panel]) {
@@ -97,9 +99,14 @@ public struct LinePlot: Sendable {
         for (number, series) in panel.series.enumerated() {
             let colour = Self.colours[number % Self.colours.count]
             let points = series.values.enumerated().filter { $0.element.isFinite }
-            let path = points.map { "\(SVGDrawing.fixed(x($0.offset))),\(SVGDrawing.fixed(y($0.element)))" }
-            body +=
-                "<polyline points=\"\(path.joined(separator: " "))\" fill=\"none\" stroke=\"\(colour)\" stroke-width=\"2\"/>"
+            let starts = [0] + gaps.sorted() + [series.values.count]
+            for (start, end) in zip(starts, starts.dropFirst()) {
+                let path = points.filter { (start..<max(start, end)).contains($0.offset) }
+                    .map { "\(SVGDrawing.fixed(x($0.offset))),\(SVGDrawing.fixed(y($0.element)))" }
+                guard !path.isEmpty else { continue }
+                body +=
+                    "<polyline points=\"\(path.joined(separator: " "))\" fill=\"none\" stroke=\"\(colour)\" stroke-width=\"2\"/>"
+            }
             for (place, value) in points {
                 let centre = SVGDrawing.fixed(x(place))
                 if place < series.errors.count, series.errors[place].isFinite {

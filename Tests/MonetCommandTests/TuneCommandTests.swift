@@ -158,6 +158,7 @@ import Testing
             // Only attention changed, which moves what routers see.
             let traced = try monet(
                 ["trace", "--model", "chat/latest", "--index", "base.sqlite", "--html", "t.html", "Sentence"])
+            #expect(try TextFile.read(folder + "/t.html").contains("<p>model chat/latest "))
             #expect(
                 traced.errors.contains("this model or the model that this one was tuned from"),
                 "\(traced.errors)")

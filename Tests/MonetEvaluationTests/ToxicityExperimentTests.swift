@@ -221,6 +221,24 @@ import Testing
         #expect(zip(ticks, ticks.dropFirst()).allSatisfy { $0 < $1 })
     }
 
+    /// Lines do not join what does not follow from each other.
+    @Test func linesBeginAnewAtGaps() {
+        var plot = LinePlot(
+            title: "t", conditions: (0..<5).map { ("\($0)", "") },
+            panels: [.init(title: "p", series: [.init(name: "s", values: [1, 2, 3, .nan, 5])])])
+        func lines() -> [Int] {
+            plot.svg().components(separatedBy: "<polyline points=\"").dropFirst().map {
+                $0.prefix { $0 != "\"" }.split(separator: " ").count
+            }
+        }
+        #expect(lines() == [4])
+        plot.gaps = [2]
+        #expect(lines() == [2, 2])
+        // No value is left between the two.
+        plot.gaps = [3, 4]
+        #expect(lines() == [3, 1])
+    }
+
     @Test func reportNamesScorerAndItsQuality() throws {
         let results = try experiment().run(edits(), recordsPath: nil)
         let report = try ToxicityReport(

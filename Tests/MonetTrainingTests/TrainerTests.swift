@@ -392,7 +392,8 @@ import Testing
     @Test func aMappingOfAnotherFamilyIsThatAlone() throws {
         let run = try RunConfiguration(
             json: JSONValue(
-                parsing: #"{"corpus": "c", "model": {"model_type": "llama", "hidden_act": "silu", "intermediate_size": 64}}"#,
+                parsing:
+                    #"{"corpus": "c", "model": {"model_type": "llama", "hidden_act": "silu", "intermediate_size": 64}}"#,
                 source: "x"),
             source: "x")
         #expect(run.model.experts == nil)

@@ -23,6 +23,20 @@ struct ModelOptions: ParsableArguments {
     /// The checkpoint's folder.
     func folder() throws -> String { try HubCache().resolve(model, revision: revision) }
 
+    /// What pages and pictures call the model: its folder's name, with that of its run for a run's checkpoints.
+    func title() throws -> String {
+        let folder = try folder()
+        let name = folder.lastPathName
+        let parent = folder.parentFolder.lastPathName
+        switch (parent, name) {
+        case (".", _), ("/", _), ("..", _): return name
+        case ("checkpoints", _) where name.hasPrefix("step-"):
+            return folder.parentFolder.parentFolder.lastPathName + "/" + name
+        case (_, "best"), (_, "latest"): return parent + "/" + name
+        default: return name
+        }
+    }
+
     /// Maps the checkpoint, and opens its tokenizer if it has one.
     func load(_ logger: Logger, for purpose: LoadPurpose = .inference) throws -> (
         model: MonetLanguageModel, tokenizer: Tokenizer?

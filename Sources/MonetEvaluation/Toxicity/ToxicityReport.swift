@@ -100,9 +100,13 @@ public struct ToxicityReport: Sendable {
                         )
                     ]))
         }
-        return LinePlot(
+        var plot = LinePlot(
             title: title, conditions: results.map { ($0.name, percent($0.removedShare, 1) + " removed") },
             panels: panels)
+        // From threshold to threshold more is removed; masks after them, such as random ones, are other series.
+        plot.gaps = Set(
+            results.indices.dropFirst().filter { results[$0].removedShare <= results[$0 - 1].removedShare })
+        return plot
     }
 
     /// The outcome in a sentence; nil without an edit.

@@ -211,7 +211,7 @@ struct ToxicityMeasureCommand: ParsableCommand {
     }
 
     private func report(_ report: ToxicityReport) throws {
-        let name = try modelOptions.folder().lastPathName
+        let name = try modelOptions.title()
         for (path, text) in [
             (svg, svg.map { _ in report.plot(title: "Toxicity of \(name) with experts removed").svg() }),
             (

@@ -185,7 +185,7 @@ struct UnlearnMatrixCommand: ParsableCommand {
     }
 
     private func report(_ result: TaskUnlearning) throws {
-        let name = try modelOptions.folder().lastPathName
+        let name = try modelOptions.title()
         if let svg {
             let title = "Accuracy with a category's specialists removed, \(name)"
             try AtomicFile.write(result.matrix.heatMap(.accuracy, title: title).svg(), to: svg)
@@ -221,7 +221,7 @@ struct UnlearnMatrixCommand: ParsableCommand {
     }
 
     private func report(_ comparison: UnlearningComparison) throws {
-        let name = try modelOptions.folder().lastPathName
+        let name = try modelOptions.title()
         if let svg {
             let title = "Loss with a label's specialists removed, \(name)"
             try AtomicFile.write(comparison.matrix.heatMap(.loss, title: title).svg(), to: svg)

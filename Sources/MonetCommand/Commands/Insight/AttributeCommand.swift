@@ -109,7 +109,7 @@ struct AttributeCommand: ParsableCommand {
             return
         }
         Interruption.install()
-        let name = try modelOptions.folder().lastPathName
+        let name = try modelOptions.title()
         let whole = try graph(of: pass)
         let graph = whole.pruned(nodeShare: nodeThreshold, edgeShare: edgeThreshold)
         let names = ids.map { id in tokenizer.flatMap { try? $0.displayText(id) } ?? "\(id)" }

@@ -69,7 +69,7 @@ struct TraceCommand: ParsableCommand {
             of: ids, model: model, tokenizer: tokenizer, count: shown, backend: try compute.backend(),
             mask: try masking.load(for: model, common.logger))
         if let html {
-            let name = try modelOptions.folder().lastPathName
+            let name = try modelOptions.title()
             let top = try topTokens(of: trace, model)
             try AtomicFile.write(
                 trace.html(
