@@ -30,7 +30,7 @@ public enum ProcessError: Error, Sendable, Equatable, CustomStringConvertible {
             "\(starter) started \(started) processes, but each of them is alone in Open MPI's view; "
                 + "start them with mpirun, or with srun --mpi=pmix"
         case .otherNumber(let asked, let started):
-            "--workers is \(asked), but a launcher has started \(started) processes; leave it out here"
+            "--workers is \(asked), but a launcher has started \(started == 1 ? "one process" : "\(started) processes"); leave it out here"
         case .launcherUnavailable(let reason):
             "mpirun cannot be run: \(reason). Install Open MPI (Debian: apt-get install openmpi-bin)"
         }

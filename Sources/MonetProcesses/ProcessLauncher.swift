@@ -53,6 +53,13 @@ public struct ProcessLauncher: Sendable {
     public static func environment(
         _ own: [String: String] = ProcessInfo.processInfo.environment
     ) -> [String: String] {
+        // A launcher that started this process, alone, has left marks for which mpirun would take itself for its child.
+        let isChild = own["OMPI_COMM_WORLD_SIZE"] != nil
+        let own = own.filter { key, _ in
+            if key.hasPrefix("OMPI_") { return !isChild || key.hasPrefix("OMPI_ALLOW_RUN_AS_ROOT") }
+            return !["PMIX_", "PMI_", "PRTE_"].contains { key.hasPrefix($0) }
+                || key.contains("_MCA_") && !isChild
+        }
         // What the user has set stays. Containers forbid reading another process's memory, and a missing InfiniBand
         // card is worth no warning.
         let defaults = [

@@ -64,9 +64,9 @@ public struct ChatTemplate: Sendable {
     /// The same with the bytes of the text that the template marks with `{% generation %}` as the assistant's.
     func rendering(
         messages: JSONValue, addGenerationPrompt: Bool, specialTokens: [String: String],
-        variables: JSONValue = .null, date: Date = Date()
+        variables: JSONValue = .null, date: Date = Date(), timeZone: TimeZone = .current
     ) throws -> (text: String, generated: [Range<Int>]) {
-        let run = JinjaRun(date: date)
+        let run = JinjaRun(date: date, timeZone: timeZone)
         // transformers always passes these two.
         var values: [(String, JSONValue)] = [("tools", .null), ("documents", .null)]
         values += specialTokens.map { ($0.key, .string($0.value)) }

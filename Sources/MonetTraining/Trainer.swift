@@ -79,7 +79,7 @@ public final class Trainer {
         guard text.vocabularySize <= configuration.model.vocabularySize else {
             throw TrainingError.invalidSetting(
                 source: "run", key: "model.vocab_size", found: "\(configuration.model.vocabularySize)",
-                expected: "at least the \(text.vocabularySize) of \(text.name)")
+                expected: "at least the \(text.vocabularySize) of \(text.tokens)")
         }
         self.configuration = configuration
         self.directory = directory
@@ -384,9 +384,10 @@ public final class Trainer {
     /// - Throws: `TrainingError.cannotResume`.
     private func requireEqualStarts() throws {
         let batch = text.source.batch(from: state.step)
+        let text = UInt64(text.source.fingerprint, radix: 16) ?? 0
         let own =
             [state.step, state.sequences ?? 0, state.bestStep ?? 0].map(Double.init)
-            + batch.inputs.joined().map(Double.init)
+            + [text >> 32, text & 0xffff_ffff].map(Double.init) + batch.inputs.joined().map(Double.init)
         let all = try communicator.gather(own)
         guard let place = all.firstIndex(where: { $0 != all[0] }) else { return }
         throw TrainingError.cannotResume(

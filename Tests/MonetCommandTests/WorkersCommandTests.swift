@@ -51,8 +51,9 @@ struct WorkersCommandTests {
 
     /// Takes two more steps after a run's last checkpoint.
     private func goesOn(_ folder: String, workers: Int) throws {
-        let latest = try FileManager.default.destinationOfSymbolicLink(atPath: folder + "/run/latest")
-        let step = try #require(latest.split(separator: "-").last.flatMap { Int($0) })
+        // Not the link: a process may have died before it was set.
+        let names = try FileManager.default.contentsOfDirectory(atPath: folder + "/run/checkpoints")
+        let step = try #require(names.compactMap { Int($0.dropFirst("step-".count)) }.max())
         let resumed = try Command.run(
             ["train", "--resume", "--out", "run", "--steps", "\(step + 2)", "--workers", "\(workers)"],
             in: folder)
@@ -197,6 +198,37 @@ struct WorkersCommandTests {
             #expect(try model(folder + "/one") == model(folder + "/two"))
             let texts = try ["one", "two"].map { try TextFile.read(folder + "/\($0)/latest/config.json") }
             #expect(texts[0] == texts[1] && !texts[0].contains("moe_"), "\(texts[1])")
+        }
+    }
+
+    /// In a process that a launcher started alone, workers are started as usual; in one of two, they are there already.
+    @Test func launchersMayStandAbove() throws {
+        try withTemporaryFolder { folder in
+            try makeCorpus(folder)
+            func run(_ count: String, _ out: String) throws -> (status: Int32, errors: String) {
+                let process = Process()
+                process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+                process.arguments =
+                    ["mpirun", "--bind-to", "none", "--oversubscribe", "-np", count, Command.path] + four
+                    + ["--out", out, "--steps", "2", "--workers", "4"]
+                process.currentDirectoryURL = URL(fileURLWithPath: folder)
+                process.environment = ProcessInfo.processInfo.environment.merging([
+                    "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+                ]) { $1 }
+                let pipe = Pipe()
+                (process.standardError, process.standardOutput) = (pipe, FileHandle.nullDevice)
+                try process.run()
+                let errors = String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+                process.waitUntilExit()
+                return (process.terminationStatus, errors)
+            }
+            let one = try run("1", "one")
+            #expect(one.status == 0 && one.errors.contains("4 processes"), "\(one.errors)")
+            let two = try run("2", "two")
+            #expect(two.status != 0, "\(two.errors)")
+            #expect(
+                two.errors.contains("--workers is 4, but a launcher has started 2 processes"), "\(two.errors)"
+            )
         }
     }
 

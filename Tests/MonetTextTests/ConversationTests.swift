@@ -80,7 +80,7 @@ import Testing
             ("[]", "expected a"), (#"{"system": 3, "instruction": "a", "output": "b"}"#, "\"system\" is"),
             (
                 #"{"system": "s", "messages": [{"role": "system", "content": "t"}, {"role": "assistant", "content": "x"}]}"#,
-                "\"system\" beside"
+                "\"system\" beside another"
             ),
             (#"{"messages": "#, "malformed JSON"),
         ])
@@ -283,7 +283,10 @@ import Testing
                 _ = try files(0.01)
                 Issue.record("it was read")
             } catch let error as TextError {
-                #expect("\(error)".contains("small.jsonl: a weight of 0.01 uses none of its 40"), "\(error)")
+                #expect(
+                    "\(error)".contains(
+                        "small.jsonl: a weight of 0.01 with a validation share of 0.1 leaves none of its 40"),
+                    "\(error)")
             }
             // Of the 20 that half of it holds, two are held out.
             let half = try files(0.5)

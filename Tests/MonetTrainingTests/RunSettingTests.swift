@@ -46,6 +46,8 @@ import Testing
         var run = RunConfiguration()
         run.fitDefaults(except: isBatchGiven ? ["batch_size"] : [], processes: processes)
         #expect(run.batchSize == batch && run.accumulation == accumulation)
+        // Of 16 batches of 8 by default.
+        #expect(run.evaluationBatches * batch == 128 || run.evaluationBatches == 16 && batch == 8)
         run = RunConfiguration()
         run.accumulation = 6
         run.fitDefaults(except: ["accumulation"], processes: processes)

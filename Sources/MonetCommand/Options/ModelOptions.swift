@@ -26,15 +26,16 @@ struct ModelOptions: ParsableArguments {
     /// What pages and pictures call the model: its folder's name, with that of its run for a run's checkpoints.
     func title() throws -> String {
         let folder = try folder()
+        // A hub model, whose folder is named after a commit.
+        guard folder == model else { return model.lastPathName }
         let name = folder.lastPathName
-        let parent = folder.parentFolder.lastPathName
-        switch (parent, name) {
-        case (".", _), ("/", _), ("..", _): return name
-        case ("checkpoints", _) where name.hasPrefix("step-"):
-            return folder.parentFolder.parentFolder.lastPathName + "/" + name
-        case (_, "best"), (_, "latest"): return parent + "/" + name
+        var run = folder.parentFolder
+        switch name {
+        case "best", "latest", "merged": break
+        case _ where name.hasPrefix("step-") && run.lastPathName == "checkpoints": run = run.parentFolder
         default: return name
         }
+        return [".", "..", "/"].contains(run.lastPathName) ? name : run.lastPathName + "/" + name
     }
 
     /// Maps the checkpoint, and opens its tokenizer if it has one.

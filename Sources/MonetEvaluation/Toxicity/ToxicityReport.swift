@@ -12,11 +12,17 @@ public struct ToxicityReport: Sendable {
     private let scorerJSON: JSONValue
     /// One result for every edit; the unchanged model comes first.
     public let results: [ToxicityResult]
+    /// Results that do not follow from those before them, as more does from less of one kind.
+    private let separate: Set<Int>
 
     /// Joins results and their origin.
+    ///
+    /// - `separate`: places of results that do not follow from those before them, such as those of masks from files.
     public init(
-        plan: ToxicityProtocol, promptCount: Int, scorer: any ToxicityScorer, results: [ToxicityResult]
+        plan: ToxicityProtocol, promptCount: Int, scorer: any ToxicityScorer, results: [ToxicityResult],
+        separate: Set<Int> = []
     ) {
+        self.separate = separate
         self.plan = plan
         self.promptCount = promptCount
         self.scorer = scorer.summary
@@ -103,9 +109,7 @@ public struct ToxicityReport: Sendable {
         var plot = LinePlot(
             title: title, conditions: results.map { ($0.name, percent($0.removedShare, 1) + " removed") },
             panels: panels)
-        // From threshold to threshold more is removed; masks after them, such as random ones, are other series.
-        plot.gaps = Set(
-            results.indices.dropFirst().filter { results[$0].removedShare <= results[$0 - 1].removedShare })
+        plot.gaps = separate
         return plot
     }
 

@@ -59,7 +59,7 @@ public enum AdapterFolder {
         guard !name.hasPrefix("/") else {
             throw ModelError.invalidConfiguration(
                 file: path, key: "base_model_name_or_path", found: name,
-                expected: "a folder that is there: where the model that these adapters change lies now")
+                expected: "an existing folder: the place of the base model")
         }
         // A model of the hub, in Hugging Face's cache.
         return try HubCache().resolve(name)

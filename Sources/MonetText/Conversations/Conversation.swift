@@ -53,8 +53,9 @@ public struct Conversation: Sendable, Equatable {
         guard let text = value.stringValue else {
             throw fail("\"system\" is \(value.kind), expected a text")
         }
+        if turns.first?.role == "system", turns.first?.content == text { return turns }
         guard !turns.contains(where: { $0.role == "system" }) else {
-            throw fail("\"system\" beside a message of the system, expected one of them")
+            throw fail("\"system\" beside another message of the system, expected one of them")
         }
         return [ChatMessage(role: "system", content: text)] + turns
     }

@@ -20,7 +20,7 @@ public struct ConversationEncoder: Sendable {
     private let date: Date
 
     /// - `template`: in place of the tokenizer's own.
-    /// - `date`: what `strftime_now` takes for now.
+    /// - `date`: what `strftime_now` takes for now, which it writes in GMT so that all machines write the same.
     /// - Throws: `TextError.missingTemplate` if there is none and the tokenizer is not a chat model's.
     public init(_ tokenizer: Tokenizer, template: String? = nil, date: Date = Date()) throws {
         guard let source = template ?? tokenizer.chatTemplate else {
@@ -56,7 +56,7 @@ public struct ConversationEncoder: Sendable {
             }
             return try template.rendering(
                 messages: .array(Array(messages)), addGenerationPrompt: prompt,
-                specialTokens: tokenizer.specialTokenTexts, date: date)
+                specialTokens: tokenizer.specialTokenTexts, date: date, timeZone: .gmt)
         }
         let whole = try render(conversation.messages.count, prompt: false)
         if !whole.generated.isEmpty {

@@ -24,16 +24,19 @@ struct TrainingSplit<Item> {
         for part in parts {
             var own = try read(part.path)
             count += own.count
-            guard own.isEmpty || (Double(own.count) * part.weight).rounded() > 0 else {
-                throw TextError.malformedSource(
-                    path: part.path, line: nil,
-                    reason: "a weight of \(part.weight) uses none of its \(own.count) \(content)")
-            }
             own.shuffle(using: &generator)
             let heldCount = Int((Double(own.count) * validationShare * min(1, part.weight)).rounded())
             held += own.prefix(heldCount)
             own.removeFirst(heldCount)
             let used = Int((Double(own.count) * part.weight).rounded())
+            // Where it is the only one, whoever asked says what is missing.
+            guard used > 0 || own.isEmpty && (heldCount == 0 || parts.count == 1) else {
+                throw TextError.malformedSource(
+                    path: part.path, line: nil,
+                    reason:
+                        "a weight of \(part.weight) with a validation share of \(validationShare) leaves none of "
+                        + "its \(own.count + heldCount) \(content) to train on")
+            }
             training += (0..<used).map { own[$0 % own.count] }
             files.append(UsedFile(path: part.path, used: used, heldOut: heldCount))
         }

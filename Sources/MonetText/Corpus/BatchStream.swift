@@ -62,7 +62,7 @@ public struct BatchStream: BatchSource {
         }
     }
 
-    /// That of the corpus's description, which counts its bytes, documents and tokens.
+    /// That of the corpus.
     public var fingerprint: String { corpus.fingerprint }
 
     private static func documents(of corpus: Corpus, _ labels: [String]) throws -> [(

@@ -14,8 +14,6 @@ public struct Corpus: Sendable {
     public let labelSets: [LabelSet]
     /// Bytes of text before encoding.
     public let textBytes: Int
-    /// A checksum of the description, which counts bytes, documents and tokens.
-    let fingerprint: String
     private let shards: [CorpusSplit: [Shard]]
 
     private struct Shard: Sendable {
@@ -87,7 +85,6 @@ public struct Corpus: Sendable {
             }
         }
         self.folder = folder
-        fingerprint = try Checksum(contentsOfFile: path).text
         self.vocabularySize = vocabularySize
         labelSets = sets
         textBytes = json["text_bytes"]?.intValue ?? 0
@@ -134,6 +131,22 @@ public struct Corpus: Sendable {
             }
         }
         return sets.count == entries.count ? sets : nil
+    }
+
+    /// A checksum of the numbers of tokens and of a thousand tokens of each split: texts in another order have others.
+    var fingerprint: String {
+        var sum = Checksum()
+        for split in [CorpusSplit.train, .validation] {
+            let count = tokenCount(split)
+            let places = Swift.min(1024, count)
+            let sample =
+                [Int32(truncatingIfNeeded: count)]
+                + (0..<places).flatMap { place in
+                    tokens(in: split, (place * count / places)..<(place * count / places + 1))
+                }
+            sample.withUnsafeBytes { sum.update($0) }
+        }
+        return sum.text
     }
 
     /// The number of tokens in a split.

@@ -47,6 +47,7 @@ final class JinjaRun {
     /// The text of the block whose filters are applied.
     var blockText = ""
     let date: Date
+    let timeZone: TimeZone
     let environment: JinjaEnvironment
     private var steps = 0
     private var bytes = 0
@@ -57,8 +58,9 @@ final class JinjaRun {
     private var capturedScopes: [JinjaScope] = []
     private var changedLoops: [JinjaLoop] = []
 
-    init(date: Date, _ environment: JinjaEnvironment = .chat) {
+    init(date: Date, timeZone: TimeZone = .current, _ environment: JinjaEnvironment = .chat) {
         self.date = date
+        self.timeZone = timeZone
         self.environment = environment
         scope = JinjaScope(parent: nil)
         for function in environment.functions { scope.set(function.rawValue, .function(function)) }

@@ -95,7 +95,7 @@ public struct RunConfiguration: Sendable, Equatable {
     ///   between checkpoints, each within limits.
     ///
     /// - Several processes divide the sequences of a step, as far as `batchSize` can be divided among them: each gets a
-    ///   micro-batch.
+    ///   micro-batch. As many sequences are held out as without them.
     ///
     /// - `given`: the keys of settings that were chosen.
     /// - `processes`: those that share a step's sequences.
@@ -108,6 +108,8 @@ public struct RunConfiguration: Sendable, Equatable {
             } else if batchSize % processes == 0 {
                 (fitted.batchSize, fitted.accumulation) = (batchSize / processes, processes)
             }
+            fitted.evaluationBatches =
+                (evaluationBatches * batchSize + fitted.batchSize - 1) / fitted.batchSize
         }
         func fit<Value>(_ key: String, _ path: WritableKeyPath<RunConfiguration, Value>, _ value: Value) {
             if !given.contains(key) { fitted[keyPath: path] = value }
@@ -168,6 +170,12 @@ public struct RunConfiguration: Sendable, Equatable {
         fitted.fitDefaults(
             except: given.union(["sequence_length", "learning_rate", "warmup_steps", "accumulation"]))
         self = fitted
+    }
+
+    /// Notes the time for templates that write it, unless it is noted, so that the run reads the same whenever it goes on.
+    public mutating func fitTemplateDate() {
+        guard readsConversations, templateDate == nil else { return }
+        templateDate = Date(timeIntervalSince1970: Date().timeIntervalSince1970.rounded(.down))
     }
 
     /// The length of rows in the recipe, or of the model's context.

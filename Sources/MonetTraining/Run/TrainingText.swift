@@ -4,8 +4,9 @@ import MonetText
 /// What a run reads: a corpus, or conversations in the template of the checkpoint that it starts from.
 struct TrainingText: Sendable {
     let source: any BatchSource
-    /// What errors call it.
+    /// What errors call it, and what gives it its tokens.
     let name: String
+    let tokens: String
     let vocabularySize: Int
     let tokenizerPath: String
     private let isCorpus: Bool
@@ -16,6 +17,7 @@ struct TrainingText: Sendable {
         if isCorpus {
             let corpus = try Corpus(folder: configuration.corpus)
             name = "corpus \(corpus.folder)"
+            tokens = name
             vocabularySize = corpus.vocabularySize
             tokenizerPath = corpus.folder + "/tokenizer.model"
             source = try BatchStream(
@@ -24,7 +26,9 @@ struct TrainingText: Sendable {
         } else {
             let folder = configuration.initialCheckpoint ?? ""
             let tokenizer = try Tokenizer(folder: folder)
-            name = "tokenizer \(folder)"
+            name = (configuration.conversations + configuration.preferences).map(\.path)
+                .joined(separator: ", ")
+            tokens = "tokenizer \(folder)"
             vocabularySize = tokenizer.vocabularySize
             tokenizerPath = tokenizer.path
             source =

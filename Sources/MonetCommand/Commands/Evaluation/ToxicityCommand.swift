@@ -145,7 +145,8 @@ struct ToxicityMeasureCommand: ParsableCommand {
             line.clear()
             try report(
                 ToxicityReport(
-                    plan: settings, promptCount: prompts.count, scorer: scorer, results: results))
+                    plan: settings, promptCount: prompts.count, scorer: scorer, results: results,
+                    separate: Set((edits.count - masking.mask.count)..<edits.count)))
         } catch is CancellationError {
             line.clear()
             StandardError.write(

@@ -153,7 +153,7 @@ struct AttributeCommand: ParsableCommand {
         let ids = try input.ids(tokenizer, folder: folder, vocabularySize: model.configuration.vocabularySize)
         let explained = try explained(ids, model, tokenizer, nil, backend)
         let pass = try LinearizedPass(ids, target: explained.target, model: model, backend: backend)
-        return (try options.folder().lastPathName, try validation(of: graph(of: pass), pass))
+        return (try options.title(), try validation(of: graph(of: pass), pass))
     }
 
     /// Runs something long with its progress, until Ctrl-C.

@@ -28,9 +28,9 @@ struct TrainCommand: ParsableCommand {
             with the same result as an uninterrupted run.
 
             Several processes, started by --workers, mpirun or srun, share the micro-batches of a step (see \
-            --accumulation) and need a common folder; any number of them gives the same parameters, bit for bit, unless "gradient_exchange" is \
-            "bfloat16", which halves what they send and is inexact. Without --accumulation, each gets a part of the \
-            batch.
+            --accumulation) and need a common folder. Of equal --accumulation and --batch-size, any number of them gives the same parameters, bit \
+            for bit, unless "gradient_exchange" is "bfloat16", which halves what they send and is inexact. Without \
+            --accumulation, each gets a part of the batch.
 
             Settings: \(RunSetting.all.map(\.key).joined(separator: ", ")).
             """)
@@ -114,7 +114,7 @@ struct TrainCommand: ParsableCommand {
         if configuration.accumulation != given.accumulation, communicator.isFirst, !common.quiet {
             StandardError.write(
                 "\(communicator.count) processes share a step: accumulation \(configuration.accumulation), batch_size "
-                    + "\(configuration.batchSize); with these settings, other numbers of processes give the same\n"
+                    + "\(configuration.batchSize); the same two settings give the same parameters with any number of processes\n"
             )
         }
         return configuration

@@ -19,7 +19,9 @@ struct TrainingJob {
     /// - Throws: what `Trainer` throws, and the exit code of a stopped command.
     func run(_ own: RunConfiguration, _ communicator: any Communicator) throws -> String? {
         // Machines differ: what was fitted to the first one holds for all.
-        let configuration = try Self.configuration(ofFirst: own, communicator)
+        var configuration = own
+        configuration.fitTemplateDate()
+        configuration = try Self.configuration(ofFirst: configuration, communicator)
         let backend = try ComputeOptions.backend(
             threads: threads ?? Workers.threadsPerProcess(communicator), shares: configuration.shares,
             precision: configuration.precision)

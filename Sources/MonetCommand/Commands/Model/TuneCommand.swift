@@ -187,11 +187,7 @@ struct TuneCommand: ParsableCommand {
                 source: tokenizer.chatTemplatePath,
                 reason: "no chat_template; a base model needs one, given with --chat-template")
         }
-        if configuration.templateDate == nil,
-            (configuration.chatTemplate ?? tokenizer.chatTemplate ?? "").contains("strftime_now")
-        {
-            configuration.templateDate = Date(timeIntervalSince1970: Date().timeIntervalSince1970.rounded())
-        }
+        configuration.fitTemplateDate()
         var text: String
         let (truncated, skipped, files): (Int, Int, [UsedFile])
         if preferences.isEmpty {

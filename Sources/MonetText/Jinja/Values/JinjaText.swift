@@ -394,7 +394,7 @@ enum JinjaText {
     /// Python's `strftime` in English, for the fields that templates use.
     static func date(_ date: Date, _ format: String, _ run: JinjaRun) throws -> String {
         var calendar = Calendar(identifier: .gregorian)
-        calendar.timeZone = .current
+        calendar.timeZone = run.timeZone
         let now = calendar.dateComponents(
             [.year, .month, .day, .hour, .minute, .second, .weekday, .dayOfYear], from: date)
         let months = [

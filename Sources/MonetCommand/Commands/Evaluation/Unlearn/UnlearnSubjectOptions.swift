@@ -126,7 +126,7 @@ struct UnlearnSubjectOptions: ParsableArguments {
             throw CommandError.missingTokenizer(folder: options.model, purpose: "text")
         }
         let subject = UnlearningSubject(
-            name: try name ?? options.folder().lastPathName, model: model, tokenizer: tokenizer,
+            name: try name ?? options.title(), model: model, tokenizer: tokenizer,
             backend: try compute.backend(model))
         return (model, tokenizer, subject)
     }
