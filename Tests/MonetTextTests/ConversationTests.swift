@@ -15,6 +15,15 @@ import Testing
         return try ConversationEncoder(Tokenizer(folder: folder))
     }
 
+    /// Writes 200 conversations into big.jsonl and 40 into small.jsonl.
+    private func mixture(in folder: String) throws -> ConversationEncoder {
+        for (name, count) in [("big", 200), ("small", 40)] {
+            let lines = (0..<count).map { #"{"instruction": "\#(name) \#($0)", "output": "x"}"# }
+            try AtomicFile.write(lines.joined(separator: "\n"), to: "\(folder)/\(name).jsonl")
+        }
+        return try encoder("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}", in: folder)
+    }
+
     @Test func masksAreThoseOfTransformers() throws {
         let cases = try #require(
             JSONValue(contentsOfFile: Fixture.path("text/conversations-golden.json")).arrayValue)
@@ -206,12 +215,7 @@ import Testing
     /// Held-out conversations come from all files, and a file of little weight gives few of them.
     @Test func allFilesAreHeldOut() throws {
         try withTemporaryFolder { folder in
-            let encoder = try encoder(
-                "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}", in: folder)
-            for (name, count) in [("big", 200), ("small", 40)] {
-                let lines = (0..<count).map { #"{"instruction": "\#(name) \#($0)", "output": "x"}"# }
-                try AtomicFile.write(lines.joined(separator: "\n"), to: "\(folder)/\(name).jsonl")
-            }
+            let encoder = try mixture(in: folder)
             let tokenizer = try Tokenizer(folder: folder)
             func held(_ weight: Double, first: Int) throws -> [String] {
                 let stream = try ConversationStream(
@@ -264,12 +268,7 @@ import Testing
     /// A weight that leaves nothing of a file is an error, not a file that goes missing.
     @Test func weightsThatUseNothingAreRefused() throws {
         try withTemporaryFolder { folder in
-            let encoder = try encoder(
-                "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}", in: folder)
-            for (name, count) in [("big", 200), ("small", 40)] {
-                let lines = (0..<count).map { #"{"instruction": "\#(name) \#($0)", "output": "x"}"# }
-                try AtomicFile.write(lines.joined(separator: "\n"), to: "\(folder)/\(name).jsonl")
-            }
+            let encoder = try mixture(in: folder)
             func files(_ weight: Double) throws -> [UsedFile] {
                 try ConversationStream(
                     [
