@@ -108,8 +108,9 @@ public struct RunConfiguration: Sendable, Equatable {
             } else if batchSize % processes == 0 {
                 (fitted.batchSize, fitted.accumulation) = (batchSize / processes, processes)
             }
-            fitted.evaluationBatches =
-                (evaluationBatches * batchSize + fitted.batchSize - 1) / fitted.batchSize
+            // At most what a run file may say.
+            fitted.evaluationBatches = min(
+                1 << 20, (evaluationBatches * batchSize + fitted.batchSize - 1) / fitted.batchSize)
         }
         func fit<Value>(_ key: String, _ path: WritableKeyPath<RunConfiguration, Value>, _ value: Value) {
             if !given.contains(key) { fitted[keyPath: path] = value }
