@@ -33,7 +33,7 @@ public final class OpenMPI: Communicator {
             } else if environment["PMIX_RANK"] != nil {
                 ("a PMIx launcher", tasks.flatMap { Int($0) })
             } else if environment["SLURM_PROCID"] != nil {
-                ("srun", Int(environment["SLURM_STEP_NUM_TASKS"] ?? "1"))
+                ("srun", Int(environment["SLURM_STEP_NUM_TASKS"] ?? "1") ?? 1)
             } else {
                 nil
             }
@@ -44,6 +44,12 @@ public final class OpenMPI: Communicator {
     ///
     /// - Throws: `ProcessError.openMPIUnavailable`, `ProcessError.failed`, `ProcessError.notJoined`.
     public init(_ environment: [String: String] = ProcessInfo.processInfo.environment) throws {
+        // Without a PMI, Open MPI itself would end the process, with advice that is wrong here.
+        if case let (name, started?)? = Self.starter(environment), name == "srun",
+            environment["PMI_RANK"] == nil
+        {
+            throw ProcessError.notJoined(started: started, starter: name)
+        }
         var message = [CChar](repeating: 0, count: 1024)
         guard monet_mpi_load(&message, message.count) == 0 else {
             throw ProcessError.openMPIUnavailable(reason: Self.text(message))

@@ -40,8 +40,9 @@ public struct ProcessLauncher: Sendable {
 
     /// The command that starts `count` processes of a program.
     public func command(_ count: Int, _ program: [String], isRoot: Bool = getuid() == 0) -> [String] {
-        // Quiet: it adds a page to every message of ours.
-        var result = [mpirun, "--quiet", "-np", "\(count)"]
+        var result = [mpirun, "-np", "\(count)"]
+        // It adds a page to every message of ours. Version 5 has no such flag.
+        if major < 5 { result.append("--quiet") }
         // Root is refused by default, in containers too, where there is no other user.
         if isRoot { result.append("--allow-run-as-root") }
         // More processes than cores are the user's own wish; the processes share the cores themselves.

@@ -232,6 +232,33 @@ struct WorkersCommandTests {
         }
     }
 
+    /// Both versions of mpirun have flags of their own; one that stands in for it shows what it is given.
+    @Test(arguments: [
+        ("4.1.4", ["--quiet", "--oversubscribe"], ":OVERSUBSCRIBE"),
+        ("5.0.11", ["--map-by :OVERSUBSCRIBE"], "--quiet"),
+    ])
+    func versionsHaveTheirFlags(version: String, given: [String], absent: String) throws {
+        try withTemporaryFolder { folder in
+            let script = """
+                #!/bin/sh
+                [ "$1" = --version ] && echo "mpirun (Open MPI) \(version)" && exit
+                echo "$@" >&2
+                exit 213
+                """
+            try Data(script.utf8).write(to: URL(fileURLWithPath: folder + "/mpirun"))
+            chmod(folder + "/mpirun", 0o755)
+            let result = try Command.run(
+                ["train", "run.yaml", "--out", "run", "--workers", "2"], in: folder,
+                environment: ["PATH": folder + ":/usr/bin:/bin"])
+            #expect(
+                result.status == 1 && result.errors.contains("mpirun ended with code 213"), "\(result.errors)"
+            )
+            for flag in given { #expect(result.errors.contains(flag), "\(result.errors)") }
+            #expect(!result.errors.contains(absent), "\(result.errors)")
+            #expect(result.errors.contains("-np 2") && result.errors.contains("train run.yaml --out run"))
+        }
+    }
+
     @Test func whatIsWrongIsSaid() throws {
         try withTemporaryFolder { folder in
             try makeCorpus(folder)

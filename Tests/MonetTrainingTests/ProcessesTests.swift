@@ -254,6 +254,12 @@ import Testing
         for environment in one { #expect(!OpenMPI.isStarted(environment), "\(environment)") }
     }
 
+    /// Slurm's own default joins nothing.
+    @Test func tasksThatDoNotJoinAreRefused() {
+        let environment = ["SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_MPI_TYPE": "none"]
+        #expect(throws: ProcessError.notJoined(started: 2, starter: "srun")) { try OpenMPI(environment) }
+    }
+
     @Test func whoeverDoesNotAnswerIsNamed() throws {
         let job = ThreadProcesses(count: 3)
         #expect(throws: ProcessError.noAnswer(rank: 2, seconds: 0)) {

@@ -22,13 +22,14 @@ struct Workers {
         case .exited(128 + SIGINT): throw ExitCode(128 + SIGINT)
         case .exited(128 + SIGTERM): throw ExitCode(128 + SIGTERM)
         case .exited(let code):
-            // Signals come back from mpirun as shells report them.
-            if code > 128 {
-                let cause = "a process was ended by signal \(code - 128), and the others with it"
-                StandardError.write("monet: \(cause)\ncontinue with: \(resumeCommand)\n")
-                throw ExitCode.failure
-            }
-            throw ExitCode(code)
+            // Signals come back from mpirun as shells report them; higher codes are mpirun's own.
+            guard code > 128 else { throw ExitCode(code) }
+            let cause =
+                code <= 192
+                ? "a process was ended by signal \(code - 128), and the others with it"
+                : "mpirun ended with code \(code)"
+            StandardError.write("monet: \(cause)\ncontinue with: \(resumeCommand)\n")
+            throw ExitCode.failure
         case .signalled(let number):
             StandardError.write(
                 "monet: mpirun was ended by signal \(number)\ncontinue with: \(resumeCommand)\n")
