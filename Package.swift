@@ -54,7 +54,7 @@ let package = Package(
                 .linkedLibrary("sentencepiece"), .linkedLibrary("sentencepiece_train"),
             ]),
         .target(name: "CGzip", linkerSettings: [.linkedLibrary("z")]),
-        .target(name: "MonetFoundation"),
+        .target(name: "MonetFoundation", dependencies: ["CGzip"]),
         .target(name: "MonetCompute", dependencies: ["CMonetKernels", "COneDNN", "MonetFoundation"]),
         .target(name: "MonetText", dependencies: ["CSentencePiece", "MonetFoundation"]),
         .target(

@@ -2,13 +2,20 @@ import Foundation
 
 /// Reads UTF-8 text.
 public enum TextFile {
-    /// The text of a file, which must be UTF-8; a byte-order mark is dropped.
+    /// The text of a file, which must be UTF-8, plain or compressed by gzip; a byte-order mark is dropped.
     ///
     /// - `readsStreams`: whether it may be a pipe.
     /// - Throws: `FileError.unreadable` or `FileError.notUTF8` with the offset of the first invalid byte.
     public static func read(_ path: String, readsStreams: Bool = false) throws -> String {
         let file = try MappedFile(path: path, readsStreams: readsStreams)
-        return try withExtendedLifetime(file) { try decode(file.bytes, name: path) }
+        return try withExtendedLifetime(file) {
+            // No text in UTF-8 begins so.
+            guard file.bytes.starts(with: [0x1f, 0x8b]) else { return try decode(file.bytes, name: path) }
+            guard let text = GzipText.inflated(Array(file.bytes)) else {
+                throw FileError.unreadable(path: path, reason: "not a complete file of gzip")
+            }
+            return try text.withUnsafeBytes { try decode($0, name: path) }
+        }
     }
 
     /// Bytes as text.

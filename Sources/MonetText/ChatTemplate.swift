@@ -2,16 +2,24 @@ import Foundation
 import MonetFoundation
 
 /// One turn of a conversation.
-public struct ChatMessage: Sendable, Equatable, Codable {
-    /// `system`, `user` or `assistant`.
+public struct ChatMessage: Sendable, Equatable {
+    /// `system`, `user` or `assistant`; templates may know more, such as `tool`.
     public var role: String
     /// The text.
     public var content: String
+    /// What else a template may read of it, such as `tool_calls` or `reasoning_content`.
+    public var fields: [JSONValue.Member]
 
     /// A turn.
-    public init(role: String, content: String) {
+    public init(role: String, content: String, fields: [JSONValue.Member] = []) {
         self.role = role
         self.content = content
+        self.fields = fields
+    }
+
+    /// The message as templates read it.
+    var json: JSONValue {
+        .object([.init("role", .string(role)), .init("content", .string(content))] + fields)
     }
 }
 
@@ -41,12 +49,9 @@ public struct ChatTemplate: Sendable {
         specialTokens: [String: String] = ["bos_token": "<s>", "eos_token": "</s>"],
         variables: JSONValue = .null, date: Date = Date()
     ) throws -> String {
-        let values = messages.map {
-            JSONValue.object([.init("role", .string($0.role)), .init("content", .string($0.content))])
-        }
-        return try render(
-            messages: .array(values), addGenerationPrompt: addGenerationPrompt, specialTokens: specialTokens,
-            variables: variables, date: date)
+        try render(
+            messages: .array(messages.map(\.json)), addGenerationPrompt: addGenerationPrompt,
+            specialTokens: specialTokens, variables: variables, date: date)
     }
 
     /// The prompt for a conversation whose messages have members of any kind, such as `tool_calls`.
@@ -59,6 +64,25 @@ public struct ChatTemplate: Sendable {
             messages: messages, addGenerationPrompt: addGenerationPrompt, specialTokens: specialTokens,
             variables: variables, date: date
         ).text
+    }
+
+    /// What the template writes after each thing that the assistant says, such as `<|im_end|>`: an answer ends there, also
+    /// where it is no token of the model. Nil if that is nothing, a word, or what cannot be told.
+    ///
+    /// - `specialTokens`: the tokenizer's `specialTokenTexts`.
+    public func endOfTurn(specialTokens: [String: String]) -> String? {
+        let said = "7316459280"
+        let messages = [
+            ChatMessage(role: "user", content: "x"), ChatMessage(role: "assistant", content: said),
+        ]
+        guard
+            let text = try? render(messages, addGenerationPrompt: false, specialTokens: specialTokens),
+            let place = text.range(of: said, options: .backwards)
+        else { return nil }
+        let rest = text[place.upperBound...].drop(while: \.isWhitespace)
+        let mark = rest.prefix { !$0.isWhitespace }
+        guard let first = mark.first, !first.isLetter, !first.isNumber else { return nil }
+        return String(mark)
     }
 
     /// The same with the bytes of the text that the template marks with `{% generation %}` as the assistant's.

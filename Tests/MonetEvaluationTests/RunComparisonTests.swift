@@ -27,6 +27,8 @@ import Testing
             let svg = comparison.svg(title: "t")
             // Loss, held-out loss, unselected experts and alive experts; two runs have the first.
             #expect(svg.components(separatedBy: "<polyline").count == 6)
+            // Two of them have one point, which no line shows.
+            #expect(svg.components(separatedBy: "<circle").count == 3)
             #expect(svg.contains("dense &amp; small") && !svg.contains("nan"))
             let page = comparison.page(
                 title: "Runs", origin: PageOrigin(command: "monet runs compare", model: "m"))

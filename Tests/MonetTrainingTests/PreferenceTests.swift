@@ -152,6 +152,35 @@ import Testing
             #expect(found.chosen.messages == expected && found.commonCount == 1, "\(text)")
             #expect(found.rejected.messages.last?.content == "5")
         }
+        // One message in place of a list; hh-rlhf's texts, also beside a null prompt; and a text that repeats the last
+        // message of whole conversations, as trl reads it.
+        for (text, before) in [
+            (
+                #"{"prompt": "2+2?", "chosen": {"from": "gpt", "value": "4"}, "rejected": {"from": "gpt", "value": "5"}}"#,
+                0
+            ),
+            (
+                #"{"prompt": null, "chosen": "\n\nHuman: 2+2?\n\nAssistant: 4", "rejected": "\n\nHuman: 2+2?\n\nAssistant: 5"}"#,
+                0
+            ),
+            (
+                #"{"prompt": "2+2?", "chosen": [{"role": "system", "content": "s"}, {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}], "rejected": [{"role": "system", "content": "s"}, {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "5"}]}"#,
+                1
+            ),
+            (
+                #"{"prompt": "2+2?", "chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}], "rejected": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "5"}]}"#,
+                2
+            ),
+        ] {
+            let found = try pair(text)
+            #expect(Array(found.chosen.messages.dropFirst(before)) == expected, "\(found)")
+            #expect(found.commonCount == before + 1 && found.rejected.messages.last?.content == "5")
+        }
+        let dialogue = try pair(
+            #"{"chosen": "\n\nHuman: a\n\nb\n\nAssistant: c\n\nHuman: d\n\nAssistant: e", "rejected": "\n\nHuman: a\n\nb\n\nAssistant: f"}"#
+        )
+        #expect(
+            dialogue.chosen.messages.map(\.content) == ["a\n\nb", "c", "d", "e"] && dialogue.commonCount == 1)
         let instructed = try pair(#"{"system": "s", "prompt": "2+2?", "chosen": "4", "rejected": "5"}"#)
         #expect(instructed.chosen.messages == [ChatMessage(role: "system", content: "s")] + expected)
         #expect(instructed.commonCount == 2)
@@ -159,6 +188,10 @@ import Testing
             (#"{"system": 3, "prompt": "a", "chosen": "b", "rejected": "c"}"#, "\"system\" is"),
             ("[1]", "expected a preference pair"), (#"{"chosen": "a", "rejected": "b"}"#, "answers nothing"),
             (#"{"prompt": "a", "chosen": "b"}"#, "no \"rejected\""),
+            (
+                #"{"prompt": [{"role": "user", "content": "a"}], "chosen": [{"role": "user", "content": "b"}, {"role": "assistant", "content": "c"}], "rejected": "d"}"#,
+                "begins with a message of the user"
+            ),
             (#"{"prompt": "a", "chosen": "b", "rejected": "b"}"#, "are the same"),
             (#"{"prompt": 3, "chosen": "b", "rejected": "c"}"#, "expected a list"),
             (

@@ -29,6 +29,39 @@ import Testing
         return run
     }
 
+    /// Activations computed twice give the same gradients, and no pass holds itself: each of them would stay.
+    @Test(arguments: Device.allCases)
+    func computedTwiceNothingStays(device: Device) throws {
+        let c = smallConfiguration(.vertical)
+        let reserved = try ReservedExperts(shares: [("sea", 0.1)], perSide: #require(c.experts).perSide)
+        let model = try scrambledModel(c, seed: 12).moved(to: device.backend)
+        var gradients: [[[Float]]] = []
+        for recomputes in [false, true] {
+            var input = ForwardInput([[5, 9, 13, 2, 40, 22, 7, 1], [3, 3, 31, 8, 60]])
+            input.sequences[0].reserved = reserved.blocks[0]
+            input.recomputesActivations = recomputes
+            for goesBack in [true, false] {
+                let variables = ParameterVariables()
+                weak var probabilities: Variable?
+                do {
+                    let output = try model.forward(input, variables: variables, on: device.backend)
+                    probabilities = output.routings.first?.left
+                    #expect(probabilities != nil)
+                    if goesBack {
+                        _ = try model.crossEntropy(output, targets: (0..<13).map { Int32($0) })
+                        try output.backward()
+                        gradients.append(
+                            try model.parameters.trainable.map {
+                                try #require(variables.gradient(of: $0)).floats()
+                            })
+                    }
+                }
+                #expect(probabilities == nil, "recomputes \(recomputes), goes back \(goesBack)")
+            }
+        }
+        #expect(gradients[0] == gradients[1])
+    }
+
     @Test(arguments: [Family.vertical, .horizontal], Device.allCases)
     func onlyReservedExpertsLearn(family: Family, device: Device) throws {
         // Ten halves a side: a tenth of the pairs is three of them.

@@ -61,6 +61,11 @@ struct StepCurves {
             let path = shown.map { "\(SVGDrawing.fixed(x($0.step))),\(SVGDrawing.fixed(y($0.value)))" }
             body +=
                 "<polyline points=\"\(path.joined(separator: " "))\" fill=\"none\" stroke=\"\(colour)\" stroke-width=\"1.6\"/>"
+            // A line of one point is none.
+            if shown.count == 1, let only = shown.first {
+                body +=
+                    "<circle cx=\"\(SVGDrawing.fixed(x(only.step)))\" cy=\"\(SVGDrawing.fixed(y(only.value)))\" r=\"3\" fill=\"\(colour)\"/>"
+            }
             if let last = shown.last { names.append((y(last.value), curve.name, colour)) }
         }
         return body + SVGDrawing.names(names, x: Self.left + Self.width + 10)

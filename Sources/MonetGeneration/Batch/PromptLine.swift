@@ -101,6 +101,7 @@ public struct PromptLine: Sendable {
         } catch {
             throw GenerationError.malformedPrompt(source: source, line: index + 1, reason: "\(error)")
         }
+        var stops = defaults.stopStrings + (try texts("stop"))
         let ids: [Int32]
         switch ["prompt", "token_ids", "messages"].filter({ json[$0] != nil }) {
         case ["prompt"]:
@@ -124,8 +125,10 @@ public struct PromptLine: Sendable {
             guard let template = tokenizer.chatTemplate else {
                 throw TextError.missingTemplate(path: tokenizer.chatTemplatePath)
             }
-            let text = try ChatTemplate(template).render(
+            let parsed = try ChatTemplate(template)
+            let text = try parsed.render(
                 messages: json["messages"] ?? .null, specialTokens: tokenizer.specialTokenTexts)
+            AnswerEnd(parsed, tokenizer)?.add(to: &settings, &stops, for: model.configuration)
             ids = try tokenizer.encode(text, parsingSpecial: true)
             prompt = text
         default: throw fail("", "one of \"prompt\", \"token_ids\" and \"messages\"")
@@ -170,6 +173,6 @@ public struct PromptLine: Sendable {
         if !steering.isEmpty { generation.steering = steering }
         request = TextRequest(
             generation,
-            stopStrings: defaults.stopStrings + (try texts("stop")))
+            stopStrings: stops)
     }
 }

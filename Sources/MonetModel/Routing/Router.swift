@@ -118,12 +118,14 @@ struct Router: Sendable {
         _ left: Variable, _ right: Variable, _ unnormalized: [Range<Int>], _ pass: ForwardPass
     ) throws -> ExpertLearning? {
         guard pass.tape.isRecording, !pass.reserved.isEmpty else { return nil }
-        let backend = pass.tape.backend
+        // What is recorded must not hold the pass, whose tape holds what is recorded: a pass that never goes back would
+        // stay.
+        let (backend, reserved) = (pass.tape.backend, pass.reserved)
         func restricted(_ side: Variable) throws -> Variable {
             let shape = side.value.shape
             func masked(_ tensor: Tensor) throws -> Tensor {
                 var values = tensor.floats()
-                for (rows, halves) in pass.reserved {
+                for (rows, halves) in reserved {
                     for place in (rows.lowerBound * shape[1])..<(rows.upperBound * shape[1]) {
                         for half in 0..<experts where !halves.contains(half) {
                             values[place * experts + half] = 0

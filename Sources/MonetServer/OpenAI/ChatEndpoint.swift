@@ -73,7 +73,8 @@ struct ChatEndpoint: Sendable {
         settings.topLogProbabilities = alternatives ?? 0
         try target.monet.checkSize(
             tokens: prompt.tokens.count + settings.maxNewTokens, answers: body["n"]?.intValue ?? 1, served)
-        let stops = try SamplingFields.stops(body, served) + prompt.stops
+        var stops = try SamplingFields.stops(body, served) + prompt.stops
+        prompt.end?.add(to: &settings, &stops, for: served.model.configuration)
         let requests = (0..<(body["n"]?.intValue ?? 1)).map { answer in
             var request = GenerationRequest(prompt.tokens, settings: settings, mask: target.mask)
             request.steering = target.monet.steering
@@ -103,6 +104,7 @@ struct PromptTemplate {
         let text: String
         let tokens: [Int32]
         let stops: [String]
+        let end: AnswerEnd?
     }
 
     /// - Throws: `APIError` if the template does not accept the messages.
@@ -112,17 +114,19 @@ struct PromptTemplate {
             let text = Self.plain(list, addsGenerationPrompt)
             return Prompt(
                 text: text, tokens: try CompletionEndpoint.prompt(text, served, "messages").tokens,
-                stops: ["\nUser:", "\nSystem:"])
+                stops: ["\nUser:", "\nSystem:"], end: nil)
         }
         do {
-            let text = try ChatTemplate(source).render(
+            let template = try ChatTemplate(source)
+            let text = try template.render(
                 messages: .array(list), addGenerationPrompt: addsGenerationPrompt,
                 specialTokens: served.tokenizer.specialTokenTexts)
             let tokens = try served.tokenizer.encode(text, parsingSpecial: true)
             guard !tokens.isEmpty else {
                 throw APIError.invalid("messages", "the chat template makes an empty prompt of the messages")
             }
-            return Prompt(text: text, tokens: tokens, stops: [])
+            return Prompt(
+                text: text, tokens: tokens, stops: [], end: AnswerEnd(template, served.tokenizer))
         } catch let error as TextError {
             throw APIError.invalid("messages", "\(error)")
         }

@@ -4,12 +4,18 @@ import MonetFoundation
 public struct Conversation: Sendable, Equatable {
     /// The turns, in order.
     public var messages: [ChatMessage]
+    /// The tools that the assistant may call, for templates that describe them.
+    public var tools: JSONValue
 
     /// A conversation of some turns.
-    public init(_ messages: [ChatMessage]) { self.messages = messages }
+    public init(_ messages: [ChatMessage], tools: JSONValue = .null) {
+        self.messages = messages
+        self.tools = tools
+    }
 
     /// Reads one in any of the usual shapes: `messages` of `role` and `content`; ShareGPT's `conversations` of `from`
-    /// and `value`; Alpaca's `instruction`, `input` and `output`.
+    /// and `value`; Alpaca's `instruction`, `input` and `output`. What else a message has, such as `tool_calls`, and the
+    /// list of `tools` are kept for the template.
     ///
     /// - Throws: `TextError.malformedSource` naming file, line and key.
     public init(json: JSONValue, path: String, line: Int?) throws {
@@ -23,6 +29,7 @@ public struct Conversation: Sendable, Equatable {
             return text
         }
         guard json.members != nil else { throw fail("\(json.kind), expected a conversation") }
+        tools = try Self.tools(of: json, fail)
         // Tables have columns for all shapes, which are null where a line has another one.
         func value(_ key: String) -> JSONValue? { json[key].flatMap { $0.isNull ? nil : $0 } }
         if let key = ["messages", "conversations"].first(where: { value($0) != nil }), let turns = value(key)
@@ -43,6 +50,14 @@ public struct Conversation: Sendable, Equatable {
         guard messages.contains(where: { $0.role == "assistant" }) else {
             throw fail("nothing is said by the assistant")
         }
+    }
+
+    /// The tools beside turns: a list, or its text, which columns of tables hold.
+    static func tools(of json: JSONValue, _ fail: (String) -> TextError) throws -> JSONValue {
+        guard let given = json["tools"], !given.isNull, given.stringValue != "" else { return .null }
+        let list = given.stringValue.flatMap { try? JSONValue(parsing: $0, source: "tools") } ?? given
+        guard list.arrayValue != nil else { throw fail("\"tools\" is \(given.kind), expected a list") }
+        return list
     }
 
     /// Turns, after the text of the system that may stand beside them.
@@ -83,15 +98,32 @@ public struct Conversation: Sendable, Equatable {
                     "\"\(key)[\(place)].\(part)\" is \"\(given)\", expected one of "
                         + roles.keys.sorted().joined(separator: ", "))
             }
+            // Tables have columns for the members of all messages, which are null where a message has none.
+            let fields = (turn.members ?? []).filter {
+                !$0.value.isNull && !["role", "content", "from", "value"].contains($0.key)
+            }
+            let name = isShareGPT && turn["content"] == nil ? "value" : "content"
+            let calls = fields.contains { $0.key == "tool_calls" }
+            let isEmpty = calls && (turn[name]?.isNull ?? true)
             return ChatMessage(
-                role: role, content: try text(isShareGPT && turn["content"] == nil ? "value" : "content"))
+                role: role, content: try isEmpty ? "" : said(turn[name]) ?? text(name), fields: fields)
         }
+    }
+
+    /// A text, or the texts of a list of parts.
+    private static func said(_ content: JSONValue?) -> String? {
+        guard let parts = content?.arrayValue else { return content?.stringValue }
+        let texts = parts.compactMap { part in
+            part["type"]?.stringValue == "text" ? part["text"]?.stringValue : nil
+        }
+        return texts.count == parts.count ? texts.joined() : nil
     }
 
     /// Names of roles, with what templates call them.
     private static let roles = [
         "system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",
-        "model": "assistant", "chatgpt": "assistant",
+        "model": "assistant", "chatgpt": "assistant", "developer": "developer", "tool": "tool",
+        "observation": "tool",
     ]
 
     /// The conversations of a file.

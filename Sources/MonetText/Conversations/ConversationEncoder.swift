@@ -50,23 +50,24 @@ public struct ConversationEncoder: Sendable {
     private func spans(_ conversation: Conversation, from first: Int) throws -> (
         text: String, spans: [Range<Int>]
     ) {
-        func render(_ count: Int, prompt: Bool) throws -> (text: String, generated: [Range<Int>]) {
-            let messages = conversation.messages.prefix(count).map {
-                JSONValue.object([.init("role", .string($0.role)), .init("content", .string($0.content))])
-            }
-            return try template.rendering(
-                messages: .array(Array(messages)), addGenerationPrompt: prompt,
-                specialTokens: tokenizer.specialTokenTexts, date: date, timeZone: .gmt)
+        func render(_ messages: some Sequence<ChatMessage>, prompt: Bool) throws -> (
+            text: String, generated: [Range<Int>]
+        ) {
+            try template.rendering(
+                messages: .array(messages.map(\.json)), addGenerationPrompt: prompt,
+                specialTokens: tokenizer.specialTokenTexts,
+                variables: .object([.init("tools", conversation.tools)]), date: date, timeZone: .gmt)
         }
-        let whole = try render(conversation.messages.count, prompt: false)
+        let messages = conversation.messages
+        let whole = try render(messages, prompt: false)
         if !whole.generated.isEmpty {
             if first == 0 { return (whole.text, whole.generated) }
-            let before = try render(first, prompt: false).text
+            let before = try render(messages.prefix(first), prompt: false).text
             if whole.text.utf8.starts(with: before.utf8) {
                 return (whole.text, whole.generated.filter { $0.lowerBound >= before.utf8.count })
             }
             // What comes before is written otherwise where more follows: each message has its mark, then.
-            let said = conversation.messages.indices.filter { conversation.messages[$0].role == "assistant" }
+            let said = messages.indices.filter { messages[$0].role == "assistant" }
             guard said.count == whole.generated.count else {
                 throw TextError.templateFailure(
                     reason:
@@ -76,21 +77,58 @@ public struct ConversationEncoder: Sendable {
             }
             return (whole.text, zip(said, whole.generated).filter { $0.0 >= first }.map(\.1))
         }
-        var spans: [Range<Int>] = []
-        for (place, message) in conversation.messages.enumerated()
-        where place >= first && message.role == "assistant" {
-            let before = try render(place, prompt: true).text
-            let after = try render(place + 1, prompt: false).text
-            guard after.utf8.starts(with: before.utf8), whole.text.utf8.starts(with: after.utf8) else {
+        let text = Array(whole.text.utf8)
+        func bytes(_ rendered: (text: String, generated: [Range<Int>])) -> [UInt8] {
+            Array(rendered.text.utf8)
+        }
+        /// Where the text of a message begins.
+        func start(of place: Int) throws -> Int? {
+            // Many templates want something before the assistant's first message. Where the text changes with the
+            // message, it is the message's.
+            guard place > 0 else {
+                let changed = try ["0", "1"].map { content in
+                    var message = messages[0]
+                    message.content = content
+                    return bytes(try render([message], prompt: false))
+                }
+                let common = Self.common(changed[0], changed[1])
+                return common < changed[0].count && Self.common(text, changed[0]) >= common ? common : nil
+            }
+            let before = bytes(try render(messages.prefix(place), prompt: true))
+            return text.starts(with: before) ? before.count : nil
+        }
+        /// Where what the template writes after a message ends, which begins at `start`.
+        func end(of place: Int, from start: Int) throws -> Int? {
+            let after = bytes(try render(messages.prefix(place + 1), prompt: false))
+            if text.starts(with: after) { return after.count }
+            // Some templates end a conversation with a mark that is not there where it goes on: what follows the message
+            // and is the same in both, up to the last white space, which no mark has.
+            let common = Self.common(text, after)
+            let content = Array(messages[place].content.trimmingCharacters(in: .whitespacesAndNewlines).utf8)
+            guard start <= common,
+                let said = text[start..<common].firstRange(of: content),
+                let space = text[said.upperBound..<common].lastIndex(where: { [0x20, 0x0a].contains($0) })
+            else { return nil }
+            return space + 1
+        }
+        let spans = try messages.indices.filter { $0 >= first && messages[$0].role == "assistant" }.map {
+            place in
+            guard let start = try start(of: place), let end = try end(of: place, from: start), start <= end
+            else {
                 throw TextError.templateFailure(
                     reason:
                         "message \(place) of a conversation is not appended to what comes before it, so that "
                         + "the assistant's text cannot be told from the rest; mark it with {% generation %}",
                     line: 1)
             }
-            spans.append(before.utf8.count..<after.utf8.count)
+            return start..<end
         }
         return (whole.text, spans)
+    }
+
+    /// How many bytes two texts begin with alike.
+    private static func common(_ one: [UInt8], _ other: [UInt8]) -> Int {
+        zip(one, other).prefix { $0 == $1 }.count
     }
 }
 

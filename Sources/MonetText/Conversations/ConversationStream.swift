@@ -30,6 +30,8 @@ public struct ConversationStream: BatchSource {
     /// How much of each file is used.
     public let files: [UsedFile]
     public let fingerprint: String
+    /// What was left out because it cannot be learned.
+    public let unusable: UnusableEntries
     /// Conversations left out because nothing that the assistant says fits into a row.
     public let skipped: Int
     /// Conversations cut to the length of a row.
@@ -38,30 +40,36 @@ public struct ConversationStream: BatchSource {
     /// Reads and encodes files of conversations.
     ///
     /// - `length`: the most tokens of a row.
+    /// - `skipsUnusable`: whether what cannot be learned is left out, instead of being an error.
     /// - `validationShare`: how many of the conversations are held out.
     /// - Throws: `FileError`, `TextError`.
     public init(
         _ parts: [Part], encoder: ConversationEncoder, length: Int, batchSize: Int, validationShare: Double,
-        seed: UInt64
+        seed: UInt64,
+        skipsUnusable: Bool = false
     ) throws {
         self.batchSize = batchSize
         var (skipped, truncated) = (0, 0)
+        var unusable = UnusableEntries(areSkipped: skipsUnusable)
         let split = try TrainingSplit(
             parts, validationShare: validationShare, seed: seed, content: "conversations"
         ) { path -> [Sequence] in
             try Conversation.entries(path, of: "conversations").compactMap { entry in
-                let conversation = try Conversation(json: entry.json, path: entry.path, line: entry.line)
-                let encoded: ConversationEncoder.Encoded
-                do { encoded = try encoder(conversation) } catch let error as TextError {
-                    throw TextError.malformedSource(path: entry.path, line: entry.line, reason: "\(error)")
+                try unusable.reading {
+                    let conversation = try Conversation(json: entry.json, path: entry.path, line: entry.line)
+                    let encoded: ConversationEncoder.Encoded
+                    do { encoded = try encoder(conversation) } catch let error as TextError {
+                        throw TextError.malformedSource(
+                            path: entry.path, line: entry.line, reason: "\(error)")
+                    }
+                    let (inputs, targets) = encoded.training(length: length)
+                    guard targets.contains(where: { $0 >= 0 }) else {
+                        skipped += 1
+                        return nil
+                    }
+                    if inputs.count < encoded.ids.count - 1 { truncated += 1 }
+                    return Sequence(inputs: inputs, targets: targets)
                 }
-                let (inputs, targets) = encoded.training(length: length)
-                guard targets.contains(where: { $0 >= 0 }) else {
-                    skipped += 1
-                    return nil
-                }
-                if inputs.count < encoded.ids.count - 1 { truncated += 1 }
-                return Sequence(inputs: inputs, targets: targets)
             }
         }
         guard !split.training.isEmpty else {
@@ -73,6 +81,7 @@ public struct ConversationStream: BatchSource {
                     : "no conversation with tokens of the assistant within the first \(length)")
         }
         (self.skipped, self.truncated, files) = (skipped, truncated, split.files)
+        self.unusable = unusable
         rows = Self.packed(split.training, length: length)
         validation = Self.packed(split.held, length: length)
         order = EpochOrder(count: rows.count, seed: seed)

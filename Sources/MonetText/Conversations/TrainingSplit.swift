@@ -47,6 +47,27 @@ struct TrainingSplit<Item> {
     }
 }
 
+/// What files hold that cannot be learned: no conversation or pair, or one that the template refuses.
+public struct UnusableEntries: Sendable, Equatable {
+    /// How many were left out.
+    public private(set) var count = 0
+    /// What is wrong with the first one, and where it stands.
+    public private(set) var first: TextError?
+    /// Whether they are left out; otherwise they are errors.
+    private let areSkipped: Bool
+
+    init(areSkipped: Bool) { self.areSkipped = areSkipped }
+
+    /// Reads an entry; nil for one that is left out.
+    mutating func reading<Item>(_ body: () throws -> Item?) throws -> Item? {
+        do { return try body() } catch let error as TextError where areSkipped {
+            count += 1
+            first = first ?? error
+            return nil
+        }
+    }
+}
+
 /// How much of a file a run uses.
 public struct UsedFile: Sendable, Equatable {
     /// The file.

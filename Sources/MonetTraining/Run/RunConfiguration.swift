@@ -28,6 +28,8 @@ public struct RunConfiguration: Sendable, Equatable {
     public var templateDate: Date?
     /// The rank of adapters of attention, which are then all that is trained; 0 to train the model itself.
     public var adapterRank = 0
+    /// Whether conversations and pairs that cannot be learned are left out, instead of ending the run.
+    public var skipsUnusable = false
     /// α of the adapters, whose change is multiplied by α / rank; 0 for twice the rank.
     public var adapterAlpha = 0.0
     /// A checkpoint to start from instead of random weights.
@@ -333,9 +335,11 @@ public struct RunConfiguration: Sendable, Equatable {
             conversations.isEmpty || preferences.isEmpty, "preferences", "\(preferences.map(\.path))",
             "none beside \"data\": pairs are learned after conversations, in a run of their own")
         for (key, parts) in [("data", conversations), ("preferences", preferences)] {
-            let paths = parts.map(\.path)
-            if let twice = paths.first(where: { path in paths.count { $0 == path } > 1 }) {
-                try require(false, key, twice, "each file once; its weight says how often it is used")
+            // Under whatever names: a file in two places is held out of one and learned in the other.
+            let files = parts.map { URL(fileURLWithPath: $0.path).resolvingSymlinksInPath().path }
+            if let twice = files.indices.first(where: { files[..<$0].contains(files[$0]) }) {
+                try require(
+                    false, key, parts[twice].path, "each file once; its weight says how often it is used")
             }
         }
         try require(

@@ -40,6 +40,7 @@ public struct RunSetting: Sendable {
             run.templateDate = date
             return nil
         },
+        flag("skip_unusable", \.skipsUnusable),
         flag("freeze_routers", \.freezesRouters),
         integer("lora_rank", \.adapterRank, 0...1 << 16),
         number("lora_alpha", \.adapterAlpha, 0...1e6),

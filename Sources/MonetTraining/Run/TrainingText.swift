@@ -66,7 +66,8 @@ extension ConversationStream {
         try self.init(
             run.conversations, encoder: run.encoder(tokenizer),
             length: run.sequenceLength,
-            batchSize: batchSize ?? run.batchSize, validationShare: run.validationShare, seed: run.seed)
+            batchSize: batchSize ?? run.batchSize, validationShare: run.validationShare, seed: run.seed,
+            skipsUnusable: run.skipsUnusable)
     }
 }
 
@@ -76,6 +77,7 @@ extension PreferenceStream {
         try self.init(
             run.preferences, encoder: run.encoder(tokenizer),
             length: run.sequenceLength,
-            batchSize: batchSize ?? run.batchSize, validationShare: run.validationShare, seed: run.seed)
+            batchSize: batchSize ?? run.batchSize, validationShare: run.validationShare, seed: run.seed,
+            skipsUnusable: run.skipsUnusable)
     }
 }

@@ -60,6 +60,10 @@ struct TuneCommand: ParsableCommand {
     var loraAlpha: Double?
     @Flag(help: "Adapters: also write the model with them to OUT/merged.")
     var merge = false
+    @Flag(
+        help: "Leave out conversations and pairs that cannot be learned, and count them, instead of stopping."
+    )
+    var skipUnusable = false
     @Option(name: [.customShort("o"), .long], help: ArgumentHelp("The run's folder.", valueName: "dir"))
     var out: String
     @Flag(help: "Continue the run in the folder from its last checkpoint.")
@@ -189,7 +193,7 @@ struct TuneCommand: ParsableCommand {
         }
         configuration.fitTemplateDate()
         var text: String
-        let (truncated, skipped, files): (Int, Int, [UsedFile])
+        let (truncated, skipped, files, unusable): (Int, Int, [UsedFile], UnusableEntries)
         if preferences.isEmpty {
             let stream = try ConversationStream(configuration, tokenizer, batchSize: 1)
             configuration.fitTuning(
@@ -197,18 +201,25 @@ struct TuneCommand: ParsableCommand {
             text =
                 "\(stream.conversationCount.grouped) conversations in \(stream.rowCount.grouped) rows, "
                 + "\(stream.targetCount.grouped) tokens of the assistant"
-            (truncated, skipped, files) = (stream.truncated, stream.skipped, stream.files)
+            (truncated, skipped, files, unusable) = (
+                stream.truncated, stream.skipped, stream.files, stream.unusable
+            )
         } else {
             let stream = try PreferenceStream(configuration, tokenizer, batchSize: 1)
             configuration.fitPreferences(
                 except: given, epochs: epochs ?? 1, pairs: stream.pairCount, processes: communicator.count)
             text = "\(stream.pairCount.grouped) preference pairs"
-            (truncated, skipped, files) = (stream.truncated, stream.skipped, stream.files)
+            (truncated, skipped, files, unusable) = (
+                stream.truncated, stream.skipped, stream.files, stream.unusable
+            )
         }
         if truncated > 0 { text += "; \(truncated.grouped) cut to \(configuration.sequenceLength) tokens" }
         if skipped > 0 {
             text +=
                 "; \(skipped.grouped) left out, with no token of the assistant within \(configuration.sequenceLength)"
+        }
+        if let first = unusable.first {
+            text += "; \(unusable.count.grouped) left out that cannot be learned, the first: \(first)"
         }
         text +=
             "; \(configuration.steps.grouped) steps of "
@@ -230,6 +241,7 @@ struct TuneCommand: ParsableCommand {
     private func settingValues() throws -> [(String, JSONValue)] {
         var values = try settings.values()
         if let beta { values.append(("beta", .number(beta))) }
+        if skipUnusable { values.append(("skip_unusable", .bool(true))) }
         if let loraRank { values.append(("lora_rank", .integer(loraRank))) }
         if let loraAlpha { values.append(("lora_alpha", .number(loraAlpha))) }
         return values

@@ -44,6 +44,8 @@ struct ChatCommand: ParsableCommand {
         generator.steering = try steering.load(for: model, tokenizer, on: backend)
         var cache = try samplingOptions.cache(for: model)
         var settings = try samplingOptions.settings(for: model, common.logger)
+        var stopStrings = samplingOptions.stopStrings(for: model)
+        AnswerEnd(template, tokenizer)?.add(to: &settings, &stopStrings, for: model.configuration)
         let opening = system.map { [ChatMessage(role: "system", content: $0)] } ?? []
         var messages = opening
         func answer(_ line: String) throws {
@@ -57,8 +59,7 @@ struct ChatCommand: ParsableCommand {
             Interruption.install()
             defer { signal(SIGINT, SIG_DFL) }
             let result = try generator.generate(
-                Array(ids[known...]), settings: settings,
-                stopStrings: samplingOptions.stopStrings(for: model), cache: &cache
+                Array(ids[known...]), settings: settings, stopStrings: stopStrings, cache: &cache
             ) { step in
                 try StandardOutput.write(foreign: step.text)
                 return !Interruption.isRequested

@@ -74,7 +74,7 @@ enum ParquetCodec: Int, Sendable {
         return try content.withUnsafeBytes(body)
     }
 
-    /// - Returns: the size; −1, which no page has, becomes 0 for damaged bytes.
+    /// - Returns: the size; 0 for damaged bytes, whose SIZE_MAX is −1 here.
     private static func inflate(
         _ bytes: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer
     ) -> Int {
@@ -82,7 +82,7 @@ enum ParquetCodec: Int, Sendable {
             let start = target.bindMemory(to: UInt8.self).baseAddress
         else { return 0 }
         let size = monet_gunzip(source, bytes.count, start, target.count)
-        return size <= target.count ? size : 0
+        return (0...target.count).contains(size) ? size : 0
     }
 }
 

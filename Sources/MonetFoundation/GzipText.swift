@@ -1,9 +1,9 @@
 import CGzip
 
 /// Files in gzip's format.
-enum GzipText {
+package enum GzipText {
     /// The bytes that were compressed; nil if they are not complete.
-    static func inflated(_ bytes: [UInt8]) -> [UInt8]? {
+    package static func inflated(_ bytes: [UInt8]) -> [UInt8]? {
         // The file ends with the size of its last member.
         let stated = bytes.suffix(4).reversed().reduce(0) { $0 << 8 | Int($1) }
         // Text is rarely compressed further than this, and a lie must not take all memory.
@@ -14,7 +14,8 @@ enum GzipText {
             let result = [UInt8](unsafeUninitializedCapacity: capacity) { buffer, count in
                 guard let target = buffer.baseAddress else { return }
                 let made = monet_gunzip(bytes, bytes.count, target, capacity)
-                size = Int(exactly: made) ?? .max
+                // SIZE_MAX, for what could not be decompressed, is −1 here.
+                size = made >= 0 ? made : .max
                 count = size <= capacity ? size : 0
             }
             if size <= capacity { return result }
