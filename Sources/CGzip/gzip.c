@@ -53,5 +53,6 @@ size_t monet_gunzip(const uint8_t *source, size_t count, uint8_t *target, size_t
     }
     size_t written = capacity - stream.avail_out;
     inflateEnd(&stream);
-    return status == Z_STREAM_END ? written : SIZE_MAX;
+    if (status == Z_STREAM_END) return written;
+    return stream.avail_out == 0 ? MONET_GZIP_IS_LARGER : SIZE_MAX;
 }

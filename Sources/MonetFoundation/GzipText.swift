@@ -2,25 +2,33 @@ import CGzip
 
 /// Files in gzip's format.
 package enum GzipText {
-    /// The bytes that were compressed; nil if they are not complete.
-    package static func inflated(_ bytes: [UInt8]) -> [UInt8]? {
-        // The file ends with the size of its last member.
+    /// The bytes that were compressed.
+    ///
+    /// - Throws: `FileError.unreadable` if they are damaged, incomplete or not below 4 GiB, `FileError.outOfMemory`.
+    package static func inflated(_ bytes: [UInt8], path: String) throws -> [UInt8] {
+        // The file ends with the size of its last member, which a damaged one does not; text is rarely compressed
+        // further than this.
         let stated = bytes.suffix(4).reversed().reduce(0) { $0 << 8 | Int($1) }
-        // Text is rarely compressed further than this, and a lie must not take all memory.
-        let limit = max(1 << 20, bytes.count * 1100)
-        var capacity = min(limit, max(1 << 16, stated))
+        var capacity = max(1 << 16, min(stated, 16 * bytes.count))
         while true {
-            var size = Int.max
+            let available = MemoryLimits.available
+            guard capacity <= available else {
+                throw FileError.outOfMemory(
+                    purpose: "decompressing \(path)", needed: capacity, available: available)
+            }
+            // SIZE_MAX and MONET_GZIP_IS_LARGER are −1 and −2 here.
+            var size = 0
             let result = [UInt8](unsafeUninitializedCapacity: capacity) { buffer, count in
                 guard let target = buffer.baseAddress else { return }
-                let made = monet_gunzip(bytes, bytes.count, target, capacity)
-                // SIZE_MAX, for what could not be decompressed, is −1 here.
-                size = made >= 0 ? made : .max
-                count = size <= capacity ? size : 0
+                size = monet_gunzip(bytes, bytes.count, target, capacity)
+                count = max(0, size)
             }
-            if size <= capacity { return result }
-            guard capacity < limit else { return nil }
-            capacity = min(limit, capacity * 2)
+            if size >= 0 { return result }
+            guard size == -2, capacity < Int(UInt32.max) else {
+                throw FileError.unreadable(
+                    path: path, reason: "not a complete file of gzip with less than 4 GiB")
+            }
+            capacity = min(Int(UInt32.max), capacity * 2)
         }
     }
 }

@@ -11,10 +11,9 @@ public enum TextFile {
         return try withExtendedLifetime(file) {
             // No text in UTF-8 begins so.
             guard file.bytes.starts(with: [0x1f, 0x8b]) else { return try decode(file.bytes, name: path) }
-            guard let text = GzipText.inflated(Array(file.bytes)) else {
-                throw FileError.unreadable(path: path, reason: "not a complete file of gzip")
+            return try GzipText.inflated(Array(file.bytes), path: path).withUnsafeBytes {
+                try decode($0, name: path)
             }
-            return try text.withUnsafeBytes { try decode($0, name: path) }
         }
     }
 

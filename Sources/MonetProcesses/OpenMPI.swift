@@ -40,16 +40,21 @@ public final class OpenMPI: Communicator {
         return starter?.count == 1 ? nil : starter
     }
 
+    /// Checks that a launcher tells its processes of each other. Open MPI itself would end a process that `srun` started
+    /// without a PMI, with advice that is wrong here.
+    ///
+    /// - Throws: `ProcessError.notJoined`.
+    package static func requireJoined(_ environment: [String: String]) throws {
+        if case let (name, started?)? = starter(environment), name == "srun", environment["PMI_RANK"] == nil {
+            throw ProcessError.notJoined(started: started, starter: name)
+        }
+    }
+
     /// Joins the job.
     ///
     /// - Throws: `ProcessError.openMPIUnavailable`, `ProcessError.failed`, `ProcessError.notJoined`.
     public init(_ environment: [String: String] = ProcessInfo.processInfo.environment) throws {
-        // Without a PMI, Open MPI itself would end the process, with advice that is wrong here.
-        if case let (name, started?)? = Self.starter(environment), name == "srun",
-            environment["PMI_RANK"] == nil
-        {
-            throw ProcessError.notJoined(started: started, starter: name)
-        }
+        try Self.requireJoined(environment)
         var message = [CChar](repeating: 0, count: 1024)
         guard monet_mpi_load(&message, message.count) == 0 else {
             throw ProcessError.openMPIUnavailable(reason: Self.text(message))

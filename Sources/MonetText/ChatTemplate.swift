@@ -17,6 +17,15 @@ public struct ChatMessage: Sendable, Equatable {
         self.fields = fields
     }
 
+    /// Whether another message says the same, whatever else is noted of it, such as a number or a score.
+    func repeats(_ other: ChatMessage) -> Bool {
+        let said = ["tool_calls", "reasoning_content", "reasoning", "thinking"]
+        return role == other.role && content == other.content
+            && said.allSatisfy { key in
+                fields.first { $0.key == key }?.value == other.fields.first { $0.key == key }?.value
+            }
+    }
+
     /// The message as templates read it.
     var json: JSONValue {
         .object([.init("role", .string(role)), .init("content", .string(content))] + fields)
@@ -67,7 +76,7 @@ public struct ChatTemplate: Sendable {
     }
 
     /// What the template writes after each thing that the assistant says, such as `<|im_end|>`: an answer ends there, also
-    /// where it is no token of the model. Nil if that is nothing, a word, or what cannot be told.
+    /// where it is no token of the model. Nil if it is not in angle or square brackets, or cannot be told.
     ///
     /// - `specialTokens`: the tokenizer's `specialTokenTexts`.
     public func endOfTurn(specialTokens: [String: String]) -> String? {
@@ -79,10 +88,10 @@ public struct ChatTemplate: Sendable {
             let text = try? render(messages, addGenerationPrompt: false, specialTokens: specialTokens),
             let place = text.range(of: said, options: .backwards)
         else { return nil }
-        let rest = text[place.upperBound...].drop(while: \.isWhitespace)
-        let mark = rest.prefix { !$0.isWhitespace }
-        guard let first = mark.first, !first.isLetter, !first.isNumber else { return nil }
-        return String(mark)
+        let mark = text[place.upperBound...].drop(while: \.isWhitespace).prefix { !$0.isWhitespace }
+        // Anything else may well stand within an answer.
+        let isMark = [("<", ">"), ("[", "]")].contains { mark.hasPrefix($0.0) && mark.hasSuffix($0.1) }
+        return isMark ? String(mark) : nil
     }
 
     /// The same with the bytes of the text that the template marks with `{% generation %}` as the assistant's.

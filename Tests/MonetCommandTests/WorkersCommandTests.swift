@@ -183,20 +183,22 @@ struct WorkersCommandTests {
         }
     }
 
-    /// Without a number of micro-batches, processes divide the batch; a dense model's checkpoint says of itself what that
-    /// of one process says.
+    /// Without a number of micro-batches, processes divide the batch, 1, 2 and 4 of them alike; a dense model's checkpoint
+    /// says of itself what that of one process says.
     @Test func defaultsAreShared() throws {
         try withTemporaryFolder { folder in
             try makeCorpus(folder)
             let dense = ["train", "run.yaml", "--decomposition", "dense", "--steps", "4"]
-            let two = try Command.run(dense + ["--out", "two", "--workers", "2"], in: folder)
-            #expect(two.status == 0, "\(two.errors)")
-            #expect(two.errors.contains("accumulation 2, batch_size 2"), "\(two.errors)")
-            let one = try Command.run(
-                dense + ["--out", "one", "--accumulation", "2", "--batch-size", "2"], in: folder)
-            #expect(one.status == 0, "\(one.errors)")
-            #expect(try model(folder + "/one") == model(folder + "/two"))
-            let texts = try ["one", "two"].map { try TextFile.read(folder + "/\($0)/latest/config.json") }
+            let given = try Command.run(
+                dense + ["--out", "given", "--accumulation", "4", "--batch-size", "1"], in: folder)
+            #expect(given.status == 0, "\(given.errors)")
+            for workers in ["1", "2", "4"] {
+                let shared = try Command.run(dense + ["--out", workers, "--workers", workers], in: folder)
+                #expect(shared.status == 0, "\(shared.errors)")
+                #expect(shared.errors.contains("accumulation 4, batch_size 1"), "\(shared.errors)")
+                #expect(try model(folder + "/given") == model(folder + "/" + workers))
+            }
+            let texts = try ["given", "2"].map { try TextFile.read(folder + "/\($0)/latest/config.json") }
             #expect(texts[0] == texts[1] && !texts[0].contains("moe_"), "\(texts[1])")
         }
     }

@@ -39,7 +39,7 @@ import Testing
             #"""
             {"tools": "[{\"name\": \"add\"}]", "messages": [
                 {"role": "developer", "content": [{"type": "text", "text": "be "}, {"type": "text", "text": "brief"}]},
-                {"role": "user", "content": "2+2", "tool_calls": null, "name": "Ann"},
+                {"role": "user", "content": "2+2", "tool_calls": [], "name": "Ann"},
                 {"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "add"}}]},
                 {"role": "tool", "content": "4"},
                 {"role": "assistant", "content": "four", "reasoning_content": "sure"}]}
@@ -82,6 +82,26 @@ import Testing
                 + "{% if add_generation_prompt %}<|assistant|>\n{% else %}<|endoftext|>{% endif %}")
         let found = try said(encoder, turns("one", "two", "three", "four"))
         #expect(found.assistant == ["two<|end|>\n", "four<|end|>\n<|endoftext|>"], "\(found.assistant)")
+    }
+
+    /// Where a turn's end cannot be told from what follows, nothing is guessed.
+    @Test(arguments: [
+        (
+            "{% for m in messages %}<{{ m.role }}>{{ m.content }}<end>{% endfor %}{% if not add_generation_prompt %}<all>{% endif %}",
+            "ok \n"
+        ),
+        (
+            "{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n{% endfor %}{% if not add_generation_prompt %}### End{% endif %}",
+            "two"
+        ),
+        (
+            "{% for m in messages %}<{{ m.role }}>{{ m.content }} a b<end>{% endfor %}{% if not add_generation_prompt %}<all>{% endif %}",
+            ""
+        ),
+    ])
+    func endsAreNotGuessed(template: String, text: String) throws {
+        let encoder = try encoder(template)
+        #expect(throws: TextError.self) { try encoder(turns("one", text, "three", "four")) }
     }
 
     /// Conversations that the assistant begins, in templates that look at the first message or want one.
@@ -130,7 +150,10 @@ import Testing
             #expect(read.count == 2 && read[1].messages[1].content == "é")
             let whole = try Data(contentsOf: URL(fileURLWithPath: path + ".gz"))
             try whole.dropLast(9).write(to: URL(fileURLWithPath: path + ".gz"))
-            #expect(throws: FileError.unreadable(path: path + ".gz", reason: "not a complete file of gzip")) {
+            #expect(
+                throws: FileError.unreadable(
+                    path: path + ".gz", reason: "not a complete file of gzip with less than 4 GiB")
+            ) {
                 try Conversation.read(path + ".gz")
             }
         }
@@ -157,6 +180,11 @@ import Testing
             let some = try stream(skips: true)
             #expect(some.conversationCount == 2 && some.unusable.count == 2)
             #expect("\(try #require(some.unusable.first))".contains("line 2: nothing is said"))
+            try AtomicFile.write(lines[1], to: path)
+            do {
+                _ = try stream(skips: true)
+                Issue.record("nothing was learned")
+            } catch { #expect("\(error)".contains("line 1: nothing is said"), "\(error)") }
             // A file that is not JSON is none.
             try AtomicFile.write("\(good)\n{\n", to: path)
             #expect(throws: TextError.self) { try stream(skips: true) }

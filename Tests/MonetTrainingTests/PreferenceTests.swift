@@ -181,6 +181,19 @@ import Testing
         )
         #expect(
             dialogue.chosen.messages.map(\.content) == ["a\n\nb", "c", "d", "e"] && dialogue.commonCount == 1)
+        let spaced = try pair(
+            #"{"chosen": "Human: a\n\n\nAssistant: b", "rejected": "\n\nHuman: a\n\n\n\nAssistant: c\n"}"#)
+        #expect(
+            spaced.chosen.messages.map(\.content) == ["a", "b"] && spaced.rejected.messages[1].content == "c")
+        // Numbers and scores are not what is said.
+        let numbered = try pair(
+            #"{"chosen": [{"role": "user", "content": "a", "id": 1}, {"role": "assistant", "content": "b"}], "rejected": [{"role": "user", "content": "a", "id": 2}, {"role": "assistant", "content": "c"}]}"#
+        )
+        #expect(numbered.commonCount == 1)
+        let further = try pair(
+            #"{"prompt": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "chosen": [{"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}], "rejected": "e"}"#
+        )
+        #expect(further.chosen.messages.map(\.content) == ["a", "b", "c", "d"] && further.commonCount == 2)
         let instructed = try pair(#"{"system": "s", "prompt": "2+2?", "chosen": "4", "rejected": "5"}"#)
         #expect(instructed.chosen.messages == [ChatMessage(role: "system", content: "s")] + expected)
         #expect(instructed.commonCount == 2)
@@ -188,6 +201,18 @@ import Testing
             (#"{"system": 3, "prompt": "a", "chosen": "b", "rejected": "c"}"#, "\"system\" is"),
             ("[1]", "expected a preference pair"), (#"{"chosen": "a", "rejected": "b"}"#, "answers nothing"),
             (#"{"prompt": "a", "chosen": "b"}"#, "no \"rejected\""),
+            (
+                #"{"prompt": "a", "chosen": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "rejected": "c"}"#,
+                "whole conversation"
+            ),
+            (
+                #"{"prompt": "a", "chosen": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "b"}], "rejected": "c"}"#,
+                "does not repeat"
+            ),
+            (
+                #"{"prompt": "a", "chosen": {"role": "assistant", "content": "b", "score": 1}, "rejected": {"role": "assistant", "content": "b", "score": 2}}"#,
+                "are the same"
+            ),
             (
                 #"{"prompt": [{"role": "user", "content": "a"}], "chosen": [{"role": "user", "content": "b"}, {"role": "assistant", "content": "c"}], "rejected": "d"}"#,
                 "begins with a message of the user"

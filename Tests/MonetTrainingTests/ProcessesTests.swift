@@ -255,9 +255,15 @@ import Testing
     }
 
     /// Slurm's own default joins nothing.
-    @Test func tasksThatDoNotJoinAreRefused() {
+    @Test func tasksThatDoNotJoinAreRefused() throws {
         let environment = ["SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_MPI_TYPE": "none"]
-        #expect(throws: ProcessError.notJoined(started: 2, starter: "srun")) { try OpenMPI(environment) }
+        #expect(throws: ProcessError.notJoined(started: 2, starter: "srun")) {
+            try OpenMPI.requireJoined(environment)
+        }
+        for key in ["PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE"] {
+            try OpenMPI.requireJoined(environment.merging([key: "2"]) { $1 })
+        }
+        try OpenMPI.requireJoined(["SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"])
     }
 
     @Test func whoeverDoesNotAnswerIsNamed() throws {

@@ -37,17 +37,22 @@ import Testing
         #expect(try fitted("4.1B-vd", steps: 10).sequenceLength == 512)
     }
 
-    /// Processes get a part of a step each, and the step keeps its size as far as it can be divided.
-    @Test(arguments: [
-        (1, false, 8, 1), (2, false, 4, 2), (4, false, 2, 4), (3, false, 2, 3), (16, false, 1, 16),
-        (4, true, 2, 4), (3, true, 8, 1),
-    ])
-    func processesShareAStep(processes: Int, isBatchGiven: Bool, batch: Int, accumulation: Int) {
+    /// Processes get parts of a step, which 1, 2 and 4 divide alike, and the step keeps its size as far as it can be
+    /// divided.
+    @Test(
+        arguments: [
+            (nil, nil, 8, 1), (1, nil, 2, 4), (2, nil, 2, 4), (4, nil, 2, 4), (3, nil, 1, 6),
+            (16, nil, 1, 16),
+            (1, 8, 2, 4), (4, 8, 2, 4), (3, 8, 8, 1), (2, 6, 3, 2), (1, 6, 6, 1), (3, 9, 3, 3), (2, 7, 7, 1),
+        ] as [(Int?, Int?, Int, Int)])
+    func processesShareAStep(processes: Int?, given: Int?, batch: Int, accumulation: Int) {
         var run = RunConfiguration()
-        run.fitDefaults(except: isBatchGiven ? ["batch_size"] : [], processes: processes)
+        run.batchSize = given ?? run.batchSize
+        let (sequences, whole) = (16 * run.batchSize, run.batchSize)
+        run.fitDefaults(except: given == nil ? [] : ["batch_size"], processes: processes)
         #expect(run.batchSize == batch && run.accumulation == accumulation)
-        // Of 16 batches of 8 by default.
-        #expect(run.evaluationBatches * batch == 128 || run.evaluationBatches == 16 && batch == 8)
+        // Of 16 batches by default.
+        #expect(run.evaluationBatches * batch == sequences || run.evaluationBatches == 16 && batch == whole)
         run = RunConfiguration()
         run.accumulation = 6
         run.fitDefaults(except: ["accumulation"], processes: processes)

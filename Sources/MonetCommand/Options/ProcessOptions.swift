@@ -41,6 +41,11 @@ struct ProcessOptions: ParsableArguments {
         }
     }
 
+    /// The processes that share the work, if anyone asked for a number of them.
+    func sharing(_ communicator: any Communicator) -> Int? {
+        workers.workers != nil || communicator.isShared ? communicator.count : nil
+    }
+
     /// Starts the workers that were asked for, or runs `body` as one of them or alone.
     func run(resumeCommand: String, _ body: (any Communicator) throws -> Void) throws {
         try workers.run(resumeCommand: resumeCommand, body)

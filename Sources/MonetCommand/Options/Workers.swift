@@ -24,11 +24,11 @@ struct Workers {
         case .exited(let code):
             // Signals come back from mpirun as shells report them; higher codes are mpirun's own.
             guard code > 128 else { throw ExitCode(code) }
-            let cause =
+            StandardError.write(
                 code <= 192
-                ? "a process was ended by signal \(code - 128), and the others with it"
-                : "mpirun ended with code \(code)"
-            StandardError.write("monet: \(cause)\ncontinue with: \(resumeCommand)\n")
+                    ? "monet: a process was ended by signal \(code - 128), and the others with it\n"
+                        + "continue with: \(resumeCommand)\n"
+                    : "monet: mpirun ended with code \(code)\n")
             throw ExitCode.failure
         case .signalled(let number):
             StandardError.write(

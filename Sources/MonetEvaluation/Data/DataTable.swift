@@ -110,10 +110,9 @@ struct DataTable: Sendable {
     }
 
     private static func inflated(_ bytes: [UInt8], path: String) throws -> [UInt8] {
-        guard let result = GzipText.inflated(bytes) else {
-            throw TaskError.malformedData(path: path, line: nil, reason: "not a complete file of gzip")
+        do { return try GzipText.inflated(bytes, path: path) } catch FileError.unreadable(_, let reason) {
+            throw TaskError.malformedData(path: path, line: nil, reason: reason)
         }
-        return result
     }
 }
 

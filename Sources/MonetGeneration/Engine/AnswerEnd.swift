@@ -5,15 +5,17 @@ import MonetText
 /// template of another family writes that family's mark.
 public struct AnswerEnd: Sendable {
     private let mark: String
-    /// The mark as tokens of the model.
-    private let ids: [Int32]
+    /// The mark as a special token of the model, which no text shows.
+    private let id: Int?
 
     /// Nil for a template that writes nothing after an answer.
     public init?(_ template: ChatTemplate, _ tokenizer: Tokenizer) {
         guard let mark = template.endOfTurn(specialTokens: tokenizer.specialTokenTexts),
             let ids = try? tokenizer.encode(mark, parsingSpecial: true)
         else { return nil }
-        (self.mark, self.ids) = (mark, ids)
+        self.mark = mark
+        let isSpecial = ids.count == 1 && (try? tokenizer.kind(ids[0])) == .control
+        id = isSpecial ? Int(ids[0]) : nil
     }
 
     /// Adds the mark to what ends a generation, unless nothing is to end it.
@@ -22,7 +24,7 @@ public struct AnswerEnd: Sendable {
     ) {
         let ends = settings.endTokenIDs ?? model.stopTokenIDs
         if settings.endTokenIDs == [] { return }
-        guard ids.count == 1 else { return stopStrings.append(mark) }
-        if !ends.contains(Int(ids[0])) { settings.endTokenIDs = ends + [Int(ids[0])] }
+        guard let id else { return stopStrings.append(mark) }
+        if !ends.contains(id) { settings.endTokenIDs = ends + [id] }
     }
 }

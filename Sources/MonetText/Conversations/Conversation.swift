@@ -56,6 +56,7 @@ public struct Conversation: Sendable, Equatable {
     static func tools(of json: JSONValue, _ fail: (String) -> TextError) throws -> JSONValue {
         guard let given = json["tools"], !given.isNull, given.stringValue != "" else { return .null }
         let list = given.stringValue.flatMap { try? JSONValue(parsing: $0, source: "tools") } ?? given
+        if list.isNull { return .null }
         guard list.arrayValue != nil else { throw fail("\"tools\" is \(given.kind), expected a list") }
         return list
     }
@@ -98,9 +99,10 @@ public struct Conversation: Sendable, Equatable {
                     "\"\(key)[\(place)].\(part)\" is \"\(given)\", expected one of "
                         + roles.keys.sorted().joined(separator: ", "))
             }
-            // Tables have columns for the members of all messages, which are null where a message has none.
+            // Tables have columns for the members of all messages, which are null or empty where a message has none.
             let fields = (turn.members ?? []).filter {
-                !$0.value.isNull && !["role", "content", "from", "value"].contains($0.key)
+                !$0.value.isNull && $0.value != .array([])
+                    && !["role", "content", "from", "value"].contains($0.key)
             }
             let name = isShareGPT && turn["content"] == nil ? "value" : "content"
             let calls = fields.contains { $0.key == "tool_calls" }

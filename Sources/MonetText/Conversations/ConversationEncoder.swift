@@ -83,9 +83,11 @@ public struct ConversationEncoder: Sendable {
         }
         /// Where the text of a message begins.
         func start(of place: Int) throws -> Int? {
+            let before = try? bytes(render(messages.prefix(place), prompt: true))
+            if let before, text.starts(with: before) { return before.count }
             // Many templates want something before the assistant's first message. Where the text changes with the
             // message, it is the message's.
-            guard place > 0 else {
+            if place == 0 {
                 let changed = try ["0", "1"].map { content in
                     var message = messages[0]
                     message.content = content
@@ -94,20 +96,23 @@ public struct ConversationEncoder: Sendable {
                 let common = Self.common(changed[0], changed[1])
                 return common < changed[0].count && Self.common(text, changed[0]) >= common ? common : nil
             }
-            let before = bytes(try render(messages.prefix(place), prompt: true))
-            return text.starts(with: before) ? before.count : nil
+            // For the error that it gives, if any.
+            _ = try render(messages.prefix(place), prompt: true)
+            return nil
         }
         /// Where what the template writes after a message ends, which begins at `start`.
         func end(of place: Int, from start: Int) throws -> Int? {
             let after = bytes(try render(messages.prefix(place + 1), prompt: false))
             if text.starts(with: after) { return after.count }
             // Some templates end a conversation with a mark that is not there where it goes on: what follows the message
-            // and is the same in both, up to the last white space, which no mark has.
+            // and is the same in both, up to the white space after a mark in brackets.
             let common = Self.common(text, after)
             let content = Array(messages[place].content.trimmingCharacters(in: .whitespacesAndNewlines).utf8)
-            guard start <= common,
+            guard start <= common, !content.isEmpty,
                 let said = text[start..<common].firstRange(of: content),
-                let space = text[said.upperBound..<common].lastIndex(where: { [0x20, 0x0a].contains($0) })
+                let space = text[said.upperBound..<common].lastIndex(where: Self.isSpace),
+                let mark = text[said.upperBound..<space].last(where: { !Self.isSpace($0) }),
+                [UInt8(ascii: ">"), UInt8(ascii: "]")].contains(mark)
             else { return nil }
             return space + 1
         }
@@ -125,6 +130,8 @@ public struct ConversationEncoder: Sendable {
         }
         return (whole.text, spans)
     }
+
+    private static func isSpace(_ byte: UInt8) -> Bool { byte == 0x20 || byte == 0x0a }
 
     /// How many bytes two texts begin with alike.
     private static func common(_ one: [UInt8], _ other: [UInt8]) -> Int {

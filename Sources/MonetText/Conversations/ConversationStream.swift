@@ -72,6 +72,10 @@ public struct ConversationStream: BatchSource {
                 }
             }
         }
+        // Where nothing else is left, what is wrong with the first one says most.
+        if split.training.isEmpty, !split.isAllHeldOut, skipped == 0, let first = unusable.first {
+            throw first
+        }
         guard !split.training.isEmpty else {
             throw TextError.malformedSource(
                 path: parts.map(\.path).joined(separator: ", "), line: nil,

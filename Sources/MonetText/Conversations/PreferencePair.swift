@@ -10,7 +10,7 @@ public struct PreferencePair: Sendable, Equatable {
 
     /// The number of messages that both begin with.
     public var commonCount: Int {
-        zip(chosen.messages, rejected.messages).prefix { $0 == $1 }.count
+        zip(chosen.messages, rejected.messages).prefix { $0.repeats($1) }.count
     }
 
     /// Reads one in the shapes that `trl` reads: `chosen` and `rejected` as texts or messages, after a `prompt` that is a
@@ -32,35 +32,39 @@ public struct PreferencePair: Sendable, Equatable {
         }
         let prompt = value("prompt") == nil ? [] : try messages("prompt", text: "user")
         let tools = try Conversation.tools(of: json, fail)
-        func conversation(_ key: String) throws -> Conversation {
+        func conversation(_ key: String) throws -> (conversation: Conversation, isWhole: Bool) {
             var own = try messages(key, text: "assistant")
             if prompt.isEmpty, let text = value(key)?.stringValue { own = Self.dialogue(text) ?? own }
             // Lists may repeat the prompt, or its last messages.
-            let repeated = (0...prompt.count).last { own.starts(with: prompt.suffix($0)) } ?? 0
-            var all = prompt + own.dropFirst(repeated)
-            if repeated == 0, let first = own.first, ["system", "developer", "user"].contains(first.role),
-                prompt.contains(where: { $0.role == "user" })
+            let repeated =
+                (0...prompt.count).last { own.starts(with: prompt.suffix($0)) { $0.repeats($1) } } ?? 0
+            let isWhole =
+                repeated == 0 && prompt.last?.role == "user"
+                && own.first.map { ["system", "developer", "user"].contains($0.role) } ?? false
+            // A text beside whole conversations says again what one of their messages says, as in trl.
+            if isWhole, value("prompt")?.stringValue == nil || !own.contains(where: { $0.repeats(prompt[0]) })
             {
-                // A whole conversation: a text beside it repeats a part, as in trl.
-                guard value("prompt")?.stringValue != nil else {
-                    throw fail(
-                        "\"\(key)\" begins with a message of the \(first.role) that \"prompt\" does not have at its "
-                            + "end")
-                }
-                all = own
+                throw fail(
+                    "\"\(key)\" begins with a message of the \(own[0].role) and does not repeat \"prompt\"")
             }
-            all = try Conversation.turns(all, afterSystemOf: json, fail)
+            let all = try Conversation.turns(
+                isWhole ? own : prompt + own.dropFirst(repeated), afterSystemOf: json, fail)
             guard all.contains(where: { $0.role == "user" }) else {
                 throw fail("\"\(key)\" answers nothing: no \"prompt\", and no message of a user")
             }
             guard all.last?.role == "assistant" else {
                 throw fail("\"\(key)\" does not end with what the assistant says")
             }
-            return Conversation(all, tools: tools)
+            return (Conversation(all, tools: tools), isWhole)
         }
-        chosen = try conversation("chosen")
-        rejected = try conversation("rejected")
-        guard chosen != rejected else { throw fail("\"chosen\" and \"rejected\" are the same") }
+        let (chosen, rejected) = (try conversation("chosen"), try conversation("rejected"))
+        guard chosen.isWhole == rejected.isWhole else {
+            throw fail("one of \"chosen\" and \"rejected\" is a whole conversation, expected both or none")
+        }
+        (self.chosen, self.rejected) = (chosen.conversation, rejected.conversation)
+        guard commonCount < max(self.chosen.messages.count, self.rejected.messages.count) else {
+            throw fail("\"chosen\" and \"rejected\" are the same")
+        }
     }
 
     /// The turns of a text in which `Human:` and `Assistant:` begin paragraphs; nil if it begins otherwise.
@@ -70,6 +74,8 @@ public struct PreferencePair: Sendable, Equatable {
         for paragraph in ("\n\n" + text.drop(while: \.isWhitespace)).components(separatedBy: "\n\n")
             .dropFirst()
         {
+            // More lines may be empty than one.
+            let paragraph = String(paragraph.drop(while: \.isNewline))
             if let (name, role) = names.first(where: { paragraph.hasPrefix($0.key) }) {
                 turns.append(ChatMessage(role: role, content: String(paragraph.dropFirst(name.count))))
             } else if turns.isEmpty {

@@ -96,19 +96,22 @@ public struct RunConfiguration: Sendable, Equatable {
     /// - A tenth of the steps warm up; a hundredth lies between reports, a tenth between evaluations, a fifth
     ///   between checkpoints, each within limits.
     ///
-    /// - Several processes divide the sequences of a step, as far as `batchSize` can be divided among them: each gets a
-    ///   micro-batch. As many sequences are held out as without them.
+    /// - Processes that share a step divide its sequences into four micro-batches at least, as far as `batchSize` can be
+    ///   divided, so that 1, 2 and 4 of them compute the same; otherwise each gets one. As many sequences are held out as
+    ///   without them.
     ///
     /// - `given`: the keys of settings that were chosen.
-    /// - `processes`: those that share a step's sequences.
-    public mutating func fitDefaults(except given: Set<String>, processes: Int = 1) {
+    /// - `processes`: those that share a step's sequences, which may be one; nil where nobody asked for any.
+    public mutating func fitDefaults(except given: Set<String>, processes: Int? = nil) {
         var fitted = self
-        if processes > 1, !given.contains("accumulation") {
-            if !given.contains("batch_size") {
-                fitted.batchSize = max(1, batchSize / processes)
-                fitted.accumulation = processes
-            } else if batchSize % processes == 0 {
-                (fitted.batchSize, fitted.accumulation) = (batchSize / processes, processes)
+        if let processes, !given.contains("accumulation") {
+            var parts = processes
+            while parts < 4 { parts *= 2 }
+            if given.contains("batch_size") {
+                if batchSize % parts != 0 { parts = batchSize % processes == 0 ? processes : 1 }
+                (fitted.batchSize, fitted.accumulation) = (batchSize / parts, parts)
+            } else {
+                (fitted.batchSize, fitted.accumulation) = (max(1, batchSize / parts), parts)
             }
             // At most what a run file may say.
             fitted.evaluationBatches = min(

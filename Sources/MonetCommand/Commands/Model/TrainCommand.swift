@@ -110,10 +110,10 @@ struct TrainCommand: ParsableCommand {
         let given = configuration
         configuration.fitDefaults(
             except: Set(members.map(\.key) + (try settings.values().map(\.0))),
-            processes: communicator.count)
+            processes: processes.sharing(communicator))
         if configuration.accumulation != given.accumulation, communicator.isFirst, !common.quiet {
             StandardError.write(
-                "\(communicator.count) processes share a step: accumulation \(configuration.accumulation), batch_size "
+                "processes share a step: accumulation \(configuration.accumulation), batch_size "
                     + "\(configuration.batchSize); the same two settings give the same parameters with any number of processes\n"
             )
         }
