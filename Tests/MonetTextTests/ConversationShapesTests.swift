@@ -148,6 +148,18 @@ import Testing
             process.waitUntilExit()
             let read = try Conversation.read(path + ".gz")
             #expect(read.count == 2 && read[1].messages[1].content == "é")
+            // Several files one after another, and more text than a file of its size usually holds.
+            let long = #"{"instruction": "\#(String(repeating: "a", count: 3_000_000))", "output": "b"}"#
+            try AtomicFile.write(long, to: folder + "/long")
+            let script =
+                "gzip -c '\(folder)/long' > '\(folder)/all.gz'; cat '\(path).gz' >> '\(folder)/all.gz'"
+            let joining = Process()
+            joining.executableURL = URL(fileURLWithPath: "/bin/sh")
+            joining.arguments = ["-c", "printf '\\n' >> '\(folder)/long'; " + script]
+            try joining.run()
+            joining.waitUntilExit()
+            let all = try Conversation.read(folder + "/all.gz")
+            #expect(all.count == 3 && all[0].messages[0].content.utf8.count == 3_000_000)
             let whole = try Data(contentsOf: URL(fileURLWithPath: path + ".gz"))
             try whole.dropLast(9).write(to: URL(fileURLWithPath: path + ".gz"))
             #expect(

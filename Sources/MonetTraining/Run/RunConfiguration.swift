@@ -26,10 +26,10 @@ public struct RunConfiguration: Sendable, Equatable {
     public var chatTemplate: String?
     /// What a template that writes the date takes for now, so that a run that goes on later reads the same.
     public var templateDate: Date?
-    /// The rank of adapters of attention, which are then all that is trained; 0 to train the model itself.
-    public var adapterRank = 0
     /// Whether conversations and pairs that cannot be learned are left out, instead of ending the run.
     public var skipsUnusable = false
+    /// The rank of adapters of attention, which are then all that is trained; 0 to train the model itself.
+    public var adapterRank = 0
     /// α of the adapters, whose change is multiplied by α / rank; 0 for twice the rank.
     public var adapterAlpha = 0.0
     /// A checkpoint to start from instead of random weights.
